@@ -1,0 +1,1 @@
+"""Experiments: one file each, assigning its differences from the base configuration."""

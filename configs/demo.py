@@ -1,0 +1,31 @@
+"""A small FastFCN (ResNet-18 + JPU + PSP) on the generated street scenes; minutes on two cores.
+
+python train.py --config configs/demo.py
+
+`make demo` runs this, evaluates it on the held-out split and draws predictions.
+"""
+
+from fastfcn_jax.base_config import get_config as base
+
+
+def get_config():
+    c = base()
+    c.model.update(
+        backbone="resnet18",
+        base_width=16,
+        neck_channels=32,
+        head_channels=32,
+        auxiliary_channels=16,
+    )
+    c.data.update(
+        name="synthetic",
+        crop_size=(96, 128),
+        resize_scale=(192, 144),
+        ratio_range=(0.75, 1.5),
+        test_scale=(192, 144),
+    )
+    c.train.update(
+        steps=400, batch_size=8, log_every=20, eval_every=200, save_every=100, pictures=4
+    )
+    c.eval.update(crop_size=(96, 128), stride=(64, 96))
+    return c

@@ -1,0 +1,20 @@
+"""FastFCN with a PSP head on a folder of one's own photos and labels; see docs/datasets.md.
+
+python train.py --config configs/jpu_psp_folder.py --config.data.root=DIR
+
+Photos are taken at their own size. Start from converted weights of a large data set where you
+can: `--config.init.checkpoint=DIR --config.init.reset_head=True`.
+"""
+
+from fastfcn_jax.base_config import get_config as base
+
+
+def get_config():
+    c = base()
+    c.data.name = "folder"
+    c.data.crop_size = (512, 512)
+    c.data.resize_scale = (2048, 512)
+    c.data.test_scale = (2048, 512)
+    c.train.update(steps=20_000, eval_every=1_000, save_every=1_000)
+    c.eval.update(crop_size=(512, 512), stride=(341, 341))
+    return c

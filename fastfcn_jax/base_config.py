@@ -1,0 +1,109 @@
+"""Every setting of an experiment with its default; files in `configs/` assign differences."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the base experiment, locked: assigning an unknown key raises at once.
+
+    The defaults are mmsegmentation's FastFCN recipe for Cityscapes, batch 4x2
+    (`configs/_base_` of mmsegmentation 1.2.2).
+    """
+    c = ConfigDict()
+    c.seed = 0  # of initial weights, data order, augmentation and dropout
+
+    m = c.model = ConfigDict()
+    m.lineage = "mmseg"  # mmseg | official: whose layer order, align_corners and initialisation
+    m.backbone = "resnet50"  # resnet18 | resnet34 | resnet50 | resnet101 | resnet152
+    m.base_width = 64  # channels of layer1's 3x3 convolutions; the other stages are multiples
+    m.output_stride = 32  # 32 with a JPU; 8 for the dilated twin (neck = "none")
+    m.neck = "jpu"  # jpu | jpu_x (official only) | none
+    m.neck_channels = 512  # JPU's mid width; its output has 4 times as many
+    m.head = "psp"  # psp | aspp | enc | fcn
+    m.head_channels = 512  # width of the head's last feature map
+    m.dropout = 0.1  # share of channels dropped before the classifier
+    m.se_branch = False  # enc head only: predict which classes are present (SE loss)
+    m.auxiliary = True  # FCN head on c4 while training
+    m.auxiliary_channels = 256
+    m.num_classes = 0  # 0: as many as the data set has
+    m.precision = "float32"  # float32 | bfloat16: compute type; parameters stay float32
+    m.remat = False  # recompute activations per block: less memory, about 11 % more work
+
+    d = c.data = ConfigDict()
+    d.name = "cityscapes"  # cityscapes | ade20k | pascal_context | camvid | folder | synthetic
+    d.root = ""  # folder of the data set, in its own published layout
+    d.train_split = "train"
+    d.val_split = "val"
+    d.augmentation = "mmseg"  # mmseg | official: order and arithmetic of the training transforms
+    d.crop_size = (512, 1024)  # height, width of a training sample
+    d.resize_scale = (2048, 1024)  # mmseg: width, height that ratio 1.0 scales an image into
+    d.ratio_range = (0.5, 2.0)  # mmseg: random factor on resize_scale
+    d.cat_max_ratio = 0.75  # mmseg: redraw a crop that one class fills beyond this; 1.0: never
+    d.photometric = True  # mmseg: brightness, contrast, saturation, hue
+    d.base_size = 520  # official: short side is drawn from 0.5 to 2 times this
+    d.blur = True  # official: Gaussian blur with probability 1/2
+    d.rotation = 0.0  # official, Cityscapes: degrees either way
+    d.flip = 0.5  # probability of a horizontal flip
+    d.crop_first = False  # resize only what the crop keeps: same distribution, other border pixels
+    d.test_scale = (2048, 1024)  # width, height an image is scaled into for testing; (0, 0): as is
+    d.cache = ""  # folder of the decoded cache; empty: decode the files each time
+    d.threads = 8  # threads that read and augment
+    d.prefetch = 4  # batches prepared ahead
+
+    s = c.loss = ConfigDict()
+    s.normalization = "all_pixels"  # all_pixels (mmseg) | valid_pixels | valid_pixels_per_shard
+    s.auxiliary_weight = 0.4
+    s.se_weight = 0.2
+    s.class_weights = ()  # one factor a class, or ("auto",): from label frequencies; (): none
+    s.ohem_threshold = 0.0  # online hard examples: keep pixels with confidence below; 0: off
+    s.ohem_min_kept = 100_000  # ... and at least this many pixels an image
+
+    o = c.optim = ConfigDict()
+    o.lr = 0.01
+    o.momentum = 0.9
+    o.weight_decay = (
+        5e-4  # on every parameter, BatchNorm and biases included, as in both references
+    )
+    o.power = 0.9  # poly schedule
+    o.end_lr = 1e-4
+    o.poly_reaches_end = True  # last step runs at end_lr (mmseg 1.x); False: one step short of it
+    o.head_lr_multiplier = 1.0  # neck and heads against backbone; 10 in the official lineage
+    o.warmup_steps = 0  # linear, from 0
+    o.clip_norm = 0.0  # clip the global gradient norm; 0: off
+    o.layer_decay = 1.0  # learning-rate factor from one backbone stage to the one below; 1: off
+    o.freeze = ()  # of "backbone", "bn": parameters (and statistics) that stay as initialised
+
+    t = c.train = ConfigDict()
+    t.steps = 80_000
+    t.batch_size = 8  # over all devices and hosts
+    t.accumulate = 1  # gradient steps summed into one update
+    t.ema_decay = 0.0  # moving average of the weights, evaluated and saved; 0: off
+    t.log_every = 50
+    t.eval_every = 8_000
+    t.save_every = 2_000  # checkpoint the latest state; the best is kept besides
+    t.keep_every = 0  # keep every checkpoint that is a multiple of this; 0: latest and best only
+    t.early_stop = 0  # stop after this many evaluations without a better mIoU; 0: off
+    t.on_nonfinite = "stop"  # stop | skip: what a NaN or infinite loss or gradient does
+    t.deterministic = False  # bit-repeatable kernels on GPU, at some cost in speed
+    t.strategy = "auto"  # auto | pmap | jit: auto is pmap in one process, jit across several
+    t.pictures = 4  # validation images whose predictions are drawn at each evaluation
+    t.wandb = False  # also log to Weights & Biases, if it is installed
+
+    e = c.eval = ConfigDict()
+    e.protocol = "single"  # single | ms_flip | ms_flip_0x | slide | official | official_ms
+    e.batch_size = 1
+    e.max_images = 0  # evaluate only the first ones during training; 0: all
+    e.ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # ms_flip
+    e.crop_size = (512, 1024)  # slide: height, width of a window
+    e.stride = (341, 683)  # slide: vertical, horizontal
+
+    i = c.init = ConfigDict()
+    i.checkpoint = ""  # checkpoint folder whose weights training starts from
+    i.backbone = ""  # .pth file with ImageNet weights of the backbone
+    i.reset_head = False  # leave out the classifiers of init.checkpoint: another class count
+
+    p = c.published = ConfigDict()  # the figures this experiment is to be held against
+    p.miou = 0.0  # single scale; 0: none printed
+    p.miou_ms_flip = 0.0
+    p.source = ""
+    return c.lock()

@@ -1,0 +1,166 @@
+"""Experiment files: loading, checking, storing; and the command that shows and compares them.
+
+python -m fastfcn_jax.config show configs/jpu_psp_cityscapes.py:4x4
+python -m fastfcn_jax.config diff configs/jpu_psp_ade20k.py configs/jpu_enc_ade20k.py:160k
+"""
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from fastfcn_jax import base_config, cli
+from fastfcn_jax.errors import UserError
+
+CHOICES = {
+    "model.lineage": ("mmseg", "official"),
+    "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    "model.output_stride": (8, 32),
+    "model.neck": ("jpu", "jpu_x", "none"),
+    "model.head": ("psp", "aspp", "enc", "fcn"),
+    "model.precision": ("float32", "bfloat16"),
+    "data.augmentation": ("mmseg", "official"),
+    "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
+    "train.on_nonfinite": ("stop", "skip"),
+    "train.strategy": ("auto", "pmap", "jit"),
+    "eval.protocol": ("single", "ms_flip", "ms_flip_0x", "slide", "official", "official_ms"),
+}
+
+
+def load(spec: str) -> ConfigDict:
+    """Loads `FILE.py[:variant]`; the name alone finds a file of `configs/` that was installed.
+
+    Raises:
+      UserError: the file is missing, fails to run, or does not know the variant.
+    """
+    name, _, variant = spec.partition(":")
+    path = _find(name)
+    try:
+        module_spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(module_spec)
+        module_spec.loader.exec_module(module)
+        config = module.get_config(variant) if variant else module.get_config()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{spec}: the configuration cannot be built: {error}.") from error
+    check(config)
+    return config
+
+
+def from_flag(name: str = "config") -> tuple[ConfigDict, str]:
+    """Returns the checked configuration behind an absl config flag, and its "FILE[:variant]".
+
+    Raises:
+      UserError: the file is missing, or `check` finds a bad value.
+    """
+    flag = flags.FLAGS[name]
+    spec = config_flags.get_config_filename(flag)
+    if not Path(spec.partition(":")[0]).is_file():  # ml_collections fails only at first use
+        raise UserError(f"{spec}: no such configuration file; see configs/ for those that exist.")
+    check(flag.value)
+    return flag.value, spec
+
+
+def _find(name: str) -> Path:
+    installed = Path(__file__).parent / "configs"
+    candidates = [Path(name), installed / name, installed / f"{name}.py"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise UserError(f"{name}: no such configuration file; see configs/ for those that exist.")
+
+
+def apply_variant(
+    config: ConfigDict, variant: str, variants: dict[str, dict[str, object]]
+) -> ConfigDict:
+    """Assigns `variants[variant]` (flat "section.key" names) and returns the configuration.
+
+    Raises:
+      UserError: no such variant; the message lists those that exist.
+    """
+    if variant and variant not in variants:
+        raise UserError(f"no variant ':{variant}'; there is :{', :'.join(sorted(variants))}")
+    config.update_from_flattened_dict(variants.get(variant, {}))
+    return config
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a value that is none of its key's choices or makes no sense."""
+    values = dict(flatten(config))
+    for key, choices in CHOICES.items():
+        if values[key] not in choices:
+            listed = ", ".join(map(str, choices))
+            raise UserError(f"config.{key}={values[key]!r} is not one of: {listed}.")
+    for key in ("train.steps", "train.batch_size", "train.accumulate", "eval.batch_size"):
+        if values[key] < 1:
+            raise UserError(f"config.{key}={values[key]} must be at least 1.")
+    if (values["model.neck"] == "none") != (values["model.output_stride"] == 8):
+        raise UserError(
+            f"config.model.neck={values['model.neck']!r} does not go with "
+            f"config.model.output_stride={values['model.output_stride']}: "
+            "a JPU needs 32, the dilated twin ('none') needs 8."
+        )
+    if values["model.neck"] == "jpu_x" and values["model.lineage"] != "official":
+        raise UserError("config.model.neck='jpu_x' needs config.model.lineage='official'.")
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yields every leaf as ("section.key", value), in the order of the base configuration."""
+    for key, value in config.items(preserve_field_references=False):
+        if isinstance(value, ConfigDict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def to_json(config: ConfigDict) -> dict:
+    """Returns plain nested dicts that `json` can write (tuples as lists)."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def from_json(stored: dict) -> ConfigDict:
+    """Rebuilds a configuration from `to_json`'s result.
+
+    Raises:
+      UserError: a stored key is unknown here, so the file is of another version.
+    """
+    config = base_config.get_config()
+    _update(config, stored, "config")
+    check(config)
+    return config
+
+
+def _update(config: ConfigDict, stored: dict, path: str) -> None:
+    for key, value in stored.items():
+        if key not in config:
+            raise UserError(f"{path}.{key} is unknown to this version; remove it from the file.")
+        if isinstance(value, dict):
+            _update(config[key], value, f"{path}.{key}")
+        else:
+            config[key] = tuple(value) if isinstance(value, list) else value
+
+
+def differences(first: ConfigDict, second: ConfigDict) -> list[tuple[str, object, object]]:
+    """Lists (key, value in first, value in second) for every key that differs."""
+    other = dict(flatten(second))
+    return [(key, value, other[key]) for key, value in flatten(first) if value != other[key]]
+
+
+def main(arguments: list[str]) -> None:
+    match arguments:
+        case ["show", spec]:
+            for key, value in flatten(load(spec)):
+                print(f"{key} = {value!r}")
+        case ["diff", first, second]:
+            for key, left, right in differences(load(first), load(second)):
+                print(f"{key}: {left!r} -> {right!r}")
+        case _:
+            raise UserError("usage: python -m fastfcn_jax.config show FILE | diff FILE FILE")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Weights of both PyTorch lineages, read and written without PyTorch."""

@@ -1,0 +1,1 @@
+"""Images and labels: sources, augmentation, batches. Never imports jax or the models."""

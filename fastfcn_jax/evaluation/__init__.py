@@ -1,0 +1,1 @@
+"""Inference protocols, scores and reports."""

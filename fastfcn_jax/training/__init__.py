@@ -1,0 +1,1 @@
+"""Loss, optimiser, the pure step, and the loop around it."""

@@ -1,0 +1,29 @@
+"""Trains the experiment of a configuration file; run again with the same workdir, it resumes.
+
+python train.py --config configs/jpu_psp_cityscapes.py [--workdir DIR] [--config.data.root=…]
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from fastfcn_jax import cli
+from fastfcn_jax import config as configuration
+
+config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:variant.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Output folder; default runs/<config>[-variant].")
+flags.mark_flag_as_required("config")
+
+
+def main(_):
+    config, spec = configuration.from_flag()
+    from fastfcn_jax.training import loop  # JAX starts only after the configuration is accepted
+
+    file, _, variant = spec.partition(":")
+    name = "-".join(filter(None, (Path(file).stem, variant)))
+    return loop.train(config, Path(WORKDIR.value or f"runs/{name}"))
+
+
+if __name__ == "__main__":
+    cli.run(main)
