@@ -6,9 +6,10 @@ python train.py --config configs/demo.py
 """
 
 from fastfcn_jax.base_config import get_config as base
+from fastfcn_jax.config import apply_variant
 
 
-def get_config():
+def get_config(variant: str = ""):
     c = base()
     c.model.update(
         backbone="resnet18",
@@ -28,4 +29,4 @@ def get_config():
         steps=400, batch_size=8, log_every=20, eval_every=200, save_every=100, pictures=4
     )
     c.eval.update(crop_size=(96, 128), stride=(64, 96))
-    return c
+    return apply_variant(c, variant, {})

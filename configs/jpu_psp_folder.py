@@ -7,9 +7,10 @@ can: `--config.init.checkpoint=DIR --config.init.reset_head=True`.
 """
 
 from fastfcn_jax.base_config import get_config as base
+from fastfcn_jax.config import apply_variant
 
 
-def get_config():
+def get_config(variant: str = ""):
     c = base()
     c.data.name = "folder"
     c.data.crop_size = (512, 512)
@@ -17,4 +18,4 @@ def get_config():
     c.data.test_scale = (2048, 512)
     c.train.update(steps=20_000, eval_every=1_000, save_every=1_000)
     c.eval.update(crop_size=(512, 512), stride=(341, 341))
-    return c
+    return apply_variant(c, variant, {})

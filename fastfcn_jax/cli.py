@@ -1,5 +1,6 @@
 """How every command starts and ends: flags parsed, mistakes reported in one sentence."""
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -31,11 +32,11 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, UserError) as error:
-        _exit(error)
+        _exit(str(error).strip().splitlines()[-1])  # ml_collections puts a traceback before it
     except (AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         # What ml_collections raises for an unknown key or a value of the wrong type; its text
         # is the repr of a repr.
-        words = " ".join(str(error.args[0]).replace("\\", "").split())
+        words = re.sub(r"(?:\\+n|\s)+", " ", str(error.args[0])).replace("\\", "")
         _exit(f"--config: unknown key or bad value: {words.strip(chr(34))}")
 
 

@@ -83,7 +83,8 @@ def apply_variant(
       UserError: no such variant; the message lists those that exist.
     """
     if variant and variant not in variants:
-        raise UserError(f"no variant ':{variant}'; there is :{', :'.join(sorted(variants))}")
+        known = ", ".join(f":{name}" for name in sorted(variants)) or "none"
+        raise UserError(f"no variant ':{variant}'; known variants: {known}")
     config.update_from_flattened_dict(variants.get(variant, {}))
     return config
 

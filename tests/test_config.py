@@ -1,0 +1,86 @@
+"""Configurations: what is accepted, what is refused, and that storing one loses nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastfcn_jax import base_config, config
+from fastfcn_jax.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_json_round_trip_keeps_every_value_and_type():
+    original = config.load(str(ROOT / "configs/jpu_psp_camvid.py"))
+    original.loss.class_weights = (1.0, 2.5)
+    restored = config.from_json(config.to_json(original))
+    assert dict(config.flatten(restored)) == dict(config.flatten(original))
+    assert isinstance(restored.data.crop_size, tuple)
+
+
+def test_a_misspelt_key_in_a_config_file_raises(tmp_path):
+    file = tmp_path / "typo.py"
+    file.write_text(
+        "from fastfcn_jax.base_config import get_config as base\n"
+        "def get_config():\n    c = base()\n    c.train.step = 3\n    return c\n"
+    )
+    with pytest.raises(UserError, match=r"typo\.py.*step"):
+        config.load(str(file))
+
+
+def test_unknown_variant_lists_those_that_exist():
+    with pytest.raises(UserError, match=r"':8x8'.*:4x4"):
+        config.load(f"{ROOT / 'configs/jpu_psp_cityscapes.py'}:8x8")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.head", "psq", "config.model.head='psq' is not one of: psp"),
+        ("model.output_stride", 8, "'none'"),
+        ("model.neck", "jpu_x", "official"),
+        ("train.batch_size", 0, "at least 1"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(key, value, message):
+    c = base_config.get_config()
+    c.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=message):
+        config.check(c)
+
+
+def test_a_stored_key_of_another_version_is_named():
+    stored = config.to_json(base_config.get_config())
+    stored["model"]["gone"] = 1
+    with pytest.raises(UserError, match=r"config\.model\.gone"):
+        config.from_json(stored)
+
+
+def test_differences_names_both_values():
+    first = config.load(str(ROOT / "configs/jpu_psp_cityscapes.py"))
+    second = config.load(f"{ROOT / 'configs/jpu_psp_cityscapes.py'}:4x4")
+    assert ("train.batch_size", 8, 16) in config.differences(first, second)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--config", "configs/absent.py"], "configs/absent.py: no such configuration file"),
+        (["--config", "configs/demo.py", "--config.train.stepz=3"], "stepz"),
+        (["--config", "configs/demo.py", "--config.train.steps=many"], "config.train.steps=many"),
+        (["--config", "configs/demo.py:fast"], ":fast"),
+        (["--config", "configs/demo.py", "--config.model.head=psq"], "config.model.head='psq'"),
+        ([], "--config"),
+    ],
+)
+def test_bad_command_lines_end_with_one_sentence_and_status_2(arguments, sentence):
+    run = subprocess.run(
+        [sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert sentence in run.stderr
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
