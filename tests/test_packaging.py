@@ -1,4 +1,4 @@
-"""requirements.txt repeats pyproject.toml's ranges; every package and config travels in the wheel."""
+"""requirements.txt repeats pyproject.toml; every package and config travels in the wheel."""
 
 import tomllib
 from pathlib import Path
