@@ -1,1 +1,1 @@
-"""Images and labels: sources, augmentation, batches. Never imports jax or the models."""
+"""From files on disk to batches of uint8 pixels: NumPy, OpenCV and Grain; never jax."""

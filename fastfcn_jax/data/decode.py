@@ -1,0 +1,78 @@
+"""Bytes of a picture file to pixels, or a sentence that says what is wrong with the file."""
+
+import io
+import struct
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from fastfcn_jax.errors import UserError
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
+_JPEG = b"\xff\xd8"
+_JPEG_END = b"\xff\xd9"
+
+
+def image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels of a photograph, turned upright by its EXIF orientation as mmseg does.
+
+    Raises:
+      UserError: the file is empty, cut off, damaged or no picture.
+    """
+    _check_whole(data, name)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if pixels is None:
+        raise UserError(f"{name}: damaged, or not a picture; replace the file.")
+    return pixels
+
+
+def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
+    """The stored values of a label picture: index (2-D) or RGB colour (3-D).
+
+    A palette PNG gives its indices, as Pascal VOC's labels need; OpenCV would give colours.
+
+    Raises:
+      UserError: the file is empty, cut off, damaged, no picture or deeper than 8 bits.
+    """
+    _check_whole(data, name)
+    depth, is_palette = _png_format(data)
+    if depth == 16:
+        raise UserError(f"{name}: a 16-bit label; store one class number a pixel in 8 bits.")
+    if is_palette:
+        return _palette_indices(data, name)
+    if depth not in (None, 8):
+        raise UserError(f"{name}: a {depth}-bit grey label; store class numbers in 8 bits.")
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise UserError(f"{name}: damaged, or not a picture; replace the file.")
+    if pixels.dtype != np.uint8:
+        raise UserError(f"{name}: a {pixels.dtype} label; store class numbers in 8 bits.")
+    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])
+
+
+def _check_whole(data: bytes, name: str) -> None:
+    """Decoders of some versions fill what is missing with grey, so look for the end marker."""
+    if not data:
+        raise UserError(f"{name}: an empty file; replace it.")
+    cut_png = data.startswith(_PNG) and _PNG_END not in data[-4096:]
+    cut_jpeg = data.startswith(_JPEG) and data.rfind(_JPEG_END) < 0
+    if cut_png or cut_jpeg:
+        raise UserError(f"{name}: cut off before its end (truncated); copy the file again.")
+
+
+def _png_format(data: bytes) -> tuple[int | None, bool]:
+    """(bits a sample, has a palette) of a PNG; (None, False) of another format."""
+    if not data.startswith(_PNG) or len(data) < 26:
+        return None, False
+    depth, colour_type = struct.unpack_from("BB", data, 24)
+    return depth, colour_type == 3
+
+
+def _palette_indices(data: bytes, name: str) -> UInt8[np.ndarray, "h w"]:
+    try:
+        return np.array(Image.open(io.BytesIO(data)), np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{name}: damaged, or not a picture; replace the file.") from error

@@ -1,0 +1,140 @@
+"""Batches in an order that depends on seed and step alone: Grain reads, augments and stacks."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import grain
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from fastfcn_jax.data import transforms
+from fastfcn_jax.data.source import Sample, Source
+from fastfcn_jax.errors import UserError
+
+Augment = Callable[..., transforms.Augmented]  # (image, label, rng) -> Augmented
+
+
+def build_train(
+    config: ConfigDict,
+    source: Source,
+    *,
+    start_step: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> Iterator[dict[str, np.ndarray]]:
+    """`train_batches` as a resolved config asks for it."""
+    return train_batches(
+        source,
+        build_augment(config.data),
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        shard=shard,
+        threads=config.data.threads,
+        prefetch=config.data.prefetch,
+    )
+
+
+def build_augment(data: ConfigDict) -> Augment:
+    """The training augmentation that `config.data` describes."""
+    if data.augmentation == "mmseg":
+        return partial(
+            transforms.augment,
+            crop_size=tuple(data.crop_size),
+            resize_scale=tuple(data.resize_scale),
+            ratio_range=tuple(data.ratio_range),
+            cat_max_ratio=data.cat_max_ratio,
+            flip=data.flip,
+            photometric=data.photometric,
+        )
+    raise UserError(f"data.augmentation: '{data.augmentation}' is not one of mmseg, official.")
+
+
+def train_batches(
+    source: Source,
+    augment: Augment,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    threads: int = 8,
+    prefetch: int = 4,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless training batches; the step number is the whole state.
+
+    Sample number `position` = step * batch_size + place is drawn from an order shuffled anew
+    each epoch and augmented with `default_rng((seed, position))`. So neither threads nor hosts
+    change a batch: hosts take consecutive parts of the global one.
+
+    Args:
+      batch_size: samples of the global batch, over all hosts.
+      start_step: the step whose batch comes first.
+      shard: (index, count) of this host.
+      threads: threads that read and augment, each a whole batch.
+      prefetch: least number of batches prepared ahead.
+
+    Yields:
+      dict with `image` uint8 (b, h, w, 3), `label` uint8 (b, h, w), `size` int32 (b, 2): height
+      and width before padding, `index` int64 (b,) into `source`; b = batch_size / count.
+    """
+    index, count = shard
+    if batch_size % count:
+        raise UserError(f"train.batch_size: {batch_size} does not divide among {count} hosts.")
+    order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat(None)
+    batches = (
+        order.map_with_index(_Augmented(source, augment, seed)).batch(
+            batch_size // count, batch_fn=_stack
+        )
+    )[start_step * count + index :: count]
+    return _read(batches, threads, prefetch)
+
+
+def in_order(
+    source: Source, indices: Sequence[int] | None = None, *, threads: int = 8, prefetch: int = 8
+) -> Iterator[tuple[int, Sample]]:
+    """(index, sample) of the given (default: all) samples in order, read ahead by threads."""
+    indices = range(len(source)) if indices is None else indices
+    return _read(grain.MapDataset.source(_Indexed(source, indices)), threads, prefetch)
+
+
+@dataclass(frozen=True)
+class _Augmented:
+    source: Source
+    augment: Augment
+    seed: int
+
+    def __call__(self, position: int, index: int) -> dict[str, np.ndarray]:
+        sample = self.source[index]
+        rng = np.random.default_rng((self.seed, position))
+        image, label, size = self.augment(sample.image, sample.label, rng)
+        return {
+            "image": image,
+            "label": label,
+            "size": np.array(size, np.int32),
+            "index": np.int64(index),
+        }
+
+
+@dataclass(frozen=True)
+class _Indexed:
+    source: Source
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> tuple[int, Sample]:
+        return int(self.indices[i]), self.source[self.indices[i]]
+
+
+def _stack(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {key: np.stack([s[key] for s in samples]) for key in samples[0]}
+
+
+def _read(dataset: grain.MapDataset, threads: int, prefetch: int) -> Iterator:
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, also where no absl app runs
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads, 1))
+    return iter(dataset.to_iter_dataset(options))

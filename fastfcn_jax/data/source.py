@@ -1,0 +1,147 @@
+"""What a data set looks like to the rest: a random-access source of images with their labels."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fastfcn_jax.data import decode
+from fastfcn_jax.errors import UserError
+
+IGNORE_LABEL = 255
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Name, class names in label order and their colours (uint8 RGB, one row a class)."""
+
+    name: str
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+class Sample(NamedTuple):
+    """One labelled image at its own size; label 255 is ignored."""
+
+    id: str
+    image: UInt8[np.ndarray, "h w 3"]  # RGB
+    label: UInt8[np.ndarray, "h w"]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to labelled images; `ids` name them, in a fixed order."""
+
+    info: DatasetInfo
+    ids: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class Encoded(NamedTuple):
+    """One labelled image as its files' bytes; the names are for messages."""
+
+    image: bytes
+    label: bytes
+    image_name: str
+    label_name: str
+
+
+@dataclass(frozen=True)
+class EncodedSource:
+    """A source whose images and labels are files (or records) in a compressed format.
+
+    `read(i)` gives the bytes, `to_classes(stored, name)` turns a stored label image into class
+    indices with 255 for ignored pixels and raises `UserError` at a value that is neither.
+    """
+
+    info: DatasetInfo
+    ids: Sequence[str]
+    read: Callable[[int], Encoded]
+    to_classes: Callable[[np.ndarray, str], UInt8[np.ndarray, "h w"]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decodes sample `index`.
+
+        Raises:
+          UserError: a file cannot be read whole, or image and label do not fit each other.
+        """
+        index = int(index)
+        files = self.read(index)
+        image = decode.image(files.image, files.image_name)
+        label = self.to_classes(decode.label(files.label, files.label_name), files.label_name)
+        if image.shape[:2] != label.shape:
+            raise UserError(
+                f"{files.label_name}: label of {label.shape[1]}x{label.shape[0]} pixels for an "
+                f"image of {image.shape[1]}x{image.shape[0]} ({files.image_name}); give every "
+                "label the size of its image."
+            )
+        return Sample(self.ids[index], image, label)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Reads pairs of files: the `read` of an `EncodedSource` over plain folders."""
+
+    images: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    def __call__(self, index: int) -> Encoded:
+        image, label = self.images[index], self.labels[index]
+        return Encoded(read_file(image), read_file(label), image, label)
+
+
+def read_file(path: str) -> bytes:
+    """The file's bytes; `UserError` if it cannot be opened."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+class LabelTable:
+    """Stored label value -> class index, by a table of 256 entries.
+
+    Args:
+      classes: stored value of each class, in label order.
+      ignore: stored values that become 255; 255 itself always does.
+      what: the data set in words, for the message about any other value.
+    """
+
+    _UNKNOWN = 254
+
+    def __init__(self, classes: Sequence[int], ignore: Sequence[int], what: str):
+        if len(classes) > self._UNKNOWN:
+            raise UserError(f"{what}: at most {self._UNKNOWN} classes fit an 8-bit label.")
+        self.table = np.full(256, self._UNKNOWN, np.uint8)
+        self.table[list(ignore)] = IGNORE_LABEL
+        self.table[IGNORE_LABEL] = IGNORE_LABEL
+        self.table[list(classes)] = np.arange(len(classes))
+        self.what = what
+
+    def __call__(self, stored: np.ndarray, name: str) -> UInt8[np.ndarray, "h w"]:
+        if stored.ndim != 2:
+            raise UserError(
+                f"{name}: a colour picture where an index label is expected ({self.what}); store "
+                "one class number a pixel in an 8-bit grey or palette PNG."
+            )
+        label = self.table[stored]
+        if (label == self._UNKNOWN).any():
+            unknown = np.unique(stored[label == self._UNKNOWN])
+            raise UserError(
+                f"{name}: label value {', '.join(map(str, unknown[:8]))} is no class of "
+                f"{self.what}; correct the label, or the list of classes."
+            )
+        return label

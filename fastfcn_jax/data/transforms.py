@@ -1,0 +1,221 @@
+"""Training augmentation of mmsegmentation 1.2.2: pure functions of image, label and random draws.
+
+Images are uint8 RGB, labels uint8 with 255 = ignore. `rng` draws in mmseg's order, so given the
+same draws every function is equal to mmseg's transform to the last bit.
+"""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from fastfcn_jax.data.source import IGNORE_LABEL
+
+Image = UInt8[np.ndarray, "h w 3"]
+Label = UInt8[np.ndarray, "h w"]
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """What a transform asks of its random generator; `np.random.Generator` has it."""
+
+    def random(self) -> float: ...
+
+    def uniform(self, low: float, high: float) -> float: ...
+
+    def integers(self, low: int, high: int) -> int: ...
+
+
+class Augmented(NamedTuple):
+    """A training sample of crop size; `size` is its true (height, width), the rest is padding."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    label: UInt8[np.ndarray, "h w"]
+    size: tuple[int, int]
+
+
+def augment(
+    image: Image,
+    label: Label,
+    rng: Draws,
+    *,
+    crop_size: tuple[int, int],
+    resize_scale: tuple[int, int],
+    ratio_range: tuple[float, float],
+    cat_max_ratio: float,
+    flip: float,
+    photometric: bool,
+) -> Augmented:
+    """mmseg's FastFCN training pipeline: resize, crop, flip, photometric distortion, pad.
+
+    Args:
+      crop_size: (height, width) of the result.
+      resize_scale: (width, height) that ratio 1 scales an image into.
+      ratio_range: bounds of the random factor on `resize_scale`.
+      cat_max_ratio: redraw a crop that one class fills to this share or more; 1: never.
+      flip: probability of a horizontal flip.
+      photometric: distort brightness, contrast, saturation and hue.
+    """
+    height, width = draw_size(image.shape[:2], rng, scale=resize_scale, ratio_range=ratio_range)
+    image, label = resize_image(image, height, width), resize_label(label, height, width)
+    y, x = draw_crop(
+        lambda y, x: label[y : y + crop_size[0], x : x + crop_size[1]],
+        (height, width),
+        rng,
+        crop_size=crop_size,
+        cat_max_ratio=cat_max_ratio,
+    )
+    image = image[y : y + crop_size[0], x : x + crop_size[1]]
+    label = label[y : y + crop_size[0], x : x + crop_size[1]]
+    return finish(image, label, rng, crop_size=crop_size, flip=flip, photometric=photometric)
+
+
+def finish(
+    image: Image,
+    label: Label,
+    rng: Draws,
+    *,
+    crop_size: tuple[int, int],
+    flip: float,
+    photometric: bool,
+) -> Augmented:
+    """What follows the crop: flip, photometric distortion, padding to the crop size."""
+    image, label = random_flip(image, label, rng, probability=flip)
+    if photometric:
+        image = photometric_distortion(image, rng)
+    return pad(image, label, crop_size)
+
+
+def keep_ratio_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an image scaled as large as fits into `scale` (either way round)."""
+    height, width = size
+    factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
+    return int(height * factor + 0.5), int(width * factor + 0.5)
+
+
+def draw_size(
+    size: tuple[int, int],
+    rng: Draws,
+    *,
+    scale: tuple[int, int],
+    ratio_range: tuple[float, float],
+) -> tuple[int, int]:
+    """Random (height, width): `scale` = (width, height) times one uniform factor."""
+    low, high = ratio_range
+    ratio = rng.random() * (high - low) + low
+    return keep_ratio_size(size, (int(scale[0] * ratio), int(scale[1] * ratio)))
+
+
+def resize_image(image: Image, height: int, width: int) -> Image:
+    """Bilinear with half-pixel centres and without antialiasing, as OpenCV does on uint8."""
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def resize_label(label: Label, height: int, width: int) -> Label:
+    """Nearest as OpenCV does it: floor(i * in / out), not the pixel centre."""
+    return cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def draw_crop(
+    label_at,
+    size: tuple[int, int],
+    rng: Draws,
+    *,
+    crop_size: tuple[int, int],
+    cat_max_ratio: float,
+) -> tuple[int, int]:
+    """Random (y, x) of a crop; up to 10 crops that one class dominates are drawn again.
+
+    `label_at(y, x)` is the label of the crop there. As in mmseg the crop after the tenth
+    rejection is used unchecked, and a crop with a single class is rejected too.
+    """
+
+    def draw() -> tuple[int, int]:
+        y = rng.integers(0, max(size[0] - crop_size[0], 0) + 1)
+        x = rng.integers(0, max(size[1] - crop_size[1], 0) + 1)
+        return int(y), int(x)
+
+    y, x = draw()
+    if cat_max_ratio < 1:
+        for _ in range(10):
+            counts = count_classes(label_at(y, x))
+            if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < cat_max_ratio:
+                break
+            y, x = draw()
+    return y, x
+
+
+def count_classes(label: Label) -> np.ndarray:
+    """Pixels of each of the labels 0..254 (int64); ignored pixels are left out."""
+    histogram = cv2.calcHist([label], [0], None, [256], [0, 256])
+    return histogram.ravel()[:IGNORE_LABEL].astype(np.int64)  # float32 counts exactly up to 2^24
+
+
+def random_flip(
+    image: Image, label: Label, rng: Draws, *, probability: float
+) -> tuple[Image, Label]:
+    """Mirrors left and right with the given probability."""
+    if rng.random() < probability:
+        return cv2.flip(image, 1), cv2.flip(label, 1)
+    return image, label
+
+
+def photometric_distortion(
+    image: Image,
+    rng: Draws,
+    *,
+    brightness: float = 32,
+    contrast: tuple[float, float] = (0.5, 1.5),
+    saturation: tuple[float, float] = (0.5, 1.5),
+    hue: int = 18,
+) -> Image:
+    """mmseg's PhotoMetricDistortion: each of four changes with probability 1/2.
+
+    Every change truncates to uint8, so one of brightness and contrast is a table of 256 values.
+    Contrast comes before saturation and hue when the mode drawn is 1 (mmseg's comment says 0).
+    """
+    table = np.arange(256, dtype=np.uint8)
+    if rng.integers(0, 2):
+        table = _affine(table, 1, rng.uniform(-brightness, brightness))
+    contrast_first = rng.integers(0, 2) == 1
+    if contrast_first and rng.integers(0, 2):
+        table = _affine(table, rng.uniform(*contrast), 0)
+    image = cv2.LUT(image, table)
+    if rng.integers(0, 2):
+        image = _in_hsv(
+            image, 1, _affine(np.arange(256, dtype=np.uint8), rng.uniform(*saturation), 0)
+        )
+    if rng.integers(0, 2):
+        shift = int(rng.integers(-hue, hue))
+        image = _in_hsv(image, 0, ((np.arange(256) + shift) % 180).astype(np.uint8))
+    if not contrast_first and rng.integers(0, 2):
+        image = cv2.LUT(image, _affine(np.arange(256, dtype=np.uint8), rng.uniform(*contrast), 0))
+    return image
+
+
+def _affine(values: np.ndarray, factor: float, offset: float) -> np.ndarray:
+    scaled = values.astype(np.float32) * float(factor) + float(offset)
+    return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def _in_hsv(image: Image, channel: int, table: np.ndarray) -> Image:
+    """Maps one channel of OpenCV's uint8 HSV (hue 0..179) through a table."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    tables = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    tables[:, channel] = table
+    return cv2.cvtColor(cv2.LUT(hsv, tables[None]), cv2.COLOR_HSV2RGB)
+
+
+def pad(image: Image, label: Label, crop_size: tuple[int, int]) -> Augmented:
+    """Fills right and bottom up to the crop size: image 0, label 255.
+
+    mmseg pads after normalising, so the model zeroes what lies outside `size` once it has
+    normalised; the zeros here are never seen.
+    """
+    size = image.shape[:2]
+    if size != tuple(crop_size):
+        bottom, right = crop_size[0] - size[0], crop_size[1] - size[1]
+        image = np.pad(image, ((0, bottom), (0, right), (0, 0)))
+        label = np.pad(label, ((0, bottom), (0, right)), constant_values=IGNORE_LABEL)
+    return Augmented(np.ascontiguousarray(image), np.ascontiguousarray(label), size)
