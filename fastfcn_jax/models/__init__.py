@@ -1,0 +1,106 @@
+"""FastFCN's networks in both lineages; `build` is the only reader of configs here."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.models.heads import HEADS, FCNHead
+from fastfcn_jax.models.jpu import JPU, JPUX
+from fastfcn_jax.models.layers import Common, kaiming_fan_out, torch_uniform
+from fastfcn_jax.models.resnet import ResNet
+from fastfcn_jax.models.segmentor import Outputs, Segmentor, normalize
+
+__all__ = ["Outputs", "Segmentor", "build", "normalize"]
+
+
+def build(
+    config: ConfigDict,
+    num_classes: int,
+    *,
+    axis_name: str | None = None,
+    frozen_norm: bool = False,
+) -> Segmentor:
+    """Builds the model that `config` (an experiment's `config.model`) describes.
+
+    axis_name: mapped axis over which BatchNorm takes its statistics in training.
+    frozen_norm: BatchNorm uses its running statistics in training as well.
+    Raises UserError for a combination that no reference has.
+    """
+    _check(config)
+    mmseg = config.lineage == "mmseg"
+    common = Common(
+        align_corners=not mmseg,
+        kernel_init=kaiming_fan_out if mmseg else torch_uniform,
+        narrow_classifier=mmseg,
+        dtype=jnp.dtype(config.precision),
+        axis_name=axis_name,
+        frozen_norm=frozen_norm,
+    )
+    auxiliary_head = None
+    if config.auxiliary:
+        auxiliary_head = FCNHead(num_classes, common, config.auxiliary_channels, config.dropout)
+    return Segmentor(
+        backbone=_backbone(config, common),
+        neck=_neck(config, common),
+        decode_head=_head(config, common, num_classes),
+        auxiliary_head=auxiliary_head,
+    )
+
+
+def _backbone(config, common) -> ResNet:
+    mmseg = config.lineage == "mmseg"
+    half, full = config.base_width // 2, config.base_width
+    dilated = config.output_stride == 8
+    return ResNet(
+        depth=_depth(config.backbone),
+        common=common,
+        base_width=full,
+        stem_widths=(half, half, full) if mmseg else (full, full, 2 * full),
+        strides=(1, 2, 1, 1) if dilated else (1, 2, 2, 2),
+        # mmseg's "d32" backbone dilates its strided stages as well; the official one does not.
+        dilations=(1, 1, 2, 4) if dilated or mmseg else (1, 1, 1, 1),
+        zero_last_scale=mmseg,
+        remat=config.remat,
+    )
+
+
+def _neck(config, common) -> nn.Module | None:
+    if config.neck == "none":
+        return None
+    if config.neck == "jpu_x":
+        return JPUX(config.neck_channels, common)
+    return JPU(config.neck_channels, common, coarse_first=config.lineage == "official")
+
+
+def _head(config, common, num_classes) -> nn.Module:
+    mmseg = config.lineage == "mmseg"
+    arguments = {}
+    if config.head == "enc":
+        plain = mmseg or config.neck == "none"
+        arguments = {"kernel_size": 3 if plain else 1, "se_branch": config.se_branch}
+    elif config.head == "aspp":
+        arguments = {"pool_last": not mmseg, "project": not mmseg}
+    elif config.head == "fcn" and mmseg:
+        arguments = {"num_convs": 2, "concat_input": True}
+    return HEADS[config.head](
+        num_classes, common, config.head_channels, config.dropout, **arguments
+    )
+
+
+def _depth(backbone: str) -> int:
+    return int(backbone.removeprefix("resnet"))
+
+
+def _check(config) -> None:
+    if config.neck == "jpu_x" and config.lineage != "official":
+        raise UserError('config.model.neck "jpu_x" needs config.model.lineage "official"')
+    if (config.neck == "none") != (config.output_stride == 8):
+        raise UserError(
+            "config.model.output_stride must be 8 without a neck and 32 with one: "
+            f"neck is {config.neck!r}, output_stride {config.output_stride}"
+        )
+    if config.lineage == "official" and config.backbone in ("resnet18", "resnet34"):
+        raise UserError('config.model.lineage "official" has no resnet18 or resnet34')
+    if config.se_branch and config.head != "enc":
+        raise UserError('config.model.se_branch needs config.model.head "enc"')

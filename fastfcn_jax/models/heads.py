@@ -1,0 +1,220 @@
+"""Segmentation heads: PSP, ASPP (DeepLabV3), Enc (EncNet) and FCN.
+
+Each takes a feature map and returns (logits, se): class scores at the map's resolution, and the
+Enc head's scores of each class being present in the image (None from the others). `size` is the
+true size of each image's map in a padded batch.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fastfcn_jax.models.layers import (
+    BatchNorm,
+    Common,
+    Conv,
+    ConvModule,
+    Linear,
+    resize,
+    torch_bias,
+    torch_uniform,
+)
+from fastfcn_jax.models.ops.encoding import encode
+from fastfcn_jax.models.spatial import Size, inside, pyramid_pool
+
+HeadOutput = tuple[Float[Array, "b h w k"], Float[Array, "b k"] | None]
+
+
+class FCNHead(nn.Module):
+    """3x3 convolutions, then the classifier; also the auxiliary head.
+
+    Long et al., https://arxiv.org/abs/1411.4038. concat_input: one more convolution over the
+    input beside the result (mmseg's FCN as main head).
+    """
+
+    num_classes: int
+    common: Common
+    channels: int
+    dropout: float = 0.1
+    num_convs: int = 1
+    concat_input: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
+    ) -> HeadOutput:
+        y = x
+        for i in range(self.num_convs):
+            y = ConvModule(self.channels, self.common, 3, name=f"convs_{i}")(y, size, train=train)
+        if self.concat_input:
+            y = jnp.concatenate([x, y], axis=-1)
+            y = ConvModule(self.channels, self.common, 3, name="conv_cat")(y, size, train=train)
+        return _classify(self, y, train), None
+
+
+class PSPHead(nn.Module):
+    """Pyramid pooling: average pools of several scales beside the map itself.
+
+    Zhao et al., https://arxiv.org/abs/1612.01105.
+    """
+
+    num_classes: int
+    common: Common
+    channels: int
+    dropout: float = 0.1
+    scales: tuple[int, ...] = (1, 2, 3, 6)
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
+    ) -> HeadOutput:
+        maps = [x]
+        for i, pool in enumerate(pyramid_pool(x, self.scales, size)):
+            pool = ConvModule(self.channels, self.common, name=f"psp_modules_{i}_1")(
+                pool, train=train
+            )
+            maps.append(_spread(pool, x, size, self.common))
+        joint = jnp.concatenate(maps, axis=-1)
+        y = ConvModule(self.channels, self.common, 3, name="bottleneck")(joint, size, train=train)
+        return _classify(self, y, train), None
+
+
+class ASPPHead(nn.Module):
+    """Atrous spatial pyramid pooling: dilated convolutions and the global mean, side by side.
+
+    Chen et al., https://arxiv.org/abs/1706.05587.
+    pool_last: the global mean comes last (official) instead of first (mmseg).
+    project: join the branches by a 1x1 convolution and dropout 0.5 before the 3x3 (official).
+    """
+
+    num_classes: int
+    common: Common
+    channels: int
+    dropout: float = 0.1
+    dilations: tuple[int, ...] = (1, 12, 24, 36)
+    pool_last: bool = False
+    project: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
+    ) -> HeadOutput:
+        (pool,) = pyramid_pool(x, (1,), size)
+        pool = ConvModule(self.channels, self.common, name="image_pool_1")(pool, train=train)
+        pool = jnp.broadcast_to(pool, (*x.shape[:3], self.channels))
+        branches = [
+            ConvModule(
+                self.channels,
+                self.common,
+                1 if dilation == 1 else 3,
+                dilation,
+                name=f"aspp_modules_{i}",
+            )(x, size, train=train)
+            for i, dilation in enumerate(self.dilations)
+        ]
+        branches = [*branches, pool] if self.pool_last else [pool, *branches]
+        y = jnp.concatenate(branches, axis=-1)
+        if self.project:
+            y = ConvModule(self.channels, self.common, name="project")(y, train=train)
+            y = nn.Dropout(0.5, broadcast_dims=(1, 2), deterministic=not train)(y)
+        y = ConvModule(self.channels, self.common, 3, name="bottleneck")(y, size, train=train)
+        return _classify(self, y, train), None
+
+
+class EncHead(nn.Module):
+    """Context encoding: a code of the whole map gates its channels.
+
+    Zhang et al., https://arxiv.org/abs/1803.08904.
+    kernel_size: of the first convolution (3; official with a JPU: 1).
+    se_branch: also score from the code which classes are present.
+    """
+
+    num_classes: int
+    common: Common
+    channels: int
+    dropout: float = 0.1
+    kernel_size: int = 3
+    se_branch: bool = True
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
+    ) -> HeadOutput:
+        bottleneck = ConvModule(self.channels, self.common, self.kernel_size, name="bottleneck")
+        y, code = EncModule(self.common, name="enc_module")(
+            bottleneck(x, size, train=train), size, train=train
+        )
+        se = None
+        if self.se_branch:
+            se = Linear(self.num_classes, self.common, name="se_layer")(code).astype(jnp.float32)
+        return _classify(self, y, train), se
+
+
+class EncModule(nn.Module):
+    """Returns the map gated by its code, and the code."""
+
+    common: Common
+    num_codes: int = 32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b c"]]:
+        channels = x.shape[-1]
+        projected = ConvModule(channels, self.common, name="encoding_project")(x, train=train)
+        residuals = Encoding(self.num_codes, name="encoding_0")(projected, size)
+        # The norm is over the code axis: 32 statistics, from the batch and all channels.
+        common = Common(axis_name=self.common.axis_name, frozen_norm=self.common.frozen_norm)
+        residuals = BatchNorm(common, name="encoding_1")(residuals.swapaxes(1, 2), train=train)
+        code = nn.relu(residuals).mean(axis=-1)
+        gate = nn.sigmoid(Linear(channels, self.common, name="fc_0")(code))
+        # The gate acts on the map itself, not on its projection.
+        return nn.relu(x + x * gate[:, None, None, :]), code
+
+
+class Encoding(nn.Module):
+    """Residuals of all pixels to learned codewords, softly assigned and summed: (b, codes, c)."""
+
+    num_codes: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None
+    ) -> Float[Array, "b n c"]:
+        b, h, w, c = x.shape
+        limit = (self.num_codes * c) ** -0.5
+
+        def symmetric(key, shape):
+            return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+
+        def negative(key, shape):
+            return jax.random.uniform(key, shape, minval=-1.0, maxval=0.0)
+
+        codewords = self.param("codewords", symmetric, (self.num_codes, c))
+        scale = self.param("scale", negative, (self.num_codes,))
+        counted = None if size is None else inside(size, h, w).reshape(b, h * w, 1)
+        return encode(x.reshape(b, h * w, c), codewords, scale, counted)
+
+
+def _classify(head, x, train):
+    """Drops whole channels, then scores the classes by the 1x1 convolution `conv_seg`."""
+    x = nn.Dropout(head.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
+    narrow = head.common.narrow_classifier
+    conv = Conv(
+        head.num_classes,
+        head.common,
+        use_bias=True,
+        kernel_init=nn.initializers.normal(0.01) if narrow else torch_uniform,
+        bias_init=nn.initializers.zeros if narrow else torch_bias(x.shape[-1]),
+        name="conv_seg",
+    )
+    return conv(x).astype(jnp.float32)
+
+
+def _spread(pool, like, size, common):
+    """Upsamples a pooled grid over the true extent of the map that it was pooled from."""
+    return resize(pool, like.shape[1:3], align_corners=common.align_corners, out_size=size)
+
+
+HEADS = {"psp": PSPHead, "aspp": ASPPHead, "enc": EncHead, "fcn": FCNHead}

@@ -1,0 +1,288 @@
+"""Convolutions and normalisations that equal PyTorch's, in NHWC."""
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.models.ops.depthwise import depthwise_conv
+from fastfcn_jax.models.spatial import (
+    Size,
+    adaptive_average_pool,
+    blank_outside,
+    inside,
+    max_pool,
+    resize,
+)
+
+__all__ = [
+    "BatchNorm",
+    "Common",
+    "Conv",
+    "ConvModule",
+    "DepthwiseConv",
+    "GroupNorm",
+    "Linear",
+    "SeparableConv",
+    "adaptive_average_pool",
+    "max_pool",
+    "resize",
+]
+
+# PyTorch's nn.Conv2d and nn.Linear: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# Not truncated, fan_out: `he_normal` would be truncated and fan_in.
+kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """What all layers of one model share.
+
+    align_corners: of every bilinear resize in the network.
+    kernel_init: of the convolutions of neck and heads that a normalisation follows.
+    narrow_classifier: classifiers start at N(0, 0.01) with bias 0; else as PyTorch's default.
+    dtype: compute type; parameters, statistics and logits stay float32.
+    axis_name: mapped axis over which BatchNorm takes its statistics in training; None: local.
+    frozen_norm: BatchNorm uses its running statistics in training as well.
+    folded: BatchNorm has been folded into the convolutions (`folding.fold`); inference only.
+    """
+
+    align_corners: bool = False
+    kernel_init: Any = kaiming_fan_out
+    narrow_classifier: bool = True
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    frozen_norm: bool = False
+    folded: bool = False
+
+
+class Conv(nn.Module):
+    """Convolution with PyTorch's symmetric zero padding, which keeps the size at stride 1.
+
+    Parameters: kernel (k, k, c, features), with `use_bias` bias (features,).
+    """
+
+    features: int
+    common: Common
+    kernel_size: int = 1
+    stride: int = 1
+    dilation: int = 1
+    use_bias: bool = False
+    kernel_init: Any = None  # None: the one of `common`
+    bias_init: Any = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None
+    ) -> Float[Array, "b h2 w2 k"]:
+        k, dtype = self.kernel_size, self.common.dtype
+        shape = (k, k, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init or self.common.kernel_init, shape)
+        if k > 1:  # its taps would read what stands in the padding of the batch
+            x = blank_outside(x, size)
+        y = convolve(x.astype(dtype), kernel.astype(dtype), self.stride, self.dilation)
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,))
+            y = y + bias.astype(dtype)
+        return y
+
+
+def convolve(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "p q c k"], stride: int, dilation: int
+) -> Float[Array, "b h2 w2 k"]:
+    """Convolves with padding dilation * (size - 1) / 2, in the cheapest equal form."""
+    if kernel.shape[0] == 1 or dilation % stride == 0:
+        # The taps meet only every stride-th pixel: a plain convolution on those. It covers
+        # 1x1 shortcuts and layer4's strided and dilated 3x3.
+        x = x[:, ::stride, ::stride]
+        dilation, stride = max(dilation // stride, 1), 1
+    if kernel.shape[0] == 1:
+        return jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+    padding = dilation * (kernel.shape[0] // 2)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+class DepthwiseConv(nn.Module):
+    """3x3 convolution of each channel by itself. Parameter: kernel (3, 3, 1, c)."""
+
+    common: Common
+    dilation: int = 1
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None
+    ) -> Float[Array, "b h w c"]:
+        shape = (3, 3, 1, x.shape[-1])
+        kernel = self.param("kernel", self.common.kernel_init, shape)
+        dtype = self.common.dtype
+        x = blank_outside(x, size)
+        return depthwise_conv(x.astype(dtype), kernel.astype(dtype), self.dilation)
+
+
+class BatchNorm(nn.Module):
+    """PyTorch's BatchNorm over all axes but the last, synchronised over `common.axis_name`.
+
+    Normalises by the biased variance, keeps the unbiased one; momentum 0.1 and eps 1e-5. In
+    float32 whatever x is. Raises UserError in training when a channel has a single value.
+    """
+
+    common: Common
+    scale_init: Any = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], *, train: bool = False) -> Float[Array, "*b c"]:
+        channels = (x.shape[-1],)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        if self.common.folded:  # the scale went into the kernel, the mean into the bias
+            return x + bias.astype(x.dtype)
+        scale = self.param("scale", self.scale_init, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        wide = x.astype(jnp.float32)
+        if train and not self.common.frozen_norm:
+            axis_name = None if self.is_initializing() else self.common.axis_name
+            mean, var, count = _statistics(wide, axis_name)
+            if not self.is_initializing():
+                if count < 2:
+                    raise UserError(
+                        "BatchNorm has a single value per channel to take statistics from: "
+                        "raise train.batch_size to 2 or more"
+                    )
+                running_mean.value = 0.9 * running_mean.value + 0.1 * mean
+                unbiased = var * (count / (count - 1))
+                running_var.value = 0.9 * running_var.value + 0.1 * unbiased
+        else:
+            mean, var = running_mean.value, running_var.value
+        return ((wide - mean) * (jax.lax.rsqrt(var + 1e-5) * scale) + bias).astype(x.dtype)
+
+
+def _statistics(x, axis_name):
+    """Returns mean, biased variance and count per channel over all replicas of `axis_name`."""
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1]
+    mean = x.mean(axes)
+    var = jnp.square(x - mean).mean(axes)  # two passes: E[x^2] - mean^2 would cancel
+    if axis_name is not None:
+        # Replicas hold equally many values, so means of means are exact; one collective.
+        means, variances = jax.lax.all_gather((mean, var), axis_name)
+        mean = means.mean(0)
+        var = (variances + jnp.square(means - mean)).mean(0)
+        count *= means.shape[0]
+    return mean, var, count
+
+
+class GroupNorm(nn.Module):
+    """PyTorch's GroupNorm (eps 1e-5) over each image's true extent. In float32."""
+
+    groups: int = 32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None
+    ) -> Float[Array, "b h w c"]:
+        b, h, w, c = x.shape
+        scale = self.param("scale", nn.initializers.ones, (c,))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        wide = x.astype(jnp.float32).reshape(b, h * w, self.groups, c // self.groups)
+        where = None if size is None else inside(size, h, w).reshape(b, h * w, 1, 1)
+        mean = wide.mean((1, 3), keepdims=True, where=where)
+        var = jnp.square(wide - mean).mean((1, 3), keepdims=True, where=where)
+        normal = ((wide - mean) * jax.lax.rsqrt(var + 1e-5)).reshape(b, h, w, c)
+        return (normal * scale + bias).astype(x.dtype)
+
+
+class ConvModule(nn.Module):
+    """Convolution `conv`, normalisation `bn` (or `gn`), ReLU: mmcv's ConvModule."""
+
+    features: int
+    common: Common
+    kernel_size: int = 1
+    dilation: int = 1
+    group_norm: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
+    ) -> Float[Array, "b h w k"]:
+        conv = Conv(
+            self.features, self.common, self.kernel_size, dilation=self.dilation, name="conv"
+        )
+        return nn.relu(_normalize(conv(x, size), size, train, self.common, self.group_norm))
+
+
+class DepthwiseModule(nn.Module):
+    """Depthwise convolution `conv` and normalisation; no ReLU (the JPU switches it off)."""
+
+    common: Common
+    dilation: int
+    group_norm: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
+    ) -> Float[Array, "b h w c"]:
+        y = DepthwiseConv(self.common, self.dilation, name="conv")(x, size)
+        return _normalize(y, size, train, self.common, self.group_norm)
+
+
+def _normalize(x, size, train, common, group_norm):
+    if group_norm:
+        return GroupNorm(name="gn")(x, size)
+    return BatchNorm(common, name="bn")(x, train=train)
+
+
+class SeparableConv(nn.Module):
+    """Depthwise 3x3 with normalisation, then 1x1 with normalisation and ReLU."""
+
+    features: int
+    common: Common
+    dilation: int
+    group_norm: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
+    ) -> Float[Array, "b h w k"]:
+        x = DepthwiseModule(self.common, self.dilation, self.group_norm, name="depthwise_conv")(
+            x, size, train=train
+        )
+        return ConvModule(
+            self.features, self.common, group_norm=self.group_norm, name="pointwise_conv"
+        )(x, size, train=train)
+
+
+def torch_bias(fan_in: int):
+    """Returns PyTorch's initialiser of the bias of a layer with `fan_in` inputs a value."""
+    limit = 1 / math.sqrt(fan_in)
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+class Linear(nn.Module):
+    """PyTorch's nn.Linear with its default initialisation. Parameters: kernel (c, k), bias."""
+
+    features: int
+    common: Common
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b k"]:
+        dtype, fan_in = self.common.dtype, x.shape[-1]
+        kernel = self.param("kernel", torch_uniform, (fan_in, self.features))
+        bias = self.param("bias", torch_bias(fan_in), (self.features,))
+        return x.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)

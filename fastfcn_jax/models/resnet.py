@@ -1,0 +1,162 @@
+"""ResNet with a three-convolution stem (ResNetV1c), strided, dilated or both.
+
+He et al., https://arxiv.org/abs/1512.03385. Stem and dilation are those of mmsegmentation 1.2.2
+or of the official FastFCN, by argument.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from fastfcn_jax.models.layers import BatchNorm, Common, Conv, kaiming_fan_out, max_pool
+from fastfcn_jax.models.spatial import Size, at_stride, blank_outside
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut; only the first one is dilated, as in mmseg."""
+
+    width: int
+    common: Common
+    stride: int = 1
+    dilation: int = 1
+    last_scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    expansion = 1
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None, train: bool
+    ) -> Float[Array, "b h2 w2 k"]:
+        layers = _Layers(self.common, train)
+        small = at_stride(size, self.stride)
+        y = layers.conv("conv1", x, size, self.width, 3, self.stride, self.dilation)
+        y = nn.relu(layers.norm("bn1", y))
+        y = layers.conv("conv2", y, small, self.width, 3)
+        y = layers.norm("bn2", y, self.last_scale_init)
+        return nn.relu(y + layers.shortcut(x, self.width, self.stride))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 around a shortcut; the stride and the dilation sit on the 3x3."""
+
+    width: int
+    common: Common
+    stride: int = 1
+    dilation: int = 1
+    last_scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    expansion = 4
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: Size | None, train: bool
+    ) -> Float[Array, "b h2 w2 k"]:
+        layers = _Layers(self.common, train)
+        y = nn.relu(layers.norm("bn1", layers.conv("conv1", x, size, self.width)))
+        y = layers.conv("conv2", y, size, self.width, 3, self.stride, self.dilation)
+        y = nn.relu(layers.norm("bn2", y))
+        y = layers.conv("conv3", y, None, 4 * self.width)
+        y = layers.norm("bn3", y, self.last_scale_init)
+        return nn.relu(y + layers.shortcut(x, 4 * self.width, self.stride))
+
+
+class _Layers(NamedTuple):
+    """Names and calls the layers of one block or stem inside its compact `__call__`."""
+
+    common: Common
+    train: bool
+
+    def conv(self, name, x, size, width, kernel_size=1, stride=1, dilation=1):
+        conv = Conv(
+            width,
+            self.common,
+            kernel_size,
+            stride,
+            dilation,
+            name=name,
+            kernel_init=kaiming_fan_out,
+        )
+        return conv(x, size)
+
+    def norm(self, name, x, scale_init=nn.initializers.ones):
+        return BatchNorm(self.common, scale_init, name=name)(x, train=self.train)
+
+    def shortcut(self, x, width, stride):
+        if stride == 1 and x.shape[-1] == width:
+            return x
+        return self.norm("downsample_1", self.conv("downsample_0", x, None, width, 1, stride))
+
+
+BLOCKS = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
+
+
+class ResNet(nn.Module):
+    """Returns the pyramid (c2, c3, c4, c5) of normalised images.
+
+    depth: 18, 34, 50, 101 or 152.
+    common: see `layers.Common`.
+    base_width: channels of layer1's 3x3 convolutions.
+    stem_widths: channels of the three stem convolutions.
+    strides, dilations: of the four stages; where a stage dilates, its first block does by half.
+    zero_last_scale: start each residual branch at 0.
+    remat: recompute each block's activations in the backward pass.
+    """
+
+    depth: int
+    common: Common
+    base_width: int = 64
+    stem_widths: tuple[int, int, int] = (32, 32, 64)
+    strides: tuple[int, int, int, int] = (1, 2, 2, 2)
+    dilations: tuple[int, int, int, int] = (1, 1, 2, 4)
+    zero_last_scale: bool = True
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "b h w 3"], size: Size | None = None, *, train: bool = False
+    ) -> tuple[Float[Array, "b _ _ _"], ...]:
+        x, size = self._stem(images, size, train)
+        block, counts = BLOCKS[self.depth]
+        build = nn.remat(block, static_argnums=(3,)) if self.remat else block
+        last_scale_init = nn.initializers.zeros if self.zero_last_scale else nn.initializers.ones
+        pyramid = []
+        for stage, count in enumerate(counts):
+            for i in range(count):
+                dilation = self.dilations[stage]
+                x = build(
+                    self.base_width * 2**stage,
+                    self.common,
+                    stride=self.strides[stage] if i == 0 else 1,
+                    dilation=max(dilation // 2, 1) if i == 0 else dilation,
+                    last_scale_init=last_scale_init,
+                    name=f"layer{stage + 1}_{i}",
+                )(x, size, train)
+                if i == 0:
+                    size = at_stride(size, self.strides[stage])
+            pyramid.append(x)
+        return tuple(pyramid)
+
+    def _stem(self, x, size, train):
+        layers = _Layers(self.common, train)
+        for i, width in enumerate(self.stem_widths):
+            stride = 2 if i == 0 else 1
+            x = layers.conv(f"stem_{3 * i}", x, size, width, 3, stride)
+            x = nn.relu(layers.norm(f"stem_{3 * i + 1}", x))
+            size = at_stride(size, stride)
+        return max_pool(blank_outside(x, size)), at_stride(size, 2)
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """Strides of (c2, c3, c4, c5) against the image."""
+        strides, product = [], 4
+        for stride in self.strides:
+            product *= stride
+            strides.append(product)
+        return tuple(strides)

@@ -1,0 +1,74 @@
+"""The whole network: backbone, neck, head and auxiliary head; and its input normalisation."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from fastfcn_jax.models.spatial import Size, at_stride, blank_outside
+
+MEAN = (123.675, 116.28, 103.53)  # RGB, of ImageNet, as in both references
+STD = (58.395, 57.12, 57.375)
+
+
+class Outputs(NamedTuple):
+    """logits at 1/8 of the image; the auxiliary head's at c4's stride; the Enc head's se."""
+
+    logits: Float[Array, "b h w k"]
+    auxiliary: Float[Array, "b h2 w2 k"] | None
+    se: Float[Array, "b k"] | None
+
+
+class Segmentor(nn.Module):
+    """Maps normalised images to class scores.
+
+    neck: takes (c3, c4, c5); None hands c5 to the head (the dilated models).
+    auxiliary_head: takes c4; it runs in training, when initialising, or on request.
+    """
+
+    backbone: nn.Module
+    neck: nn.Module | None
+    decode_head: nn.Module
+    auxiliary_head: nn.Module | None
+
+    def __call__(
+        self,
+        images: Float[Array, "b h w 3"],
+        *,
+        train: bool = False,
+        size: Size | None = None,
+        auxiliary: bool = False,
+    ) -> Outputs:
+        """Returns float32 scores of `images` (see `normalize`).
+
+        size: true (height, width) of each image in a padded batch. Each image then gets the
+            logits that it has alone, up to rounding, in the first ceil(size / 8) rows and
+            columns; the rest is undefined. Evaluation only: training treats padding as image.
+        auxiliary: also run the auxiliary head where it would be left out.
+        Raises ValueError for `size` together with `train`.
+        """
+        if train and size is not None:
+            raise ValueError("size is for evaluation: BatchNorm would count the padding")
+        _, *pyramid = self.backbone(images, size, train=train)
+        sizes = [at_stride(size, stride) for stride in self.backbone.feature_strides[1:]]
+        if self.neck is None:
+            x, x_size = pyramid[-1], sizes[-1]
+        else:
+            x, x_size = self.neck(pyramid, sizes, train=train), sizes[0]
+        logits, se = self.decode_head(x, x_size, train=train)
+        scores = None
+        if self.auxiliary_head is not None and (train or auxiliary or self.is_initializing()):
+            scores, _ = self.auxiliary_head(pyramid[1], sizes[1], train=train)
+        return Outputs(logits, scores, se)
+
+
+def normalize(images: UInt8[Array, "b h w 3"], size: Size | None = None) -> Float[Array, "b h w 3"]:
+    """Scales RGB values by ImageNet's mean and deviation; what lies outside `size` becomes 0.
+
+    mmseg pads after normalising, so its padding is the mean colour: 0 here.
+    """
+    scaled = (images.astype(jnp.float32) - jnp.array(MEAN, jnp.float32)) / jnp.array(
+        STD, jnp.float32
+    )
+    return blank_outside(scaled, size)

@@ -1,0 +1,159 @@
+"""Resizing, pooling and borders of feature maps, alone or inside a padded batch.
+
+`size` is everywhere the true (height, width) of each image's map within a padded array, or
+None where the whole array is the map. It may be traced, so one compiled program serves images
+of many sizes. Coordinates are computed in float32 because PyTorch does: more exact ones differ
+from it by up to 3e-4.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+Size = Int[Array, "b 2"]
+
+
+def at_stride(size: Size | None, stride: int) -> Size | None:
+    """Returns the true sizes of maps after down-sampling by `stride` (a power of two)."""
+    return None if size is None else -(-size // stride)
+
+
+def inside(size: Size, height: int, width: int) -> Bool[Array, "b h w 1"]:
+    """Returns where a padded (height, width) map shows its image."""
+    rows = jnp.arange(height)[None, :] < size[:, :1]
+    columns = jnp.arange(width)[None, :] < size[:, 1:]
+    return (rows[:, :, None] & columns[:, None, :])[..., None]
+
+
+def blank_outside(x: Float[Array, "b h w c"], size: Size | None) -> Float[Array, "b h w c"]:
+    """Sets what lies beyond each image's true size to 0, as zero padding would have it."""
+    if size is None:
+        return x
+    return jnp.where(inside(size, x.shape[1], x.shape[2]), x, jnp.zeros((), x.dtype))
+
+
+def bilinear_taps(length: int, n_in, n_out, align_corners: bool):
+    """Returns (low index, high index, weight of high) for each of `length` output positions.
+
+    `n_in` and `n_out` are the sizes that the coordinates follow: Python ints give arrays
+    (length,), a traced size of shape (b,) gives (b, length).
+    """
+    if isinstance(n_in, int) and isinstance(n_out, int):
+        xp = np
+    else:
+        xp = jnp
+        n_in, n_out = (jnp.asarray(n, jnp.int32).reshape(-1, 1) for n in (n_in, n_out))
+    position = xp.arange(length, dtype=np.float32)
+    last = xp.asarray(n_in - 1, np.int32)
+    if align_corners:
+        steps = xp.maximum(xp.asarray(n_out - 1, np.float32), np.float32(1))
+        source = position * (xp.where(n_out > 1, last, 0).astype(np.float32) / steps)
+    else:
+        scale = xp.asarray(n_in, np.float32) / xp.asarray(n_out, np.float32)
+        source = xp.maximum((position + np.float32(0.5)) * scale - np.float32(0.5), np.float32(0))
+    low = xp.minimum(xp.floor(source).astype(np.int32), last)
+    high = xp.minimum(low + np.int32(1), last)
+    weight = xp.clip(source - low.astype(np.float32), np.float32(0), np.float32(1))
+    return low, high, weight
+
+
+def _interpolate(x, axis: int, taps):
+    low, high, weight = taps
+    if low.ndim == 1:
+        picked = [jnp.take(x, index, axis=axis, mode="clip") for index in (low, high)]
+        weight = weight[None]
+    else:
+        low, high = (jnp.broadcast_to(i, (x.shape[0], i.shape[1])) for i in (low, high))
+        pick = jax.vmap(lambda image, i: jnp.take(image, i, axis=axis - 1, mode="clip"))
+        picked = [pick(x, low), pick(x, high)]
+    shape = [weight.shape[0], 1, 1, 1]
+    shape[axis] = weight.shape[1]
+    weight = jnp.reshape(weight, shape)
+    return picked[0] * (1 - weight) + picked[1] * weight
+
+
+def resize(
+    x: Float[Array, "b h w c"],
+    shape: tuple[int, int],
+    *,
+    align_corners: bool = False,
+    in_size: Size | None = None,
+    out_size: Size | None = None,
+) -> Float[Array, "b h2 w2 c"]:
+    """Resizes bilinearly like `torch.nn.functional.interpolate(size=shape)`: never antialiased.
+
+    `in_size` and `out_size` are the true sizes of input and output in a padded batch; beyond
+    `out_size` the result is undefined. Computes in float32 and returns x's type.
+    """
+    shape = tuple(shape)
+    if shape == x.shape[1:3] and in_size is None and out_size is None:
+        return x
+    y = x.astype(jnp.float32)
+    for axis in (2, 1):
+        n_in = x.shape[axis] if in_size is None else in_size[:, axis - 1]
+        n_out = shape[axis - 1] if out_size is None else out_size[:, axis - 1]
+        if shape[axis - 1] == x.shape[axis] and in_size is None and out_size is None:
+            continue
+        y = _interpolate(y, axis, bilinear_taps(shape[axis - 1], n_in, n_out, align_corners))
+    return y.astype(x.dtype)
+
+
+def pooling_weights(bins: int, length: int, n) -> Float[np.ndarray | Array, "*b s n"]:
+    """Returns the averaging matrix of PyTorch's adaptive pooling: (bins, length), or with n (b,)
+    a traced size (b, bins, length). Bin i covers [floor(i n / bins), ceil((i + 1) n / bins)).
+    """
+    xp = np
+    if not isinstance(n, int):
+        xp = jnp
+        n = n[:, None, None]
+    i = np.arange(bins, dtype=np.int32)[:, None]
+    start, end = (i * n) // bins, -((-(i + 1) * n) // bins)
+    position = np.arange(length, dtype=np.int32)
+    covered = (position >= start) & (position < end)
+    return xp.asarray(covered, np.float32) / xp.asarray(end - start, np.float32)
+
+
+def pyramid_pool(
+    x: Float[Array, "b h w c"], scales: tuple[int, ...], size: Size | None = None
+) -> list[Float[Array, "b s s c"]]:
+    """Returns adaptive average pools of x to s x s for each scale, reading x once.
+
+    Equals `torch.nn.AdaptiveAvgPool2d(s)` on each image's true extent. Sums in float32.
+    """
+    height, width = (x.shape[1], x.shape[2]) if size is None else (size[:, 0], size[:, 1])
+    rows = [pooling_weights(s, x.shape[1], height) for s in scales]
+    stacked = jnp.concatenate(rows, axis=-2)
+    by_row = jnp.einsum(
+        "sh,bhwc->bswc" if size is None else "bsh,bhwc->bswc", stacked, x.astype(jnp.float32)
+    )
+    pools, start = [], 0
+    for s in scales:
+        columns = pooling_weights(s, x.shape[2], width)
+        pool = jnp.einsum(
+            "tw,bswc->bstc" if size is None else "btw,bswc->bstc",
+            jnp.asarray(columns),
+            by_row[:, start : start + s],
+        )
+        pools.append(pool.astype(x.dtype))
+        start += s
+    return pools
+
+
+def adaptive_average_pool(
+    x: Float[Array, "b h w c"], s: int, size: Size | None = None
+) -> Float[Array, "b s s c"]:
+    """Pools x to s x s like `torch.nn.AdaptiveAvgPool2d(s)`."""
+    return pyramid_pool(x, (s,), size)[0]
+
+
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Max-pools 3x3 with stride 2 and padding 1, as after the stem."""
+    return jax.lax.reduce_window(
+        x,
+        jnp.array(-jnp.inf, x.dtype),
+        jax.lax.max,
+        (1, 3, 3, 1),
+        (1, 2, 2, 1),
+        ((0, 0), (1, 1), (1, 1), (0, 0)),
+    )

@@ -1,0 +1,31 @@
+"""Two virtual CPU devices, strict dtype promotion, shape checks on every public function."""
+
+import warnings
+from pathlib import Path
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# The hook has to stand before the first import of the package; it lasts for the whole run.
+install_import_hook("fastfcn_jax", "beartype.beartype")
+
+
+def pytest_configure(config):
+    # Third-party chatter only; a warning of our own fails the run.
+    warnings.filterwarnings(
+        "ignore", category=DeprecationWarning, module=r"(mm|torch|google|tensor)"
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real labelled images beside the repository; skips where it is absent."""
+    root = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    if not root.is_dir():
+        pytest.skip(f"no real images at {root}")
+    return root
