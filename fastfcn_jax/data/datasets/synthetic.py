@@ -69,6 +69,7 @@ class _Scene:
         self.rng, (self.h, self.w) = rng, size
         self.image = np.zeros((*size, 3), np.float32)
         self.label = np.full(size, IGNORE_LABEL, np.uint8)
+        self.textures: dict[int, np.ndarray] = {}
         self.horizon = int(self.h * rng.uniform(0.38, 0.5))
         self.vanishing_x = self.w * rng.uniform(0.35, 0.65)
         self.road = np.array([rng.uniform(-0.35, 0.1), rng.uniform(0.9, 1.35)]) * self.w
@@ -83,20 +84,20 @@ class _Scene:
 
     def _sky(self) -> None:
         top = self._color((95, 125, 175), 45)
-        bottom = top + self.rng.uniform(10, 70)
-        rise = np.linspace(0, 1, self.h)[:, None, None]
-        sky = top + (bottom - top) * rise + 35 * self._texture(24)[..., None]
-        self._paint(np.ones((self.h, self.w), bool), sky, SKY)
+        bottom = top + np.float32(self.rng.uniform(10, 70))
+        rise = np.linspace(0, 1, self.h, dtype=np.float32)[:, None, None]
+        sky = np.repeat(top + (bottom - top) * rise, self.w, axis=1)
+        self._paint(np.ones((self.h, self.w), np.uint8), sky, SKY, rough=35, cell=24)
 
     def _ground(self) -> None:
         """Sidewalks over the whole width below the horizon, the road as a wedge upon them."""
-        below = np.arange(self.h)[:, None] >= self.horizon
-        pavement = self._color((140, 132, 128), 30) + 22 * self._texture(4)[..., None]
-        self._paint(np.broadcast_to(below, self.label.shape), pavement, SIDEWALK)
-        asphalt = self._color((95, 95, 100), 28) + 16 * self._texture(3)[..., None]
+        below = self._polygon(
+            [(0, self.horizon), (self.w, self.horizon), (self.w, self.h), (0, self.h)]
+        )
+        self._paint(below, self._color((140, 132, 128), 30), SIDEWALK, rough=22, cell=4)
         corners = [(self.vanishing_x, self.horizon), (self.road[1], self.h), (self.road[0], self.h)]
         wedge = self._polygon(corners)
-        self._paint(wedge, asphalt, ROAD)
+        self._paint(wedge, self._color((95, 95, 100), 28), ROAD, rough=16, cell=3)
         for share in self.rng.uniform(0.25, 0.75, 1 + self.rng.integers(2)):
             for t in np.arange(0.1, 1, 0.22):
                 self._lane_mark(share, t, t + 0.1)
@@ -128,12 +129,13 @@ class _Scene:
 
         corners = [(near, row(near, -height)), (far, row(far, -height))]
         corners += [(far, row(far, base)), (near, row(near, base))]
-        wall = self._color((135, 115, 100), 55) + 18 * self._texture(5)[..., None]
-        rows, columns = np.mgrid[: self.h, : self.w]
+        house = self._polygon(corners)
+        self._paint(house, self._color((135, 115, 100), 55), BUILDING, rough=18, cell=5)
         step = self.rng.integers(7, 13)
+        rows, columns = np.arange(self.h)[:, None], np.arange(self.w)
         windows = (rows % step < step // 2) & (columns % (step - 1) < step // 2)
         glass = self._color((85, 95, 110), 50)
-        self._paint(self._polygon(corners), np.where(windows[..., None], glass, wall), BUILDING)
+        self._paint(house & windows, glass, BUILDING, rough=18, cell=5)
 
     def _objects(self) -> list[tuple[float, Callable[[float], None]]]:
         """(nearness, painter) of everything that stands on the ground, far ones first."""
@@ -158,7 +160,6 @@ class _Scene:
     def _car(self, t: float) -> None:
         x, y = self._on_road(self.rng.uniform(0.05, 0.95), t)
         w, h = 0.36 * self.h * t * self.rng.uniform(0.8, 1.7), 0.3 * self.h * t
-        paint = self._color((120, 110, 110), 100) + 12 * self._texture(8)[..., None]
         body = self._box(x, y - 0.08 * h, w, 0.5 * h) | self._polygon(
             [
                 (x - 0.4 * w, y - 0.5 * h),
@@ -167,7 +168,7 @@ class _Scene:
                 (x + 0.4 * w, y - 0.5 * h),
             ]
         )
-        self._paint(body, paint, CAR)
+        self._paint(body, self._color((120, 110, 110), 100), CAR, rough=12, cell=8)
         self._paint(
             self._box(x, y - 0.58 * h, 0.55 * w, 0.3 * h), self._color((50, 60, 75), 20), CAR
         )
@@ -193,11 +194,11 @@ class _Scene:
         x, y = self._beside_road(t)
         h = self.h * t * self.rng.uniform(0.9, 1.3)
         self._paint(self._box(x, y, 0.09 * h, 0.5 * h), self._color((85, 65, 45), 20), TREE)
-        leaves = self._color((70, 105, 50), 35) + 60 * self._texture(3)[..., None]
+        leaves = self._color((70, 105, 50), 35)
         for _ in range(6):
             dx, dy = self.rng.uniform(-0.2, 0.2, 2) * h
             crown = self._ellipse(x + dx, y - 0.72 * h + dy, 0.22 * h, 0.17 * h)
-            self._paint(crown, leaves, TREE)
+            self._paint(crown, leaves, TREE, rough=60, cell=3)
 
     def _pole(self, t: float) -> None:
         x, y = self._beside_road(t)
@@ -212,24 +213,25 @@ class _Scene:
         self._paint(
             self._box(x, y, max(0.06 * self.h * t, 4), h), self._color((120, 120, 118), 45), POLE
         )
-        strong = np.array([(200, 40, 40), (40, 70, 190), (225, 195, 40)])[self.rng.integers(3)]
+        hues = ((200, 40, 40), (40, 70, 190), (225, 195, 40))
+        strong = self._color(hues[self.rng.integers(3)], 25)
         half = max(0.15 * self.h * t, 5)
         shape = self._ellipse if self.rng.random() < 0.5 else self._square
-        self._paint(shape(x, y - h, half, half), strong + self.rng.uniform(-30, 30, 3), SIGN)
+        self._paint(shape(x, y - h, half, half), strong, SIGN)
         self._paint(shape(x, y - h, 0.6 * half, 0.6 * half), self._color((225, 225, 225), 25), SIGN)
 
     def _clutter(self, t: float) -> None:
         """Things without a class, such as bins and carts: their pixels are ignored."""
         x, y = self._beside_road(t)
         size = self.h * t * self.rng.uniform(0.15, 0.3)
-        pixels = self._color((110, 110, 110), 100) + 50 * self._texture(2)[..., None]
-        self._paint(self._box(x, y, size, size), pixels, IGNORE_LABEL)
+        color = self._color((110, 110, 110), 100)
+        self._paint(self._box(x, y, size, size), color, IGNORE_LABEL, rough=50, cell=2)
 
     def _shadow(self, t: float) -> None:
         """Darkens a band of whatever lies there; labels stay."""
         x, y = self._on_road(self.rng.uniform(-0.3, 1.3), t)
         band = self._ellipse(x, y, 0.4 * self.w * t, 0.1 * self.h * t)
-        self.image[band] *= self.rng.uniform(0.45, 0.75)
+        self.image[band > 0] *= self.rng.uniform(0.45, 0.75)
 
     def _hood(self, t: float) -> None:
         """The bonnet of the camera's own car, ignored as in Cityscapes."""
@@ -240,18 +242,28 @@ class _Scene:
     def _photograph(self) -> UInt8[np.ndarray, "h w 3"]:
         """Light from one side, a colour cast, a soft lens, sensor noise."""
         angle = self.rng.uniform(0, 2 * np.pi)
-        ramp = np.cos(angle) * np.linspace(-1, 1, self.w)[None] + (
-            np.sin(angle) * np.linspace(-1, 1, self.h)[:, None]
-        )
-        light = self.rng.uniform(0.65, 1.25) * (1 + 0.22 * ramp[..., None])
-        image = self.image * light * self.rng.uniform(0.88, 1.12, 3)
-        image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), self.rng.uniform(0.3, 0.9))
-        image += self.rng.normal(0, self.rng.uniform(3, 11), image.shape)
+        across = np.cos(angle) * np.linspace(-1, 1, self.w)
+        down = np.sin(angle) * np.linspace(-1, 1, self.h)
+        light = 1 + 0.22 * (down[:, None] + across)
+        cast = self.rng.uniform(0.65, 1.25) * self.rng.uniform(0.88, 1.12, 3)
+        image = self.image * light.astype(np.float32)[..., None] * cast.astype(np.float32)
+        image = cv2.GaussianBlur(image, (0, 0), self.rng.uniform(0.3, 0.9))
+        noise = self.rng.standard_normal(image.shape, np.float32)
+        image += np.float32(self.rng.uniform(3, 11)) * noise
         return np.clip(image, 0, 255).astype(np.uint8)
 
-    def _paint(self, where: np.ndarray, pixels: np.ndarray, index: int) -> None:
-        self.image[where] = np.broadcast_to(pixels, self.image.shape)[where]
-        self.label[where] = index
+    def _paint(
+        self, where: np.ndarray, color: np.ndarray, index: int, *, rough: float = 0, cell: int = 1
+    ) -> None:
+        """Fills `where` (uint8, not 0 inside), with `rough` grey levels of noise of size `cell`."""
+        x, y, w, h = cv2.boundingRect(where)
+        box = np.s_[y : y + h, x : x + w]
+        inside = where[box] > 0
+        pixels = color if color.ndim == 1 else color[box]
+        if rough:
+            pixels = pixels + np.float32(rough) * self._texture(cell)[box][..., None]
+        np.copyto(self.image[box], pixels, where=inside[..., None])
+        self.label[box][inside] = index
 
     def _on_road(self, share: float, t: float) -> tuple[float, float]:
         """Pixel of the ground at `share` of the road's width, 0 its left and 1 its right kerb."""
@@ -265,17 +277,21 @@ class _Scene:
 
     def _color(self, mean: tuple[int, int, int], spread: float) -> np.ndarray:
         common = self.rng.uniform(-spread, spread)
-        return np.array(mean) + common + self.rng.uniform(-0.4 * spread, 0.4 * spread, 3)
+        color = np.array(mean) + common + self.rng.uniform(-0.4 * spread, 0.4 * spread, 3)
+        return color.astype(np.float32)
 
     def _texture(self, cell: int) -> np.ndarray:
-        """Smooth noise in about -1..1 whose patches are `cell` pixels wide."""
-        coarse = self.rng.normal(0, 0.5, (self.h // cell + 2, self.w // cell + 2))
-        return cv2.resize(coarse, (self.w, self.h), interpolation=cv2.INTER_CUBIC)
+        """Smooth noise in about -1..1 with patches of `cell` pixels; drawn once a scene."""
+        if cell not in self.textures:
+            coarse = self.rng.normal(0, 0.5, (self.h // cell + 2, self.w // cell + 2))
+            fine = cv2.resize(coarse, (self.w, self.h), interpolation=cv2.INTER_CUBIC)
+            self.textures[cell] = fine.astype(np.float32)
+        return self.textures[cell]
 
     def _polygon(self, corners: list[tuple[float, float]]) -> np.ndarray:
         canvas = np.zeros((self.h, self.w), np.uint8)
         cv2.fillPoly(canvas, [np.round(corners).astype(np.int32)], 1)
-        return canvas.view(bool)
+        return canvas
 
     def _box(self, x: float, bottom: float, width: float, height: float) -> np.ndarray:
         left, right = x - width / 2, x + width / 2
@@ -290,4 +306,4 @@ class _Scene:
         canvas = np.zeros((self.h, self.w), np.uint8)
         axes = (max(round(half_width), 1), max(round(half_height), 1))
         cv2.ellipse(canvas, (round(x), round(y)), axes, 0, 0, 360, 1, -1)
-        return canvas.view(bool)
+        return canvas
