@@ -9,7 +9,7 @@ DEMO := runs/demo
 demo: .venv/run.stamp
 	.venv/bin/python train.py --config configs/demo.py --workdir $(DEMO)
 	.venv/bin/python eval.py --checkpoint $(DEMO) --output $(DEMO)/evaluation
-	.venv/bin/python -m fastfcn_jax.data.datasets.synthetic --output $(DEMO)/photos --count 6
+	.venv/bin/python -m fastfcn_jax.data.photos --output $(DEMO)/photos --count 6
 	.venv/bin/python -m fastfcn_jax.predict --checkpoint $(DEMO) --input $(DEMO)/photos --output $(DEMO)/predictions
 	@echo "checkpoint   $(DEMO)/checkpoints"
 	@echo "scores       $(DEMO)/evaluation/metrics.json, report.html"
