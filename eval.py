@@ -1,0 +1,29 @@
+"""Evaluates a checkpoint folder: a table per class, metrics.json and report.html.
+
+python eval.py --checkpoint DIR [--config FILE] [--protocol single|ms_flip|slide|…] [--output OUT]
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from fastfcn_jax import cli
+from fastfcn_jax import config as configuration
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.", required=True)
+CONFIG = config_flags.DEFINE_config_file("config", None, "Data and tests unlike the stored.")
+PROTOCOL = flags.DEFINE_string("protocol", None, "How to test; default: config.eval.protocol.")
+OUTPUT = flags.DEFINE_string("output", None, "Output folder; default: eval/ in the checkpoint's.")
+
+
+def main(_):
+    config = configuration.from_flag()[0] if CONFIG.value else None
+    from fastfcn_jax.evaluation import command  # JAX starts only after the flags are accepted
+
+    output = Path(OUTPUT.value) if OUTPUT.value else None
+    command.run(Path(CHECKPOINT.value), config=config, protocol=PROTOCOL.value, output=output)
+
+
+if __name__ == "__main__":
+    cli.run(main)

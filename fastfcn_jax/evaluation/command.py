@@ -1,0 +1,69 @@
+"""What `eval.py` does: load a checkpoint folder, evaluate, print the table, write the files."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from fastfcn_jax import checkpoint, models
+from fastfcn_jax.data import datasets
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation import inference
+from fastfcn_jax.evaluation.evaluate import Result, evaluate
+from fastfcn_jax.evaluation.files import write_json
+
+
+def run(
+    folder: Path,
+    *,
+    config: ConfigDict | None = None,
+    protocol: str | None = None,
+    output: Path | None = None,
+) -> Result:
+    """Evaluates the model of a checkpoint folder on its validation split.
+
+    Args:
+      folder: a training's workdir or converted weights.
+      config: where the data are and how to test; None: as stored with the model.
+        The model itself is always the stored one.
+      protocol: overrides `config.eval.protocol`.
+      output: folder for metrics.json; None: `folder`/eval.
+
+    Raises:
+      UserError: no checkpoint, no data, or another number of classes than the model has.
+    """
+    loaded = checkpoint.load_model(folder)
+    config = loaded.config if config is None else config
+    source = datasets.load(config.data.name, config.data.root, config.data.val_split)
+    num_classes = len(loaded.info.class_names)
+    if len(source.info.class_names) != num_classes:
+        raise UserError(
+            f"{folder} was trained on {num_classes} classes, but {config.data.name} has "
+            f"{len(source.info.class_names)}; give the configuration of its own data set."
+        )
+    model = models.build(loaded.config.model, num_classes)
+    predictor = inference.build(config, model, loaded.variables, protocol=protocol)
+    print(f"protocol {predictor.protocol.name}: {predictor.protocol.definition}")
+    result = evaluate(predictor, source)
+    output = output or folder / "eval"
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "metrics.json", result.metrics())
+    print_table(result)
+    print(f"wrote {output / 'metrics.json'}")
+    return result
+
+
+def print_table(result: Result) -> None:
+    """Shows IoU and accuracy per class and their means on the terminal."""
+    scores = result.scores
+    table = Table("class", title=f"{result.num_images} images, protocol {result.protocol}")
+    table.add_column("IoU", justify="right")
+    table.add_column("Acc", justify="right")
+    for name, iou, acc in zip(result.class_names, scores.iou, scores.acc, strict=True):
+        table.add_row(name, f"{iou:.2f}", f"{acc:.2f}")
+    table.add_section()
+    table.add_row("mean", f"{scores.miou:.2f}", f"{scores.macc:.2f}", style="bold")
+    console = Console()
+    console.print(table)
+    console.print(f"mIoU {scores.miou:.2f}  mAcc {scores.macc:.2f}  aAcc {scores.aacc:.2f}")

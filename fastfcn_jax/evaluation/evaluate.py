@@ -1,0 +1,122 @@
+"""Scores of a predictor on a data set, for training's validation and for eval.py."""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Int
+
+from fastfcn_jax.data.datasets import Sample, Source
+from fastfcn_jax.evaluation.inference import Predictor
+from fastfcn_jax.evaluation.metrics import Scores, confusion_matrix, scores
+from fastfcn_jax.evaluation.progress import track
+
+READ_THREADS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What an evaluation counted.
+
+    `matrix` sums all images of all hosts; `counts` holds for each image of this
+    host (in the order of `ids`) the pixels per class that are right, labelled
+    so, and predicted so.
+    """
+
+    protocol: str
+    class_names: tuple[str, ...]
+    matrix: Int[np.ndarray, "k k"]
+    ids: tuple[str, ...]
+    counts: Int[np.ndarray, "n 3 k"]
+    num_images: int
+
+    @property
+    def scores(self) -> Scores:
+        return scores(self.matrix)
+
+    def metrics(self) -> dict:
+        """The content of metrics.json: percentages, None where a class occurs nowhere."""
+        result = self.scores
+        return {
+            "protocol": self.protocol,
+            "num_images": self.num_images,
+            "mIoU": _number(result.miou),
+            "mAcc": _number(result.macc),
+            "aAcc": _number(result.aacc),
+            "per_class": {
+                name: {"IoU": _number(iou), "Acc": _number(acc)}
+                for name, iou, acc in zip(self.class_names, result.iou, result.acc, strict=True)
+            },
+        }
+
+
+def evaluate(
+    predictor: Predictor, source: Source, *, max_images: int = 0, progress: bool = True
+) -> Result:
+    """Predicts every labelled image of `source` and counts its pixels.
+
+    Memory does not grow with the data set but for three counts a class and
+    image. With several processes each takes every n-th image, and all return
+    the same `matrix`.
+
+    Args:
+      max_images: only the first ones; 0: all.
+      progress: report on standard error (of process 0).
+    """
+    names = source.info.class_names
+    total = min(len(source), max_images) if max_images else len(source)
+    mine = range(jax.process_index(), total, jax.process_count())
+    labels: dict[int, Sample] = {}
+
+    def images() -> Iterator:
+        for index, sample in _read_ahead(source, mine):
+            labels[index] = sample
+            yield index, sample.image
+
+    predictions = predictor.stream(images())
+    if progress and jax.process_index() == 0:
+        predictions = track(predictions, len(mine), f"evaluating ({predictor.protocol.name})")
+    matrix = np.zeros((len(names), len(names)), np.int64)
+    counts = {}
+    for index, prediction in predictions:
+        sample = labels.pop(index)
+        one = confusion_matrix(sample.label, prediction.labels, len(names))
+        matrix += one
+        counts[index] = sample.id, np.stack([np.diag(one), one.sum(axis=1), one.sum(axis=0)])
+    ordered = [counts[index] for index in sorted(counts)]
+    return Result(
+        protocol=predictor.protocol.name,
+        class_names=tuple(names),
+        matrix=_sum_over_processes(matrix),
+        ids=tuple(name for name, _ in ordered),
+        counts=np.array([count for _, count in ordered]).reshape(-1, 3, len(names)),
+        num_images=total,
+    )
+
+
+def _read_ahead(source: Source, indices: range) -> Iterator[tuple[int, Sample]]:
+    """Reads samples on threads, a few ahead of their use, in order."""
+    with concurrent.futures.ThreadPoolExecutor(READ_THREADS) as pool:
+        waiting = []
+        for index in indices:
+            waiting.append((index, pool.submit(source.__getitem__, index)))
+            if len(waiting) > READ_THREADS:
+                first, future = waiting.pop(0)
+                yield first, future.result()
+        for index, future in waiting:
+            yield index, future.result()
+
+
+def _sum_over_processes(matrix: Int[np.ndarray, "k k"]) -> Int[np.ndarray, "k k"]:
+    if jax.process_count() == 1:
+        return matrix
+    halves = np.stack([matrix >> 24, matrix & 0xFFFFFF]).astype(np.int32)  # JAX has no int64 here
+    high, low = multihost_utils.process_allgather(halves).astype(np.int64).sum(axis=0)
+    return (high << 24) + low
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

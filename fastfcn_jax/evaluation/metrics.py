@@ -1,0 +1,77 @@
+"""Confusion matrices and the scores computed from them (mIoU, mAcc, aAcc)."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+IGNORE_LABEL = 255
+_CHUNK = 1 << 16  # pixels; lengths are rounded up to powers of two times this: few programs
+
+
+@functools.partial(jax.jit, static_argnames="num_classes")
+def _count(
+    label: UInt8[Array, " n"], prediction: UInt8[Array, " n"], num_classes: int
+) -> Int[Array, "k k"]:
+    label = label.astype(jnp.int32)
+    cell = label * num_classes + prediction.astype(jnp.int32)
+    cell = jnp.where(label < num_classes, cell, num_classes * num_classes)
+    counts = jnp.bincount(cell, length=num_classes * num_classes + 1)[:-1]
+    return counts.astype(jnp.int32).reshape(num_classes, num_classes)
+
+
+def confusion_matrix(
+    label: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h w"], num_classes: int
+) -> Int[np.ndarray, "k k"]:
+    """Pixels of one image by (label, prediction), counted on the device, as int64.
+
+    Labels that are no class (255 = ignore) are left out. Exact for images of
+    up to 2^31 pixels; sum over a data set in int64, as returned.
+    """
+    length = _CHUNK
+    while length < label.size:
+        length *= 2
+    padded = np.full(length, IGNORE_LABEL, np.uint8)
+    padded[: label.size] = label.ravel()
+    predicted = np.zeros(length, np.uint8)
+    predicted[: prediction.size] = prediction.ravel()
+    return np.asarray(_count(padded, predicted, num_classes)).astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Percentages; per-class values are NaN where a class is in neither label nor prediction."""
+
+    miou: float
+    macc: float
+    aacc: float
+    iou: Float[np.ndarray, " k"]
+    acc: Float[np.ndarray, " k"]
+
+
+def scores(matrix: Int[np.ndarray, "k k"], *, absent_counts_zero: bool = False) -> Scores:
+    """IoU and accuracy per class and their means, from a confusion matrix (rows label).
+
+    Without `absent_counts_zero` a class that is in neither label nor
+    prediction is left out of the means (mmsegmentation's `IoUMetric`); with it
+    the class counts 0 (official FastFCN evaluator).
+    """
+    matrix = matrix.astype(np.float64)  # exact: counts stay below 2^53
+    intersection = np.diag(matrix)
+    label = matrix.sum(axis=1)
+    union = label + matrix.sum(axis=0) - intersection
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = 100 * intersection / union
+        acc = 100 * intersection / label
+        aacc = 100 * intersection.sum() / label.sum()
+    if absent_counts_zero:
+        iou, acc = np.nan_to_num(iou), np.nan_to_num(acc)
+    return Scores(_nanmean(iou), _nanmean(acc), float(aacc), iou, acc)
+
+
+def _nanmean(values: Float[np.ndarray, " k"]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")

@@ -1,0 +1,50 @@
+"""Sizes and bilinear weights of test-time resizing, as OpenCV, mmcv and PyTorch compute them."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+Size = tuple[int, int]  # height, width
+
+
+def keep_ratio_size(size: Size, scale: tuple[int, int]) -> Size:
+    """Largest (height, width) of the same ratio inside `scale`, whichever way that is turned.
+
+    Rounds as `mmcv.rescale_size`: int(side * factor + 0.5).
+    """
+    height, width = size
+    factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
+    return int(height * factor + 0.5), int(width * factor + 0.5)
+
+
+def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """OpenCV's INTER_LINEAR on uint8 (half-pixel centres, fixed point, never antialiased)."""
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def bilinear_matrix(
+    inputs: int, outputs: int, *, align_corners: bool = False
+) -> Float[np.ndarray, "o i"]:
+    """Weights with which PyTorch's bilinear resize makes `outputs` values of `inputs`.
+
+    Coordinates are float32, as in PyTorch: exact ones would differ from it by up to 3e-4.
+    """
+    position = np.arange(outputs, dtype=np.float32)
+    if align_corners:
+        step = np.float32(inputs - 1) / np.float32(max(outputs - 1, 1))
+        source = position * step if outputs > 1 else position * np.float32(0)
+    else:
+        step = np.float32(inputs) / np.float32(outputs)
+        # PyTorch's compilers fuse this multiplication and subtraction: one rounding, not two.
+        exact = np.float64(position + np.float32(0.5)) * np.float64(step) - 0.5
+        source = np.maximum(exact.astype(np.float32), np.float32(0))
+    low = np.minimum(source.astype(np.int32), inputs - 1)
+    high = np.minimum(low + 1, inputs - 1)
+    fraction = source - low.astype(np.float32)
+    matrix = np.zeros((outputs, inputs), np.float32)
+    rows = np.arange(outputs)
+    np.add.at(matrix, (rows, low), np.float32(1) - fraction)
+    np.add.at(matrix, (rows, high), fraction)
+    return matrix
