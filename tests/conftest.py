@@ -12,7 +12,10 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # The hook has to stand before the first import of the package; it lasts for the whole run.
-install_import_hook("fastfcn_jax", "beartype.beartype")
+# An int is a float, as PEP 484 has it.
+install_import_hook(
+    "fastfcn_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
 
 
 def pytest_configure(config):

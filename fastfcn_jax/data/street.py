@@ -190,7 +190,9 @@ class Scene:
     def _hood(self, t: float) -> None:
         """The bonnet of the camera's own car, ignored as in Cityscapes."""
         center = self.w * self.rng.uniform(0.45, 0.55)
-        hood = self._ellipse(center, self.h, 0.45 * self.w, self.rng.uniform(0.05, 0.1) * self.h)
+        hood = self._ellipse(
+            center, float(self.h), 0.45 * self.w, self.rng.uniform(0.05, 0.1) * self.h
+        )
         self._paint(hood, self._color((60, 60, 65), 35), IGNORE_LABEL)
 
     def _photograph(self) -> UInt8[np.ndarray, "h w 3"]:
@@ -207,7 +209,7 @@ class Scene:
         return np.clip(image, 0, 255).astype(np.uint8)
 
     def _paint(
-        self, where: np.ndarray, color: np.ndarray, index: int, *, rough: float = 0, cell: int = 1
+        self, where: np.ndarray, color: np.ndarray, index: int, *, rough: int = 0, cell: int = 1
     ) -> None:
         """Fills `where` (uint8, not 0 inside), with `rough` grey levels of noise of size `cell`."""
         x, y, w, h = cv2.boundingRect(where)
@@ -229,7 +231,7 @@ class Scene:
         outside = self.rng.uniform(-0.45, -0.02)
         return self._on_road(outside if self.rng.random() < 0.5 else 1 - outside, t)
 
-    def _color(self, mean: tuple[int, int, int], spread: float) -> np.ndarray:
+    def _color(self, mean: tuple[int, int, int], spread: int) -> np.ndarray:
         common = self.rng.uniform(-spread, spread)
         color = np.array(mean) + common + self.rng.uniform(-0.4 * spread, 0.4 * spread, 3)
         return color.astype(np.float32)

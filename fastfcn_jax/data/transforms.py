@@ -30,8 +30,8 @@ class Draws(Protocol):
 class Augmented(NamedTuple):
     """A training sample of crop size; `size` is its true (height, width), the rest is padding."""
 
-    image: UInt8[np.ndarray, "h w 3"]
-    label: UInt8[np.ndarray, "h w"]
+    image: Image
+    label: Label
     size: tuple[int, int]
 
 
@@ -107,12 +107,12 @@ def draw_size(
     return keep_ratio_size(size, (int(scale[0] * ratio), int(scale[1] * ratio)))
 
 
-def resize_image(image: Image, height: int, width: int) -> Image:
+def resize_image(image: Image, height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
     """Bilinear with half-pixel centres and without antialiasing, as OpenCV does on uint8."""
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def resize_label(label: Label, height: int, width: int) -> Label:
+def resize_label(label: Label, height: int, width: int) -> UInt8[np.ndarray, "{height} {width}"]:
     """Nearest as OpenCV does it: floor(i * in / out), not the pixel centre."""
     return cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
 

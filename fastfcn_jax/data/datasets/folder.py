@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt32
 
 from fastfcn_jax.data import layout
 from fastfcn_jax.data.source import IGNORE_LABEL, DatasetInfo, EncodedSource, LabelTable, Source
@@ -78,7 +78,7 @@ class ColorTable:
         known = [*map(tuple, self.ignore), *map(tuple, self.colors)]
         if len(set(known)) != len(known):
             raise UserError(f"{self.what}: two classes have the same colour.")
-        codes = np.array([_code(np.array(c, np.uint32)) for c in known], np.uint32)
+        codes = _code(np.array(known, np.uint32).reshape(-1, 3))
         indices = [IGNORE_LABEL] * len(self.ignore) + list(range(len(self.colors)))
         order = np.argsort(codes)
         self._codes, self._indices = codes[order], np.array(indices, np.uint8)[order]
@@ -100,7 +100,7 @@ class ColorTable:
         return self._indices[position]
 
 
-def _code(rgb: np.ndarray) -> np.ndarray:
+def _code(rgb: UInt32[np.ndarray, "*n 3"]) -> UInt32[np.ndarray, "*n"]:
     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
 
 

@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass, field
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class StreetScenes:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: SupportsIndex) -> Sample:
         rng = np.random.default_rng((zlib.crc32(self.split.encode()), int(index)))
         return Sample(self.ids[index], *street.Scene(rng, self.size).draw())
 
