@@ -186,7 +186,7 @@ def _zip_bytes(file, file_bytes, entries, name, limit=None) -> bytes:
 def open_legacy(file: BinaryIO, file_bytes: int, pickled: Pickled):
     """As `open_zip`, for the stream that PyTorch before 1.6 wrote."""
     file.seek(0)
-    stream = io.BytesIO(file.read(MAX_PICKLE_BYTES))
+    stream = io.BytesIO(file.read(min(file_bytes, MAX_PICKLE_BYTES)))
     if pickled.load(stream) != LEGACY_MAGIC:
         raise BrokenFileError("this is a pickle, but not one that torch.save wrote")
     if pickled.load(stream) != LEGACY_PROTOCOL:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-MAX_OPCODES = 1_000_000  # a training file of a ResNet-152 has about 60 000
+MAX_OPCODES = 300_000  # a training file of a ResNet-152 has about 60 000
 
 
 class BrokenPickleError(ValueError):
