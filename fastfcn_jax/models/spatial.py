@@ -151,7 +151,7 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Max-pools 3x3 with stride 2 and padding 1, as after the stem."""
     return jax.lax.reduce_window(
         x,
-        jnp.array(-jnp.inf, x.dtype),
+        np.array(-np.inf, x.dtype),  # traced, it would be no max with a gradient
         jax.lax.max,
         (1, 3, 3, 1),
         (1, 2, 2, 1),

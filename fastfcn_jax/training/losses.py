@@ -1,0 +1,213 @@
+"""The training loss of both reference lineages, as shares that sum over the shards of a batch."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
+
+from fastfcn_jax.models import layers
+
+IGNORE_LABEL = 255
+
+
+class Denominators(NamedTuple):
+    """What sums are divided by: counted over the whole update, so that shares may be added.
+
+    pixels: per image, what its summed cross entropy is divided by.
+    valid: pixels of the update that are not ignored (for the accuracy).
+    images: images of the update (for the SE loss).
+    """
+
+    pixels: Float[Array, "*b"]
+    valid: Float[Array, ""]
+    images: int
+
+
+def denominators(
+    labels: Integer[Array, "*b h w"],
+    *,
+    normalization: str = "all_pixels",
+    class_weights: Sequence[float] = (),
+    shards: int = 1,
+    axis_name: str | None = None,
+) -> Denominators:
+    """Counts the pixels that the update's losses are divided by.
+
+    Args:
+      labels: all labels this replica holds for the update, "b h w" or, with
+        accumulation, "a b h w".
+      normalization: "all_pixels" counts ignored pixels too (mmseg's default,
+        `avg_non_ignore=False`); "valid_pixels" is PyTorch's mean over the global
+        batch; "valid_pixels_per_shard" is the official trainer's: every shard
+        divides by its own valid pixels, then the shards are averaged.
+      class_weights: as in PyTorch, a valid pixel counts with its class's weight.
+        An ignored pixel, where it counts, counts as one.
+      shards: how many shards of equal size `labels` holds along its batch axis
+        (more than one only where the array is global, under `jax.jit`).
+      axis_name: mapped axis that holds the other shards of the batch.
+    """
+    valid = (labels != IGNORE_LABEL).astype(jnp.float32)
+    counted = valid * _per_pixel(class_weights, labels) if class_weights else valid
+    if normalization == "all_pixels":
+        counted = counted + (1.0 - valid)
+    per_image = counted.sum((-2, -1))
+    replicas = _psum(1, axis_name)
+    if normalization == "valid_pixels_per_shard":
+        grouped = per_image.reshape(*per_image.shape[:-1], shards, -1)
+        pixels = grouped.sum((*range(grouped.ndim - 2), -1), keepdims=True) * (shards * replicas)
+        pixels = jnp.broadcast_to(pixels, grouped.shape).reshape(per_image.shape)
+    else:
+        pixels = jnp.broadcast_to(_psum(per_image.sum(), axis_name), per_image.shape)
+    return Denominators(
+        # A batch without a single valid pixel has loss 0; PyTorch's mean would be NaN.
+        pixels=jnp.maximum(pixels, 1.0),
+        valid=jnp.maximum(_psum(valid.sum(), axis_name), 1.0),
+        images=per_image.size * replicas,
+    )
+
+
+def total_loss(
+    outputs,
+    labels: Integer[Array, "b h w"],
+    num_classes: int,
+    *,
+    over: Denominators | None = None,
+    auxiliary_weight: float = 0.4,
+    se_weight: float = 0.2,
+    class_weights: Sequence[float] = (),
+    ohem_threshold: float = 0.0,
+    ohem_min_kept: int = 100_000,
+    align_corners: bool = False,
+    axis_name: str | None = None,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Weighted sum of the main, auxiliary and SE losses (reference-equal; see `denominators`).
+
+    Args:
+      outputs: the segmentor's `Outputs`: logits and auxiliary of any resolution,
+        enlarged here to the labels', and the SE logits "b k" or None.
+      labels: class indices; 255 is ignored.
+      over: `denominators` of the update; by default those of `labels` alone.
+      align_corners: of the enlargement; the official lineage's is True.
+      axis_name: mapped axis over which OHEM chooses its pixels.
+
+    Returns:
+      This replica's share of the loss and of its parts (`loss_decode`,
+      `loss_auxiliary`, `loss_se`, each as weighted, and `accuracy`, percent of
+      valid pixels): summed over `axis_name` they are the batch's.
+    """
+    over = over or denominators(labels, class_weights=class_weights)
+    pixel_weights = _per_pixel(class_weights, labels) if class_weights else None
+
+    def enlarge(logits):
+        logits = logits.astype(jnp.float32)
+        return layers.resize(logits, labels.shape[1:], align_corners=align_corners)
+
+    loss, correct = pixel_cross_entropy(enlarge(outputs.logits), labels)
+    if ohem_threshold > 0:
+        kept = hard_pixels(
+            jnp.exp(-loss), labels, ohem_threshold, ohem_min_kept, axis_name=axis_name
+        )
+        loss = jnp.where(kept, loss, 0.0)
+    parts = {"loss_decode": _mean(loss, pixel_weights, over)}
+    if outputs.auxiliary is not None and auxiliary_weight > 0:
+        loss, _ = pixel_cross_entropy(enlarge(outputs.auxiliary), labels)
+        parts["loss_auxiliary"] = auxiliary_weight * _mean(loss, pixel_weights, over)
+    if outputs.se is not None and se_weight > 0:
+        presence = class_presence(labels, num_classes)
+        se = binary_cross_entropy(outputs.se.astype(jnp.float32), presence)
+        parts["loss_se"] = se_weight * se.sum() / (over.images * num_classes)
+    total = sum(parts.values())
+    parts["accuracy"] = 100.0 * correct.sum() / over.valid
+    return total, parts
+
+
+def pixel_cross_entropy(
+    logits: Float[Array, "b h w k"], labels: Integer[Array, "b h w"]
+) -> tuple[Float[Array, "b h w"], Float[Array, "b h w"]]:
+    """Cross entropy of each pixel (0 where ignored) and 1.0 where its class scores highest.
+
+    The label's logit is picked by comparison instead of a gather: its gradient
+    is then a fusion, not a scatter into a full-resolution tensor.
+    """
+    peak = jax.lax.stop_gradient(logits.max(-1))
+    log_sum = peak + jnp.log(jnp.exp(logits - peak[..., None]).sum(-1))
+    labels = labels.astype(jnp.int32)
+    at_label = labels[..., None] == jnp.arange(logits.shape[-1], dtype=jnp.int32)
+    score = jnp.where(at_label, logits, 0.0).sum(-1)
+    valid = labels != IGNORE_LABEL
+    correct = valid & (jax.lax.stop_gradient(score) >= peak)
+    return jnp.where(valid, log_sum - score, 0.0), correct.astype(jnp.float32)
+
+
+def class_presence(
+    labels: Integer[Array, "b h w"], num_classes: int
+) -> Float[Array, "b {num_classes}"]:
+    """1.0 for every class that occurs in an image's label: the SE branch's aim."""
+    classes = jnp.arange(num_classes, dtype=jnp.int32)
+    present = (labels.astype(jnp.int32)[..., None] == classes).any((1, 2))
+    return present.astype(jnp.float32)
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "b k"], presence: Float[Array, "b k"]
+) -> Float[Array, "b k"]:
+    """Binary cross entropy with logits, stable for large ones."""
+    return jnp.maximum(logits, 0.0) - logits * presence + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+
+
+def hard_pixels(
+    confidence: Float[Array, "b h w"],
+    labels: Integer[Array, "b h w"],
+    threshold: float,
+    min_kept: int,
+    *,
+    axis_name: str | None = None,
+):
+    """True for the pixels that online hard example mining keeps (mmseg's OHEMPixelSampler).
+
+    Kept are valid pixels whose predicted probability of the right class lies
+    below `threshold`, or below the (min_kept * images + 1)-th smallest of the
+    batch where that is higher.
+    """
+    confidence = jax.lax.stop_gradient(confidence)
+    valid = labels != IGNORE_LABEL
+    count = _psum(valid.sum(dtype=jnp.int32), axis_name)
+    images = labels.shape[0] * _psum(1, axis_name)
+    rank = jnp.minimum(min_kept * images, count - 1)
+    kth = _kth_smallest(confidence, valid, rank, axis_name)
+    return valid & (confidence < jnp.maximum(kth, threshold))
+
+
+def _kth_smallest(values, where, rank, axis_name) -> Float[Array, ""]:
+    """The element of 0-based `rank` among the values in [0, 2) over all shards, without sorting.
+
+    Non-negative floats order as their bit patterns do, so bisecting those is exact.
+    """
+    bits = jax.lax.bitcast_convert_type(values, jnp.int32)
+
+    def bisect(_, bounds):
+        low, high = bounds
+        middle = low + (high - low) // 2
+        below = _psum((where & (bits <= middle)).sum(dtype=jnp.int32), axis_name)
+        enough = below > rank
+        return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
+
+    start = (jnp.int32(0), jnp.int32(0x3FFFFFFF))  # 0.0 and just below 2.0
+    low, _ = jax.lax.fori_loop(0, 31, bisect, start)
+    return jax.lax.bitcast_convert_type(low, jnp.float32)
+
+
+def _per_pixel(class_weights: Sequence[float], labels: Integer[Array, "*b h w"]):
+    table = jnp.asarray(class_weights, jnp.float32)
+    return table[jnp.minimum(labels.astype(jnp.int32), table.size - 1)]
+
+
+def _mean(loss, pixel_weights, over: Denominators) -> Float[Array, ""]:
+    loss = loss if pixel_weights is None else loss * pixel_weights
+    return (loss.sum((1, 2)) / over.pixels).sum()
+
+
+def _psum(x, axis_name: str | None):
+    return x if axis_name is None else jax.lax.psum(x, axis_name)

@@ -1,0 +1,145 @@
+"""SGD as PyTorch does it, the poly schedule, and which parameter learns at which rate."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+Path = tuple[str, ...]
+Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+
+
+class Optimizer(NamedTuple):
+    """What the step needs: the direction, the rate, and each parameter's share of it.
+
+    transform: optax transformation from gradients to directions (no learning rate).
+    learning_rate: schedule from the 0-based step.
+    multipliers: tree of Python floats like the parameters.
+    clip_norm: largest global gradient norm; 0: unlimited.
+    frozen: tells whether a path of parameters or statistics is frozen.
+    """
+
+    transform: optax.GradientTransformation
+    learning_rate: Schedule
+    multipliers: Any
+    clip_norm: float
+    frozen: Callable[[Path], bool]
+
+
+def poly_schedule(
+    *,
+    lr: float,
+    end_lr: float,
+    power: float,
+    steps: int,
+    reaches_end: bool = True,
+    warmup_steps: int = 0,
+) -> Schedule:
+    """Polynomial decay by step: end_lr + (lr - end_lr) * (1 - i / T)**power.
+
+    T is `steps - 1` when the last step runs at `end_lr` exactly (mmengine's
+    PolyLR) and `steps` otherwise (the official LR_Scheduler, mmseg 0.x). While
+    i < warmup_steps the rate is multiplied by (i + 1) / warmup_steps.
+    """
+    last = max(steps - 1, 1) if reaches_end else steps
+
+    def learning_rate(step):
+        # The remaining steps are counted as integers: 1 - i / T would cancel in float32.
+        remaining = jnp.maximum(last - step, 0).astype(jnp.float32) / last
+        rate = end_lr + (lr - end_lr) * remaining**power
+        if warmup_steps:
+            rate *= jnp.minimum((step + 1).astype(jnp.float32) / warmup_steps, 1.0)
+        return rate
+
+    return learning_rate
+
+
+def sgd(
+    variables: dict[str, Any],
+    *,
+    learning_rate: Schedule,
+    momentum: float,
+    weight_decay: float,
+    head_lr_multiplier: float = 1.0,
+    layer_decay: float = 1.0,
+    clip_norm: float = 0.0,
+    freeze: Sequence[str] = (),
+) -> Optimizer:
+    """torch.optim.SGD: decay is added to the gradient of every parameter, then momentum.
+
+    Args:
+      variables: the model's "params" and "batch_stats" (only their paths are used).
+      head_lr_multiplier: of everything outside the backbone.
+      layer_decay: neck and heads learn at 1, layer4 at this, layer3 at its square, ...
+      freeze: of "backbone" (its parameters and statistics) and "bn" (every
+        BatchNorm's parameters and statistics).
+    """
+    norms = {path[:-1] for path in _paths(variables["batch_stats"])}
+
+    def frozen(path: Path) -> bool:
+        return ("backbone" in freeze and path[0] == "backbone") or (
+            "bn" in freeze and path[:-1] in norms
+        )
+
+    def multiplier(path: Path) -> float:
+        return layer_decay ** _depth(path) * (head_lr_multiplier if path[0] != "backbone" else 1.0)
+
+    def trainable(params):
+        return map_paths(lambda path, _: not frozen(path), params)
+
+    # Frozen leaves keep no momentum; their gradient is zero (`step` stops it) and passes through.
+    transform = optax.masked(
+        optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum)), trainable
+    )
+    return Optimizer(
+        transform=transform,
+        learning_rate=learning_rate,
+        multipliers=map_paths(lambda path, _: multiplier(path), variables["params"]),
+        clip_norm=clip_norm,
+        frozen=frozen,
+    )
+
+
+def build(config, variables: dict[str, Any]) -> Optimizer:
+    """The optimiser of a whole experiment configuration."""
+    o = config.optim
+    learning_rate = poly_schedule(
+        lr=o.lr,
+        end_lr=o.end_lr,
+        power=o.power,
+        steps=config.train.steps,
+        reaches_end=o.poly_reaches_end,
+        warmup_steps=o.warmup_steps,
+    )
+    return sgd(
+        variables,
+        learning_rate=learning_rate,
+        momentum=o.momentum,
+        weight_decay=o.weight_decay,
+        head_lr_multiplier=o.head_lr_multiplier,
+        layer_decay=o.layer_decay,
+        clip_norm=o.clip_norm,
+        freeze=tuple(o.freeze),
+    )
+
+
+def map_paths(function: Callable[[Path, Any], Any], tree):
+    """Maps `function(path, leaf)` over nested dicts."""
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, leaf: function(tuple(key.key for key in keys), leaf), tree
+    )
+
+
+def _paths(tree) -> list[Path]:
+    return [tuple(key.key for key in keys) for keys, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _depth(path: Path) -> int:
+    """How far below the heads a parameter lies: 0 heads and neck, 1 layer4, ... 5 the stem."""
+    if path[0] != "backbone":
+        return 0
+    stages = {"layer4": 1, "layer3": 2, "layer2": 3, "layer1": 4}
+    return stages.get(path[1].partition("_")[0], 5)
