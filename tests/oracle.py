@@ -5,6 +5,7 @@ import importlib.machinery
 import sys
 import types
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -73,30 +74,35 @@ def build_mmseg(config, **overrides):
         return MODELS.build(config.model)
 
 
-def randomize(module, seed: int):
-    """Draws every weight and statistic so that no branch vanishes (reference-like magnitudes).
+def random_tensor(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Draws one tensor of a state dict from its name, so that no branch of a model vanishes.
 
-    BatchNorm: weight 0.5..1.5, variance 0.5..2, mean and bias N(0, 0.1).
+    BatchNorm: weight 0.5..1.5, variance 0.5..2, mean and bias N(0, 0.1). Logits come out at 1
+    to 10, like a trained model's.
     """
+    rng = np.random.default_rng((seed, zlib.crc32(key.encode())))
+    if key.endswith("running_var"):
+        values = rng.uniform(0.5, 2.0, shape)
+    elif key.endswith(("running_mean", ".bias")):
+        values = rng.normal(0, 0.1, shape)
+    elif key.endswith(".scale"):  # of the Encoding layer: mild, or one code takes every pixel
+        values = rng.uniform(-0.02, 0, shape)
+    elif len(shape) == 1:
+        values = rng.uniform(0.5, 1.5, shape)
+    else:
+        backbone = key.startswith(("backbone.", "pretrained."))
+        gain = 1.0 if backbone else 2.0**0.5
+        values = rng.standard_normal(shape, np.float32) * (gain / np.prod(shape[1:]) ** 0.5)
+    return values.astype(np.float32)
+
+
+def randomize(module, seed: int = 0):
+    """Fills a PyTorch module by `random_tensor` and returns it in evaluation mode."""
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
-    state = module.state_dict()
-    for key in sorted(state):
-        tensor = state[key]
-        if key.endswith("num_batches_tracked"):
-            continue
-        if key.endswith("running_var"):
-            tensor.uniform_(0.5, 2.0, generator=generator)
-        elif key.endswith("running_mean") or key.endswith(".bias"):
-            tensor.normal_(0, 0.1, generator=generator)
-        elif key.endswith(".scale"):
-            tensor.uniform_(-1, 0, generator=generator)
-        elif tensor.ndim == 1:
-            tensor.uniform_(0.5, 1.5, generator=generator)
-        else:
-            fan_in = tensor[0].numel()
-            tensor.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+    for key, tensor in module.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            tensor.copy_(torch.from_numpy(random_tensor(key, tuple(tensor.shape), seed)))
     return module.eval()
 
 

@@ -19,12 +19,10 @@ def build(
     num_classes: int,
     *,
     axis_name: str | None = None,
-    frozen_norm: bool = False,
 ) -> Segmentor:
     """Builds the model that `config` (an experiment's `config.model`) describes.
 
     axis_name: mapped axis over which BatchNorm takes its statistics in training.
-    frozen_norm: BatchNorm uses its running statistics in training as well.
     Raises UserError for a combination that no reference has.
     """
     _check(config)
@@ -35,7 +33,6 @@ def build(
         narrow_classifier=mmseg,
         dtype=jnp.dtype(config.precision),
         axis_name=axis_name,
-        frozen_norm=frozen_norm,
     )
     auxiliary_head = None
     if config.auxiliary:

@@ -165,7 +165,7 @@ class EncModule(nn.Module):
         projected = ConvModule(channels, self.common, name="encoding_project")(x, train=train)
         residuals = Encoding(self.num_codes, name="encoding_0")(projected, size)
         # The norm is over the code axis: 32 statistics, from the batch and all channels.
-        common = Common(axis_name=self.common.axis_name, frozen_norm=self.common.frozen_norm)
+        common = Common(axis_name=self.common.axis_name)
         residuals = BatchNorm(common, name="encoding_1")(residuals.swapaxes(1, 2), train=train)
         code = nn.relu(residuals).mean(axis=-1)
         gate = nn.sigmoid(Linear(channels, self.common, name="fc_0")(code))

@@ -49,7 +49,6 @@ class Common:
     narrow_classifier: classifiers start at N(0, 0.01) with bias 0; else as PyTorch's default.
     dtype: compute type; parameters, statistics and logits stay float32.
     axis_name: mapped axis over which BatchNorm takes its statistics in training; None: local.
-    frozen_norm: BatchNorm uses its running statistics in training as well.
     folded: BatchNorm has been folded into the convolutions (`folding.fold`); inference only.
     """
 
@@ -58,7 +57,6 @@ class Common:
     narrow_classifier: bool = True
     dtype: Any = jnp.float32
     axis_name: str | None = None
-    frozen_norm: bool = False
     folded: bool = False
 
 
@@ -152,7 +150,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         wide = x.astype(jnp.float32)
-        if train and not self.common.frozen_norm:
+        if train:
             axis_name = None if self.is_initializing() else self.common.axis_name
             mean, var, count = _statistics(wide, axis_name)
             if not self.is_initializing():
