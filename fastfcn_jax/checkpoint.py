@@ -1,0 +1,393 @@
+"""Checkpoint folders: saving, restoring, and loading a model from one. Alone in knowing Orbax.
+
+A folder is `DIR/model.json` (configuration, classes, palette, preprocessing, versions) and
+`DIR/checkpoints/<step>/` with the items `model` (what prediction needs), `training` (what only
+resuming needs; absent in converted weights) and `meta` (checksums and the loop's own notes).
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.serialization
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from ml_collections import ConfigDict
+from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
+
+from fastfcn_jax import config as configuration
+from fastfcn_jax.data.source import DatasetInfo
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.training.state import TrainState
+
+FORMAT = 1
+
+
+class LoadedModel(NamedTuple):
+    """A trained or converted model; `variables` holds "params" and "batch_stats", NumPy arrays."""
+
+    config: ConfigDict
+    info: DatasetInfo
+    variables: dict[str, Any]
+    step: int
+
+
+class Restored(NamedTuple):
+    """A training state on the host and the notes saved with it."""
+
+    state: TrainState
+    notes: dict[str, Any]
+
+
+class Damaged(Exception):
+    """A checkpoint that cannot be read back as it was written."""
+
+
+class Checkpoints:
+    """The checkpoints of one training run: the latest two, the best, and every n-th on request.
+
+    Saving returns once the state is copied; a thread writes it and renames the
+    finished folder into place, so that a crash at any moment leaves only whole
+    checkpoints. All processes call every method; process 0 writes.
+
+    Raises UserError from `save`, `wait` and `close` where the disk is full or
+    cannot be written.
+    """
+
+    def __init__(self, workdir: Path, *, keep_every: int = 0):
+        self.folder = workdir.absolute() / "checkpoints"
+        policies = [
+            preservation.LatestN(2),  # if the last one turns out damaged there is one before
+            preservation.BestN(get_metric_fn=_miou, n=1, keep_checkpoints_without_metrics=False),
+        ]
+        if keep_every:
+            policies.append(preservation.EveryNSteps(keep_every))
+        self._manager = _manager(self.folder, preservation.AnyPreservationPolicy(policies))
+
+    def save(
+        self, state: TrainState, *, miou: float | None = None, notes: dict[str, Any] | None = None
+    ) -> None:
+        """Saves a host copy of the state under its step, in the background.
+
+        An existing checkpoint of that step is kept, unless it lacks the `miou` given now.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            if miou is None or self._manager.metrics(step) is not None:
+                return
+            self._manager.delete(step)
+        metrics = None if miou is None else {"mIoU": miou}
+        try:
+            self._manager.save(step, args=_items(state, notes or {}), metrics=metrics, force=True)
+        except Exception as error:
+            raise _unwritable(self.folder, error) from error
+
+    def restore_latest(self, template: TrainState) -> Restored | None:
+        """The latest checkpoint that is whole; None if there is none.
+
+        Damaged ones are warned of and moved to `damaged_checkpoints/`.
+
+        Args:
+          template: a state of the structure and shapes to be restored.
+
+        Raises:
+          UserError: a checkpoint is whole but does not fit the template.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return _restore(self._manager, step, template)
+            except Damaged as damage:
+                _warn(f"{self.folder / str(step)} is damaged and is skipped: {damage}")
+                self._set_aside(step)
+        return None
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the latest finished checkpoint."""
+        return self._manager.latest_step()
+
+    @property
+    def best(self) -> int | None:
+        """Step of the checkpoint with the highest validated mIoU."""
+        return _best_step(self._manager)
+
+    def wait(self) -> None:
+        """Returns when everything saved is on the disk."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise _unwritable(self.folder, error) from error
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()
+
+    def _set_aside(self, step: int) -> None:
+        if jax.process_index() == 0:
+            aside = self.folder.parent / "damaged_checkpoints"
+            aside.mkdir(exist_ok=True)
+            target = aside / str(step)
+            count = 1
+            while target.exists():
+                count += 1
+                target = aside / f"{step}-{count}"
+            (self.folder / str(step)).rename(target)
+        _barrier("damaged checkpoint set aside")
+        self._manager.reload()
+
+
+def save_model(
+    folder: Path, variables: dict[str, Any], model_card: dict[str, Any], *, step: int = 0
+) -> None:
+    """Writes a checkpoint folder that holds a model alone, as conversion makes it.
+
+    Args:
+      variables: "params" and "batch_stats", nested dicts of arrays.
+      model_card: see `model_card`.
+
+    Raises:
+      UserError: the folder cannot be written or already holds this step.
+    """
+    folder = Path(folder)
+    manager = _manager(folder.absolute() / "checkpoints", preservation.PreserveAll())
+    try:
+        if step in manager.all_steps():
+            raise UserError(f"{folder} already holds a checkpoint; give another output folder.")
+        model = _host({key: variables[key] for key in ("params", "batch_stats")})
+        meta = {"format": FORMAT, "step": step, "checksums": {"model": _checksum(model)}}
+        arguments = ocp.args.Composite(
+            model=ocp.args.StandardSave(model), meta=ocp.args.JsonSave(meta)
+        )
+        manager.save(step, args=arguments, force=True)
+        manager.wait_until_finished()
+        write_json(folder / "model.json", model_card)
+    except (OSError, ValueError) as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        manager.close()
+
+
+def load_model(folder: Path, which: str = "best") -> LoadedModel:
+    """Loads the "best" (by validated mIoU, else the latest) or the "latest" model of a folder.
+
+    Averaged weights (EMA) are what a run that keeps them returns. A damaged
+    checkpoint is skipped with a warning for the next in line.
+
+    Raises:
+      UserError: the folder is not a checkpoint folder, or nothing in it is whole.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    manager = _manager(folder.absolute() / "checkpoints", preservation.PreserveAll(), read=True)
+    try:
+        steps = sorted(manager.all_steps(), reverse=True)
+        if which == "best" and (best := _best_step(manager)) is not None:
+            steps = [best, *(step for step in steps if step != best)]
+        for step in steps:
+            try:
+                _, variables = _read(manager, step, "model")
+            except Damaged as damage:
+                _warn(f"{folder}/checkpoints/{step} is damaged and is skipped: {damage}")
+                continue
+            return LoadedModel(
+                configuration.from_json(card["config"]), _info(card), variables, step
+            )
+    finally:
+        manager.close()
+    raise UserError(f"{folder}/checkpoints holds no whole checkpoint; train or convert one first.")
+
+
+def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) -> dict[str, Any]:
+    """What `model.json` says of a model, so that prediction needs nothing but its folder."""
+    from fastfcn_jax.models import segmentor
+
+    return {
+        "format": FORMAT,
+        "config": configuration.to_json(config),
+        "dataset": {
+            "name": info.name,
+            "class_names": list(info.class_names),
+            "palette": np.asarray(info.palette).tolist(),
+        },
+        "preprocessing": {"mean": segmentor.MEAN, "std": segmentor.STD, "channels": "RGB"},
+        "versions": versions,
+    }
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Reads `model.json`.
+
+    Raises:
+      UserError: it is missing, broken, or of a later format.
+    """
+    path = Path(folder) / "model.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a checkpoint folder: {path.name} is missing.")
+    try:
+        card = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); write the folder anew.") from error
+    if card.get("format") != FORMAT:
+        raise UserError(f"{path} has format {card.get('format')}; this version reads {FORMAT}.")
+    return card
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON so that the file is either the old or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _manager(folder: Path, policy, *, read: bool = False) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policy,
+        best_fn=_miou,  # with it alone are metrics written; what is kept, the policy decides
+        best_mode="max",
+        cleanup_tmp_directories=not read,
+        create=not read,
+        read_only=read,
+    )
+    try:
+        return ocp.CheckpointManager(folder, options=options)
+    except Exception as error:
+        if read:
+            raise UserError(f"{folder} cannot be read: {_first_line(error)}.") from error
+        raise _unwritable(folder, error) from error
+
+
+def _items(state: TrainState, notes: dict[str, Any]) -> ocp.args.Composite:
+    model, training = _split(state)
+    meta = {
+        "format": FORMAT,
+        "step": int(state.step),
+        "checksums": {"model": _checksum(model), "training": _checksum(training)},
+        "notes": notes,
+    }
+    return ocp.args.Composite(
+        model=ocp.args.StandardSave(model),
+        training=ocp.args.StandardSave(training),
+        meta=ocp.args.JsonSave(meta),
+    )
+
+
+def _split(state: TrainState) -> tuple[dict, dict]:
+    """The state's arrays as prediction's part and the rest, each a tree of NumPy arrays."""
+    training = {"opt_state": flax.serialization.to_state_dict(state.opt_state), "step": state.step}
+    if state.ema is not None:
+        training["params"] = state.params
+    return _host(state.variables), _host(training)
+
+
+def _restore(manager, step: int, template: TrainState) -> Restored:
+    meta, model = _read(manager, step, "model")
+    _, training = _read(manager, step, "training")
+    for got, wanted in zip((model, training), _split(template), strict=True):
+        _check_fit(manager.directory / str(step), got, wanted)
+    opt_state = flax.serialization.from_state_dict(template.opt_state, training["opt_state"])
+    averaged = template.ema is not None
+    state = TrainState(
+        step=training["step"],
+        params=training["params"] if averaged else model["params"],
+        batch_stats=model["batch_stats"],
+        opt_state=opt_state,
+        ema=model["params"] if averaged else None,
+    )
+    return Restored(state, meta["notes"])
+
+
+def _read(manager, step: int, item: str) -> tuple[dict, dict]:
+    """Reads one item as NumPy arrays and checks it against its checksum."""
+    folder = manager.directory / str(step)
+    try:
+        meta = ocp.JsonCheckpointHandler().restore(folder / "meta")
+        handler = ocp.PyTreeCheckpointHandler()
+        saved = handler.metadata(folder / item).tree
+        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+        tree = handler.restore(
+            folder / item, args=ocp.args.PyTreeRestore(item=saved, restore_args=arguments)
+        )
+        recorded = meta["checksums"][item]
+    except Exception as error:  # Orbax, TensorStore and JSON raise a dozen kinds for broken files
+        raise Damaged(_first_line(error)) from error
+    if _checksum(tree) != recorded:
+        raise Damaged(f"the checksum of {item} differs from the one saved")
+    return meta, tree
+
+
+def _check_fit(folder: Path, got: Any, wanted: Any) -> None:
+    shapes = [
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (got, wanted))
+    ]
+    if shapes[0] != shapes[1]:
+        names = sorted(name for name in shapes[0].keys() | shapes[1].keys()
+                       if shapes[0].get(name) != shapes[1].get(name))  # fmt: skip
+        raise UserError(
+            f"{folder} does not fit the configured model: {len(names)} arrays differ, "
+            f"the first is {names[0]}; use the configuration it was trained with or a new workdir."
+        )
+
+
+def _checksum(tree: Any) -> str:
+    """CRC-32 over names, types, shapes and bytes: storage reports no flipped bit by itself."""
+    checksum = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        head = f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}"
+        checksum = zlib.crc32(np.ascontiguousarray(leaf), zlib.crc32(head.encode(), checksum))
+    return f"{checksum:08x}"
+
+
+def _host(tree: Any) -> Any:
+    return jax.tree.map(np.asarray, tree)
+
+
+def _best_step(manager) -> int | None:
+    scored = [(manager.metrics(step), step) for step in manager.all_steps()]
+    return max(((m["mIoU"], step) for m, step in scored if m is not None), default=(0, None))[1]
+
+
+def _miou(metrics: dict[str, float]) -> float:
+    return metrics["mIoU"]
+
+
+def _info(card: dict[str, Any]) -> DatasetInfo:
+    data = card["dataset"]
+    return DatasetInfo(
+        data["name"], tuple(data["class_names"]), np.array(data["palette"], np.uint8)
+    )
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def _unwritable(folder: Path, error: Exception) -> Exception:
+    """A UserError where the disk is to blame, the error itself where the program is."""
+    text = str(error)
+    if isinstance(error, UserError):
+        return error
+    if "No space left" in text or "ENOSPC" in text or "Disk quota" in text:
+        return UserError(f"{folder}: no space left on the disk; free some and run again.")
+    if isinstance(error, OSError) or "PERMISSION_DENIED" in text or "Permission denied" in text:
+        return UserError(f"{folder} cannot be written: {_first_line(error)}.")
+    return error
+
+
+def _warn(text: str) -> None:
+    if jax.process_index() == 0:
+        logging.get_absl_handler().flush()
+        print(f"warning: {text}", flush=True)
+
+
+def _first_line(error: Exception) -> str:
+    lines: Sequence[str] = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(".")
