@@ -260,15 +260,13 @@ EXHAUSTING = {
 def test_pickles_that_exhaust(tmp_path):
     """In a process of their own: the type checks of this one cost more than the reading."""
     for number, body in enumerate(EXHAUSTING.values()):
-        pickled = b"\x80\x02}" + body
-        write_archive(tmp_path / f"{number}.zip.pth", {"a/data.pkl": pickled, "a/version": b"3"})
-        (tmp_path / f"{number}.legacy.pth").write_bytes(pickled)
+        write_archive(tmp_path / f"{number}.zip.pth", {"a/data.pkl": b"\x80\x02}" + body})
     paths = sorted(map(str, tmp_path.glob("*.pth")))
     run = subprocess.run(
         [sys.executable, "-c", READ_ALL, *paths], capture_output=True, text=True, check=True
     )
     *messages, peak = run.stdout.splitlines()
-    assert len(messages) == len(paths) == 2 * len(EXHAUSTING)
+    assert len(messages) == len(paths) == len(EXHAUSTING)
     for path, message in zip(paths, messages, strict=True):
         assert message.startswith(f"{path}: ")
         assert len(message) < len(path) + 120
