@@ -1,0 +1,377 @@
+"""The two sides of `versus_mmseg.py`, each running in a process of its own.
+
+A contender is named by its side and options joined by `+`:
+
+mmseg                  mmsegmentation 1.2.2 as shipped: its own `train_step` and `test_step`, eager
+mmseg+channels_last    the same network in NHWC memory, called directly, its losses written out
+mmseg+...+compile      ... under `torch.compile` (constants frozen for inference)
+mmseg+...+bf16         ... under bfloat16 autocast
+ours                   this package, float32
+ours+bf16              this package, `config.model.precision = "bfloat16"`
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+LR = 1e-4  # on random weights a real rate would overflow; the work is the same
+LOSSES = 3  # training steps whose losses are compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What all contenders of one comparison do.
+
+    mode: forward (normalised images on the device -> logits at 1/8), inference (uint8 on the
+        host -> class map on the host, at the image's size) or train (one step, batch on device).
+    weights: .npz of mmseg's state dict, the same for all.
+    """
+
+    head: str
+    mode: str
+    height: int
+    width: int
+    batch: int
+    num_classes: int
+    gpu: bool
+    weights: str
+
+    def images(self) -> np.ndarray:
+        shape = (self.batch, self.height, self.width, 3)
+        return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+    def labels(self) -> np.ndarray:
+        """Squares of random classes; a tenth of them is to be ignored."""
+        rng = np.random.default_rng(1)
+        shape = (self.batch, -(-self.height // 32), -(-self.width // 32))
+        classes = rng.integers(0, self.num_classes, shape, np.uint8)
+        classes[rng.random(shape) < 0.1] = 255
+        large = classes.repeat(32, 1).repeat(32, 2)
+        return np.ascontiguousarray(large[:, : self.height, : self.width])
+
+
+@dataclasses.dataclass
+class Contender:
+    """run(n) does n iterations and waits for them; evidence is what the sides must agree on."""
+
+    run: Callable[[int], None]
+    evidence: np.ndarray
+    peak_bytes: Callable[[], int]
+
+
+def serve(name: str, job: Job, pipe) -> None:
+    """Builds a contender and answers each number n with the seconds that n iterations took."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    side, *options = name.split("+")
+    start = time.perf_counter()
+    contender = {"mmseg": _mmseg, "ours": _ours}[side](job, options)
+    contender.run(2)
+    _forget_peak()
+    pipe.send((time.perf_counter() - start, contender.evidence))
+    while n := pipe.recv():
+        start = time.perf_counter()
+        contender.run(n)
+        pipe.send(time.perf_counter() - start)
+    pipe.send((contender.peak_bytes(), _versions(side, job.gpu)))
+
+
+def write_weights(job: Job) -> None:
+    """Stores a randomised mmseg model's state dict as the weights of both sides."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    import oracle
+
+    model = oracle.randomize(_mmseg_model(job), seed=0)
+    np.savez(job.weights, **oracle.tensors_of(model))
+
+
+def _mmseg_model(job: Job):
+    import oracle
+
+    config = oracle.mmseg_config(
+        f"fastfcn/fastfcn_r50-d32_jpu_{job.head}_4xb2-80k_cityscapes-512x1024"
+    )
+    config.model.data_preprocessor.update(size=None, size_divisor=1)
+    heads = {"dropout_ratio": 0.0, "num_classes": job.num_classes}
+    return oracle.build_mmseg(config, decode_head=heads, auxiliary_head=heads)
+
+
+def _mmseg(job: Job, options: list[str]) -> Contender:
+    import torch
+
+    torch.backends.cudnn.benchmark = True  # as its shipped configs set it
+    device = torch.device("cuda" if job.gpu else "cpu")
+    model = _mmseg_model(job)
+    with np.load(job.weights) as weights:
+        model.load_state_dict({key: torch.from_numpy(weights[key]) for key in weights})
+    model = model.to(device).train(job.mode == "train")
+    build = _mmseg_shipped if not options else _mmseg_tuned
+    run, evidence = build(job, options, model, device)
+
+    def timed(n):
+        run(n)
+        if job.gpu:
+            torch.cuda.synchronize()
+
+    peak = torch.cuda.max_memory_allocated if job.gpu else _peak_rss
+    return Contender(timed, evidence(), peak)
+
+
+def _mmseg_shipped(job, options, model, device):
+    """Its runner's calls: data preprocessor, losses with accuracy, OptimWrapper, data samples."""
+    import torch
+    from mmengine.optim import OptimWrapper
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    # Its loader hands over BGR, channels first.
+    bgr = torch.from_numpy(np.ascontiguousarray(job.images()[..., ::-1].transpose(0, 3, 1, 2)))
+    labels = torch.from_numpy(job.labels().astype(np.int64)).to(device)
+    shape = (job.height, job.width)
+    samples = []
+    for label in labels:
+        sample = SegDataSample(gt_sem_seg=PixelData(data=label[None]))
+        sample.set_metainfo({"ori_shape": shape, "img_shape": shape, "pad_shape": shape})
+        samples.append(sample)
+
+    if job.mode == "train":
+        data = {"inputs": list(bgr.to(device)), "data_samples": samples}
+        optim = OptimWrapper(torch.optim.SGD(model.parameters(), LR, 0.9, weight_decay=5e-4))
+
+        def run(n):
+            return [model.train_step(data, optim)["loss"] for _ in range(n)]
+
+        return run, lambda: np.array([loss.item() for loss in run(LOSSES)])
+
+    data = {"inputs": list(bgr), "data_samples": samples}
+    with torch.inference_mode():
+        normalised = model.data_preprocessor(data, False)["inputs"]
+
+    @torch.inference_mode()
+    def forward():
+        scores = model(normalised)
+        return scores[0] if isinstance(scores, tuple) else scores
+
+    @torch.inference_mode()
+    def inference():
+        results = model.test_step({"inputs": list(bgr), "data_samples": samples})
+        return [result.pred_sem_seg.data.byte().cpu() for result in results]
+
+    return _repeat(forward if job.mode == "forward" else inference), _as_logits(forward)
+
+
+def _mmseg_tuned(job, options, model, device):
+    """The same network called directly, with what a PyTorch user would switch on."""
+    import torch
+    import torch.nn.functional as F
+
+    layout = torch.channels_last if "channels_last" in options else torch.contiguous_format
+    model = model.to(memory_format=layout)
+    if job.gpu:  # its default leaves float32 matrix products untouched
+        torch.backends.cuda.matmul.allow_tf32 = True
+    precise = contextlib.nullcontext
+    if "bf16" in options:
+
+        def precise():
+            return torch.autocast(device.type, torch.bfloat16)
+
+    mean, std = (
+        torch.tensor(values, device=device).view(1, 3, 1, 1)
+        for values in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    )
+
+    def normalise(images):  # uint8 RGB, NHWC in memory
+        x = images.permute(0, 3, 1, 2)
+        return ((x - mean) / std).contiguous(memory_format=layout)
+
+    def network(x):
+        scores = model.decode_head(model.extract_feat(x))
+        return scores[0] if isinstance(scores, tuple) else scores
+
+    def upsample(logits):
+        return F.interpolate(logits.float(), (job.height, job.width), mode="bilinear")
+
+    def loss(images, labels, presence):
+        features = model.extract_feat(normalise(images))
+        scores = model.decode_head(features)
+        scores, se = scores if isinstance(scores, tuple) else (scores, None)
+        auxiliary = model.auxiliary_head(features)
+        total = 0.0
+        for logits, weight in ((scores, 1.0), (auxiliary, 0.4)):
+            entropy = F.cross_entropy(upsample(logits), labels, ignore_index=255, reduction="none")
+            total = total + weight * entropy.mean()
+        if se is not None:
+            total = total + 0.2 * F.binary_cross_entropy_with_logits(se.float(), presence)
+        return total
+
+    def compiled(function):
+        return torch.compile(function) if "compile" in options else function
+
+    images = torch.from_numpy(job.images())
+    if job.mode == "train":
+        labels = job.labels()
+        presence = [np.bincount(x.ravel(), minlength=256)[: job.num_classes] > 0 for x in labels]
+        presence = torch.from_numpy(np.stack(presence).astype(np.float32)).to(device)
+        labels = torch.from_numpy(labels.astype(np.int64)).to(device)
+        images = images.to(device)
+        optimizer = torch.optim.SGD(
+            model.parameters(), LR, 0.9, weight_decay=5e-4, fused=job.gpu or None
+        )
+        loss = compiled(loss)
+
+        def step():
+            with precise():
+                value = loss(images, labels, presence)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+            return value.detach()
+
+        return _repeat(step), lambda: np.array([step().item() for _ in range(LOSSES)])
+
+    if "compile" in options:
+        import torch._inductor.config
+
+        torch._inductor.config.freezing = True  # folds BatchNorm, packs weights
+    model.requires_grad_(False)
+    network = compiled(network)
+    classes = compiled(lambda logits: upsample(logits).argmax(1).byte())
+    prepare = compiled(normalise)
+    with torch.no_grad():
+        normalised = normalise(images.to(device))
+
+    @torch.no_grad()  # freezing does not work under inference_mode
+    def forward():
+        with precise():
+            return network(normalised)
+
+    @torch.no_grad()
+    def inference():
+        with precise():
+            return classes(network(prepare(images.to(device)))).cpu()
+
+    return _repeat(forward if job.mode == "forward" else inference), _as_logits(forward)
+
+
+def _repeat(function):
+    def run(n):
+        for _ in range(n):
+            function()
+
+    return run
+
+
+def _as_logits(forward):
+    return lambda: forward().float().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _ours(job: Job, options: list[str]) -> Contender:
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the other side needs memory too
+    import jax
+
+    if not job.gpu:
+        jax.config.update("jax_platforms", "cpu")
+    from fastfcn_jax import base_config, models
+    from fastfcn_jax.conversion import mmseg
+    from fastfcn_jax.evaluation import inference, protocols
+
+    config = base_config.get_config()
+    config.model.update(head=job.head, dropout=0.0, se_branch=job.head == "enc")
+    config.model.precision = "bfloat16" if "bf16" in options else "float32"
+    config.optim.lr = config.optim.end_lr = LR
+    with np.load(job.weights) as weights:
+        variables = jax.device_put(mmseg.to_flax(dict(weights)))
+    device = jax.devices()[0]
+    peak = (lambda: device.memory_stats()["peak_bytes_in_use"]) if job.gpu else _peak_rss
+    if job.mode == "train":
+        run, losses = _our_training(job, config, variables)
+        return Contender(run, losses, peak)
+
+    model = models.build(config.model, job.num_classes)
+    variables = {name: variables[name] for name in ("params", "batch_stats")}
+    normalised = jax.device_put(models.normalize(jax.numpy.asarray(job.images())))
+    network = jax.jit(lambda variables, images: model.apply(variables, images).logits)
+    logits = np.asarray(network(variables, normalised))
+
+    def forward(n):
+        for _ in range(n):
+            result = network(variables, normalised)
+        result.block_until_ready()
+
+    if job.mode == "forward":
+        return Contender(forward, logits, peak)
+    protocol = protocols.build("single", test_scale=(job.width, job.height))
+    predictor = inference.Predictor(model, variables, protocol=protocol)
+    images = list(job.images())
+
+    def infer(n):
+        for _ in range(n):
+            for image in images:
+                predictor(image)
+
+    return Contender(infer, logits, peak)
+
+
+def _our_training(job, config, variables):
+    import jax
+
+    from fastfcn_jax import models
+    from fastfcn_jax.training import optim, state, step, strategy
+
+    spread = strategy.choose("pmap", job.batch)
+    model = models.build(config.model, job.num_classes, axis_name=spread.axis_name)
+    optimizer = optim.build(config, variables)
+    train_step = spread.compile(
+        step.make_train_step(
+            model,
+            optimizer,
+            num_classes=job.num_classes,
+            loss={},
+            seed=0,
+            axis_name=spread.axis_name,
+        )
+    )
+    size = np.full((job.batch, 2), (job.height, job.width), np.int32)
+    batch = spread.put_batch({"image": job.images(), "label": job.labels(), "size": size})
+    current = spread.put_state(jax.device_get(state.create(variables, optimizer)))
+    losses = []
+    for _ in range(LOSSES):
+        current, metrics = train_step(current, batch)
+        losses.append(float(metrics["loss"]))
+
+    def run(n):
+        nonlocal current
+        for _ in range(n):
+            current, metrics = train_step(current, batch)
+        metrics["loss"].block_until_ready()
+
+    return run, np.array(losses)
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_rss() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _versions(side: str, gpu: bool) -> dict[str, str]:
+    if side == "ours":
+        import jax
+
+        return {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
+    import torch
+
+    name = torch.cuda.get_device_name() if gpu else torch.backends.cpu.get_cpu_capability()
+    return {"torch": torch.__version__, "device": name}

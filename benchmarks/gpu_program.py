@@ -1,0 +1,258 @@
+"""What XLA makes of this package on an H200, read from the compiled program; needs no GPU.
+
+The compiler for CUDA is part of jax's plugin; put it beside the environment, not into it:
+
+pip install --no-deps --target=DIR jax-cuda12-plugin==VERSION jax-cuda12-pjrt==VERSION  # jax's own
+PYTHONPATH=DIR python benchmarks/gpu_program.py --show=train --head=psp --batch=8
+PYTHONPATH=DIR python benchmarks/gpu_program.py --show=inference --height=1024 --width=2048
+PYTHONPATH=DIR python benchmarks/gpu_program.py --show=forms
+PYTHONPATH=DIR python benchmarks/gpu_program.py --show=parallel --devices=8
+
+Kernels, bytes, arithmetic and memory are those of the program. Times are floors, not measurements:
+the sum over all kernels of the larger of arithmetic over the attainable rate and bytes over the
+attainable bandwidth. Library calls are those chosen without timing candidates.
+"""
+
+import collections
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there are no CUDA libraries to check
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import forms
+import hlo
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fastfcn_jax import base_config, models
+from fastfcn_jax.models import layers
+from fastfcn_jax.training import optim, state, step
+
+# Attainable, measured with large matrix products and copies on one such card.
+H200 = hlo.Machine(flops=790e12, float32_flops=395e12, bandwidth=4.3e12)
+# All-reduce bandwidth per device as NCCL's tests report it ("bus bandwidth"), bytes per second.
+LINKS = {"NVLink": 360e9, "100 Gbit/s": 11e9}
+
+flags.DEFINE_enum("show", "train", ["train", "inference", "forms", "parallel"], "What to compile.")
+flags.DEFINE_list("head", ["psp", "aspp", "enc"], "psp, aspp, enc.")
+flags.DEFINE_list("precision", ["bfloat16"], "bfloat16, float32.")
+flags.DEFINE_integer("batch", 8, "Images per device.")
+flags.DEFINE_integer("height", 512, "Of the images.")
+flags.DEFINE_integer("width", 1024, "Of the images.")
+flags.DEFINE_integer("num_classes", 19, "Of the classifier.")
+flags.DEFINE_integer("devices", 8, "For --show=parallel.")
+flags.DEFINE_bool("remat", False, "Recompute each block's activations.")
+flags.DEFINE_string("only", "", "For --show=forms: names that contain this.")
+flags.DEFINE_integer("largest", 0, "Also list this many kernels with the highest floors.")
+flags.DEFINE_string("hlo", "", "Folder to write the optimised programs to.")
+flags.DEFINE_string("json", "", "File to append one JSON line per program to.")
+flags.DEFINE_string("target", "nvidia_h200.txt", "Description of the device, in this folder.")
+
+
+def devices(count: int) -> list:
+    text = (Path(__file__).parent / flags.FLAGS.target).read_text()
+    try:
+        topology = topologies.get_topology_desc(
+            platform="cuda", target_config=text, topology=f"1x1x{count}"
+        )
+    except NotImplementedError:
+        version = jax.__version__
+        sys.exit(
+            "error: jax's CUDA plugin is missing; run pip install --no-deps --target=DIR "
+            f"jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version} and set PYTHONPATH=DIR."
+        )
+    return topology.devices
+
+
+def compile_for_gpu(function: Callable, *arguments, donate: tuple[int, ...] = ()):
+    """Compiles for one device; arguments are trees of arrays or shapes."""
+    sharding = NamedSharding(Mesh(np.array(devices(1)), ("all",)), PartitionSpec())
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments
+    )
+    return jax.jit(function, donate_argnums=donate).lower(*shapes).compile()
+
+
+def describe(name: str, compiled) -> dict:
+    text = compiled.as_text()
+    if folder := flags.FLAGS.hlo:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{name.replace(' ', '_')}.txt").write_text(text)
+    kernels = list(hlo.Program(text).kernels())
+    memory = compiled.memory_analysis()
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    matrix = [k for k in kernels if k.kind in ("conv", "dot")]
+    rest = [k for k in kernels if k.kind not in ("conv", "dot")]
+    found = {
+        "name": name,
+        "kernels": len(kernels),
+        "peak_gib": peak / 2**30,
+        "temporary_gib": memory.temp_size_in_bytes / 2**30,
+        "tflop": sum(k.flops for k in kernels) / 1e12,
+        "gigabytes": sum(k.bytes for k in kernels) / 1e9,
+        "matrix_ms": 1e3 * sum(k.seconds(H200) for k in matrix),
+        "rest_ms": 1e3 * sum(k.seconds(H200) for k in rest),
+        "floor_ms": 1e3 * sum(k.seconds(H200) for k in kernels),
+    }
+    report(found, kernels)
+    return found
+
+
+def report(found: dict, kernels: list[hlo.Kernel]) -> None:
+    print(
+        f"{found['name']:44} {found['kernels']:7} {found['peak_gib']:9.2f} "
+        f"{found['temporary_gib']:9.2f} {found['tflop']:8.3f} {found['gigabytes']:8.2f} "
+        f"{found['matrix_ms']:10.3f} {found['rest_ms']:9.3f} {found['floor_ms']:9.3f}",
+        flush=True,
+    )
+    groups = collections.defaultdict(list)
+    for kernel in kernels:
+        groups[kernel.kind, kernel.source].append(kernel)
+    largest = sorted(groups, key=lambda g: -sum(k.seconds(H200) for k in groups[g]))
+    for kind, source in largest[: flags.FLAGS.largest]:
+        group = groups[kind, source]
+        seconds, moved = (
+            sum(x) for x in zip(*((k.seconds(H200), k.bytes) for k in group), strict=True)
+        )
+        print(
+            f"    {1e3 * seconds:8.3f} ms {moved / 1e9:8.3f} GB {len(group):4} x {kind:8} {source}"
+        )
+
+
+def header() -> None:
+    names = ["kernels", "peak GiB", "temp GiB", "TFLOP", "GB", "conv+dot ms", "rest ms", "floor ms"]
+    print(f"{'program':44} {names[0]:>7} " + " ".join(f"{n:>9}" for n in names[1:]))
+
+
+def configuration(head: str, precision: str):
+    config = base_config.get_config()
+    config.model.update(head=head, se_branch=head == "enc", precision=precision)
+    config.model.remat = flags.FLAGS.remat
+    return config
+
+
+def training(config, axis_name: str | None, batch: int):
+    """Returns the step, and the shapes of its state and batch."""
+    f = flags.FLAGS
+    model = models.build(config.model, f.num_classes, axis_name=axis_name)
+    images = jnp.zeros((1, 64, 64, 3))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    optimizer = optim.build(config, variables)
+    train_step = step.make_train_step(
+        model,
+        optimizer,
+        num_classes=f.num_classes,
+        loss={},
+        seed=0,
+        axis_name=axis_name,
+    )
+    current = jax.eval_shape(lambda v: state.create(v, optimizer), variables)
+    pixels = (batch, f.height, f.width)
+    shapes = {
+        "image": jax.ShapeDtypeStruct((*pixels, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct(pixels, jnp.uint8),
+        "size": jax.ShapeDtypeStruct((batch, 2), jnp.int32),
+    }
+    return train_step, current, shapes
+
+
+def train(head: str, precision: str):
+    train_step, current, batch = training(configuration(head, precision), None, flags.FLAGS.batch)
+    return compile_for_gpu(train_step, current, batch, donate=(0,))
+
+
+def inference(head: str, precision: str):
+    f = flags.FLAGS
+    config = configuration(head, precision)
+    model = models.build(config.model, f.num_classes)
+    images = jax.ShapeDtypeStruct((f.batch, f.height, f.width, 3), jnp.uint8)
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+    )
+
+    def classes(variables, images):
+        logits = model.apply(variables, models.normalize(images)).logits
+        return layers.resize(logits, images.shape[1:3]).argmax(-1).astype(jnp.uint8)
+
+    return compile_for_gpu(classes, variables, images)
+
+
+def parallel(head: str, precision: str) -> dict:
+    """One replica's program of a step under pmap over many devices."""
+    f = flags.FLAGS
+    train_step, current, batch = training(configuration(head, precision), "batch", f.batch)
+    shard = jax.tree.map(lambda x: jax.ShapeDtypeStruct((f.devices, *x.shape), x.dtype), batch)
+    mapped = jax.pmap(
+        train_step,
+        axis_name="batch",
+        in_axes=(None, 0),
+        out_axes=None,
+        devices=devices(f.devices),
+        donate_argnums=0,
+    )
+    compiled = mapped.lower(current, shard).compile()
+    found = describe(f"{head} {precision} on {f.devices}", compiled)
+    transfers = hlo.Program(compiled.as_text()).overlaps(H200)
+    moved = sum(size for size, _ in transfers)
+    found["collectives"], found["communicated_mb"] = len(transfers), moved / 1e6
+    print(f"    {len(transfers)} collectives, {moved / 1e6:.1f} MB per device and step")
+    for link, bandwidth in LINKS.items():
+        factor = 2 * (f.devices - 1) / f.devices / bandwidth  # of a ring all-reduce
+        seconds = [(size * factor, hidden) for size, hidden in transfers]
+        exposed = sum(max(needed - hidden, 0.0) for needed, hidden in seconds)
+        total = sum(needed for needed, _ in seconds)
+        compute = found["floor_ms"] / 1e3 / 0.6
+        found[link] = {
+            "communication_ms": 1e3 * total,
+            "exposed_ms": 1e3 * exposed,
+            "efficiency_exposed": compute / (compute + exposed),
+            "efficiency_none_hidden": compute / (compute + total),
+        }
+        print(
+            f"    {link}: {1e3 * total:.2f} ms of transfers, {1e3 * exposed:.2f} ms not under "
+            f"other work; efficiency {found[link]['efficiency_exposed']:.3f} "
+            f"({found[link]['efficiency_none_hidden']:.3f} if none were hidden), "
+            "computing at 60 % of the floors"
+        )
+    return found
+
+
+def main(_) -> None:
+    f = flags.FLAGS
+    header()
+    found = []
+    if f.show == "forms":
+        for name, function, arguments in forms.all_forms(f.num_classes):
+            if f.only in name:
+                found.append(describe(name, compile_for_gpu(function, *arguments)))
+    else:
+        for head in f.head:
+            for precision in f.precision:
+                if f.show == "parallel":
+                    found.append(parallel(head, precision))
+                else:
+                    compiled = {"train": train, "inference": inference}[f.show](head, precision)
+                    size = f"{f.batch}x{f.height}x{f.width}"
+                    found.append(describe(f"{f.show} {head} {precision} {size}", compiled))
+    if f.json:
+        with open(f.json, "a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in found)
+
+
+if __name__ == "__main__":
+    app.run(main)
