@@ -20,13 +20,13 @@ def get_config(variant: str = ""):
     )
     c.data.update(
         name="synthetic",
-        crop_size=(96, 128),
-        resize_scale=(192, 144),
+        crop_size=(128, 192),
+        resize_scale=(256, 128),
         ratio_range=(0.75, 1.5),
-        test_scale=(192, 144),
+        test_scale=(256, 128),
     )
     c.train.update(
         steps=400, batch_size=8, log_every=20, eval_every=200, save_every=100, pictures=4
     )
-    c.eval.update(crop_size=(96, 128), stride=(64, 96))
+    c.eval.update(crop_size=(128, 192), stride=(64, 96))
     return apply_variant(c, variant, {})

@@ -1,0 +1,145 @@
+"""The commands as a user types them, on real photographs, an interruption included."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "--config.model.backbone=resnet18",
+    "--config.model.base_width=8",
+    "--config.model.neck_channels=8",
+    "--config.model.head_channels=8",
+    "--config.model.auxiliary_channels=8",
+    "--config.data.crop_size=(64, 96)",
+    "--config.train.batch_size=2",
+    "--config.train.log_every=2",
+    "--config.eval.max_images=2",
+]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def logged_steps(workdir: Path) -> list[int]:
+    path = workdir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [record["step"] for record in records if "loss" in record]
+
+
+@pytest.fixture(scope="module")
+def camvid(shared_data, tmp_path_factory) -> Path:
+    """Twelve training and three validation photographs in CamVid's layout."""
+    root = tmp_path_factory.mktemp("camvid")
+    for split, count in (("train", 12), ("val", 3)):
+        lines = (shared_data / "camvid" / f"{split}.txt").read_text().splitlines()[:count]
+        (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
+        for name in (name for line in lines for name in line.split()):
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).symlink_to(shared_data / "camvid" / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(camvid, tmp_path_factory) -> tuple[Path, str]:
+    """A run that was interrupted with Ctrl-C after a few steps and then run to its end."""
+    workdir = tmp_path_factory.mktemp("run")
+    command = [
+        *("train.py", "--config", "configs/jpu_psp_camvid.py", "--workdir", workdir),
+        f"--config.data.root={camvid}",
+        *TINY,
+        "--config.train.steps=40",
+        "--config.train.eval_every=40",
+        "--config.train.save_every=1000",
+    ]
+    first = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    deadline = time.monotonic() + 300
+    while not logged_steps(workdir) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    output = first.communicate(timeout=120)[0]
+    assert first.returncode == 0, output
+    assert "train.py" in output.splitlines()[-1], "the command that resumes is printed last"
+    interrupted_at = logged_steps(workdir)[-1]
+    assert interrupted_at < 40, "the interrupt came too late to test anything"
+    second = run(*command)
+    assert second.returncode == 0, second.stderr
+    return workdir, second.stdout + second.stderr
+
+
+def test_an_interrupted_run_goes_on_where_it_was(trained):
+    workdir, _ = trained
+    assert logged_steps(workdir) == sorted(set(logged_steps(workdir)))
+    assert logged_steps(workdir)[-1] == 40
+    assert (workdir / "run.json").is_file()
+    assert (workdir / "model.json").is_file()
+    assert list((workdir / "tensorboard").iterdir())
+
+
+def test_eval_prints_a_class_table_and_writes_the_scores(trained, tmp_path):
+    result = run("eval.py", "--checkpoint", trained[0], "--output", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Pedestrian" in result.stdout
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["num_images"] == 3
+    assert metrics["protocol"] == "single"
+    assert len(metrics["per_class"]) == 11
+    assert 0 < metrics["mIoU"] < 100
+
+
+def test_predict_leaves_labels_and_overlays_of_the_photographs_size(trained, camvid, tmp_path):
+    result = run(
+        *("-m", "fastfcn_jax.predict", "--checkpoint", trained[0]),
+        *("--input", camvid / "val", "--output", tmp_path, "--save-logits"),
+    )
+    assert result.returncode == 0, result.stderr
+    for photo in (camvid / "val").iterdir():
+        labels = cv2.imread(str(tmp_path / f"{photo.stem}.png"), cv2.IMREAD_UNCHANGED)
+        logits = np.load(tmp_path / f"{photo.stem}.npy")
+        overlay = cv2.imread(str(tmp_path / f"{photo.stem}_overlay.png"))
+        assert labels.shape == (360, 480)
+        assert overlay.shape[:2] == (360, 480)
+        assert (logits.shape, logits.dtype) == ((360, 480, 11), np.float32)
+        np.testing.assert_array_equal(logits.argmax(-1), labels)
+
+
+def test_cityscapes_frames_train(shared_data, tmp_path):
+    result = run(
+        *("train.py", "--config", "configs/jpu_psp_cityscapes.py", "--workdir", tmp_path),
+        f"--config.data.root={shared_data / 'cityscapes'}",
+        *TINY,
+        "--config.train.steps=4",
+    )
+    assert result.returncode == 0, result.stderr
+    assert logged_steps(tmp_path) == [2, 4]
+
+
+def test_a_missing_data_root_is_one_sentence(tmp_path):
+    result = run(
+        *("train.py", "--config", "configs/jpu_psp_camvid.py", "--workdir", tmp_path / "w"),
+        f"--config.data.root={tmp_path / 'absent'}",
+    )
+    assert result.returncode == 2
+    assert str(tmp_path / "absent") in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "w" / "checkpoints").exists()
