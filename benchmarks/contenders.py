@@ -279,7 +279,6 @@ def _ours(job: Job, options: list[str]) -> Contender:
         jax.config.update("jax_platforms", "cpu")
     from fastfcn_jax import base_config, models
     from fastfcn_jax.conversion import mmseg
-    from fastfcn_jax.evaluation import inference, protocols
 
     config = base_config.get_config()
     config.model.update(head=job.head, dropout=0.0, se_branch=job.head == "enc")
@@ -306,6 +305,8 @@ def _ours(job: Job, options: list[str]) -> Contender:
 
     if job.mode == "forward":
         return Contender(forward, logits, peak)
+    from fastfcn_jax.evaluation import inference, protocols
+
     protocol = protocols.build("single", test_scale=(job.width, job.height))
     predictor = inference.Predictor(model, variables, protocol=protocol)
     images = list(job.images())

@@ -98,7 +98,9 @@ def convolve(
     if kernel.shape[0] == 1 or dilation % stride == 0:
         # The taps meet only every stride-th pixel: a plain convolution on those. It covers
         # 1x1 shortcuts and layer4's strided and dilated 3x3.
-        x = x[:, ::stride, ::stride]
+        if stride > 1:
+            # Unfused: jax 0.10.2 aborts for GPUs on the strided slice in a matrix product.
+            x = jax.lax.optimization_barrier(x[:, ::stride, ::stride])
         dilation, stride = max(dilation // stride, 1), 1
     if kernel.shape[0] == 1:
         return jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
