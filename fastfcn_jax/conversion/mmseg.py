@@ -7,28 +7,30 @@ weight, bias, running_mean, running_var <-> scale, bias in "params" and mean, va
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 from flax import traverse_util
 
 from fastfcn_jax.errors import UserError
 
-Tensors = Mapping[str, np.ndarray]
+Path = tuple[str, ...]
 
 
-def to_flax(tensors: Tensors) -> dict:
+def to_flax(tensors: Mapping[str, np.ndarray]) -> dict:
     """Returns {"params": ..., "batch_stats": ...} of float32 arrays; order does not matter.
 
     A leading `module.` is stripped and BatchNorm's step counters are left out.
     """
     flat = {}
-    for key, tensor in tensors.items():
-        *parts, leaf = key.removeprefix("module.").split(".")
-        if leaf == "num_batches_tracked":
+    for name, tensor in tensors.items():
+        if name.endswith(".num_batches_tracked"):
             continue
-        collection, name, array = _leaf_to_flax(leaf, np.asarray(tensor, np.float32))
-        flat[(collection, *_join_digits(parts), name)] = np.ascontiguousarray(array)
+        array = np.asarray(tensor, np.float32)
+        path = flax_path(name.removeprefix("module."), array.ndim)
+        if path[-1] == "kernel":
+            array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+        flat[path] = np.ascontiguousarray(array)
     return {"params": {}, "batch_stats": {}, **traverse_util.unflatten_dict(flat)}
 
 
@@ -36,41 +38,39 @@ def from_flax(variables: Mapping) -> dict[str, np.ndarray]:
     """Returns the state dict of Flax variables: the exact inverse of `to_flax`."""
     flat = traverse_util.flatten_dict(dict(variables))
     tensors = {}
-    for (collection, *parts, name), value in flat.items():
-        has_codewords = (collection, *parts, "codewords") in flat
-        leaf, array = _leaf_from_flax(name, np.asarray(value), has_codewords)
-        module = re.sub(r"_(\d+)(?=_|\.|$)", r".\1", ".".join(parts))
-        tensors[f"{module}.{leaf}"] = np.ascontiguousarray(array)
+    for path, value in flat.items():
+        array = np.asarray(value)
+        if path[-1] == "kernel":
+            array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+        tensors[torch_name(path, flat)] = np.ascontiguousarray(array)
     return tensors
 
 
-def _join_digits(parts: list[str]) -> list[str]:
-    joined: list[str] = []
+def flax_path(name: str, ndim: int) -> Path:
+    """Path of a state-dict entry of `ndim` axes in Flax variables, its collection first."""
+    *parts, leaf = name.split(".")
+    modules: list[str] = []
     for part in parts:
-        if part.isdigit() and joined:
-            joined[-1] += f"_{part}"
+        if part.isdigit() and modules:
+            modules[-1] += f"_{part}"
         else:
-            joined.append(part)
-    return joined
-
-
-def _leaf_to_flax(leaf: str, array: np.ndarray) -> tuple[str, str, np.ndarray]:
+            modules.append(part)
     if leaf in ("running_mean", "running_var"):
-        return "batch_stats", leaf.removeprefix("running_"), array
-    if leaf == "weight" and array.ndim == 4:
-        return "params", "kernel", array.transpose(2, 3, 1, 0)
-    if leaf == "weight" and array.ndim == 2:
-        return "params", "kernel", array.T
-    return "params", "scale" if leaf == "weight" else leaf, array
+        return ("batch_stats", *modules, leaf.removeprefix("running_"))
+    if leaf == "weight":
+        leaf = "kernel" if ndim in (2, 4) else "scale"
+    return ("params", *modules, leaf)
 
 
-def _leaf_from_flax(name: str, array: np.ndarray, has_codewords: bool) -> tuple[str, np.ndarray]:
-    if name in ("mean", "var"):
-        return f"running_{name}", array
-    if name == "kernel":
-        return "weight", array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+def torch_name(path: Path, siblings: Container[Path]) -> str:
+    """State-dict name of a Flax path; `siblings` holds the paths of the whole model."""
+    *modules, leaf = path
     # The Encoding layer's own `scale` beside its codewords is no BatchNorm weight.
-    return "weight" if name == "scale" and not has_codewords else name, array
+    if leaf == "kernel" or (leaf == "scale" and (*modules, "codewords") not in siblings):
+        leaf = "weight"
+    elif leaf in ("mean", "var"):
+        leaf = f"running_{leaf}"
+    return re.sub(r"_(\d+)(?=_|\.)", r".\1", ".".join([*modules[1:], leaf]))
 
 
 def check_match(variables: Mapping, template: Mapping) -> None:

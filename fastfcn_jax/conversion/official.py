@@ -130,7 +130,7 @@ def from_flax(variables: Mapping) -> dict[str, np.ndarray]:
       UserError: a weight has no place in the official models.
     """
     tensors = mmseg.from_flax(variables)
-    names = _rename(tensors, [(ours, theirs) for theirs, ours in _table(_our_head(tensors))])
+    names = from_mmseg_names(tensors)
     unknown = [name for name, renamed in names.items() if renamed is None]
     if unknown:
         raise UserError(f"the official models have no such weights: {', '.join(unknown[:8])}.")
@@ -141,6 +141,12 @@ def to_mmseg_names(names: Iterable[str]) -> dict[str, str | None]:
     """Gives each official name its mmsegmentation-style one, None where there is none."""
     names = list(names)
     return _rename(names, _table(_official_head(names)))
+
+
+def from_mmseg_names(names: Iterable[str]) -> dict[str, str | None]:
+    """The inverse of `to_mmseg_names`, from all names of a model."""
+    names = list(names)
+    return _rename(names, [(ours, theirs) for theirs, ours in _table(_our_head(names))])
 
 
 def _table(head: str) -> Names:

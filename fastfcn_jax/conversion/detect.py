@@ -1,0 +1,146 @@
+"""Which model a state dict belongs to, told from its names and shapes alone."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.models.resnet import BLOCKS, Bottleneck
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Detected(NamedTuple):
+    """The keys of `config.model` that weights decide (0 or "" where they do not), and classes.
+
+    Dilation is not among them: a backbone has the same weights with and without.
+    """
+
+    lineage: str
+    backbone: str
+    base_width: int
+    neck: str
+    neck_channels: int
+    head: str
+    head_channels: int
+    se_branch: bool
+    auxiliary: bool
+    auxiliary_channels: int
+    num_classes: int
+
+    def __str__(self) -> str:
+        parts = [self.backbone, self.neck, self.head + (" with SE branch" * self.se_branch)]
+        text = f"{self.lineage} lineage, {' + '.join(p for p in parts if p != 'none')}"
+        return f"{text}{', auxiliary head' * self.auxiliary}, {self.num_classes} classes"
+
+
+def lineage(names: Iterable[str]) -> str:
+    """Whose names these are: "mmseg" or "official".
+
+    Raises:
+      UserError: neither's, or those of a backbone alone.
+    """
+    tops = {name.split(".")[0] for name in names}
+    for top, found in (("backbone", "mmseg"), ("pretrained", "official")):
+        if top in tops:
+            if not tops & {"decode_head", "head"}:
+                raise UserError(_BACKBONE_ALONE)
+            return found
+    if "layer1" in tops:
+        raise UserError(_BACKBONE_ALONE)
+    listed = ", ".join(sorted(tops)[:8])
+    raise UserError(
+        "the names are neither mmsegmentation's (backbone., decode_head.) nor the official code's "
+        f"(pretrained., head.); they start with: {listed}"
+    )
+
+
+_BACKBONE_ALONE = (
+    "the file holds a backbone without a segmentation head; give it to training "
+    "as --config.init.backbone=FILE"
+)
+
+
+def detect(shapes: Shapes, lineage: str) -> Detected:
+    """Tells the model from mmsegmentation-style names (see `official.to_mmseg_names`).
+
+    Raises:
+      UserError: the backbone is no ResNet, or there is no known head.
+    """
+    auxiliary = shapes.get("auxiliary_head.convs.0.conv.weight")
+    neck, neck_channels = _neck(shapes)
+    head, head_channels = _head(shapes)
+    classifier = shapes.get("decode_head.conv_seg.weight")
+    if classifier is None:
+        raise UserError("the file has no classifier (decode_head.conv_seg)")
+    return Detected(
+        lineage=lineage,
+        backbone=resnet(name.removeprefix("backbone.") for name in shapes),
+        base_width=shapes["backbone.layer1.0.conv1.weight"][0],
+        neck=neck,
+        neck_channels=neck_channels,
+        head=head,
+        head_channels=head_channels,
+        se_branch="decode_head.se_layer.weight" in shapes,
+        auxiliary=auxiliary is not None,
+        auxiliary_channels=0 if auxiliary is None else auxiliary[0],
+        num_classes=classifier[0],
+    )
+
+
+def resnet(names: Iterable[str]) -> str:
+    """Name of the ResNet with these entries (`layer1.0.conv1.weight`, ...).
+
+    Raises:
+      UserError: no ResNet that is known here has these blocks.
+    """
+    names = set(names)
+    counts = tuple(_count(names, f"layer{stage}.{{}}.conv1.weight") for stage in (1, 2, 3, 4))
+    has_third = "layer1.0.conv3.weight" in names
+    for depth, (block, blocks) in BLOCKS.items():
+        if blocks == counts and (block is Bottleneck) == has_third:
+            return f"resnet{depth}"
+    raise UserError(f"the backbone is no ResNet known here: its stages have {counts} blocks")
+
+
+def _count(names: set[str], pattern: str) -> int:
+    count = 0
+    while pattern.format(count) in names:
+        count += 1
+    return count
+
+
+def _neck(shapes: Shapes) -> tuple[str, int]:
+    if "neck.conv_layers.0.0.conv.weight" in shapes:
+        return "jpu", shapes["neck.conv_layers.0.0.conv.weight"][0]
+    if "neck.jum.2.conv_l.conv.weight" in shapes:
+        return "jpu_x", shapes["neck.jum.2.conv_l.conv.weight"][0]
+    return "none", 0
+
+
+def _head(shapes: Shapes) -> tuple[str, int]:
+    marks = {
+        "enc": "decode_head.enc_module.encoding_project.conv.weight",
+        "psp": "decode_head.psp_modules.0.1.conv.weight",
+        "aspp": "decode_head.aspp_modules.0.conv.weight",
+        "fcn": "decode_head.convs.0.conv.weight",
+    }
+    for head, mark in marks.items():
+        if mark in shapes:
+            return head, shapes[mark][0]
+    raise UserError("the head is none of psp, aspp, enc, fcn")
+
+
+def differences(detected: Detected, model: ConfigDict, num_classes: int) -> list[str]:
+    """What of `config.model` the weights contradict, as "key: the file has x, the config y"."""
+    wanted = {key: model[key] for key in Detected._fields} | {"num_classes": num_classes}
+    if detected.neck == "none":
+        wanted["neck_channels"] = 0
+    if not detected.auxiliary:
+        wanted["auxiliary_channels"] = 0
+    return [
+        f"{key}: the file has {value}, the configuration {wanted[key]}"
+        for key, value in detected._asdict().items()
+        if value != wanted[key]
+    ]
