@@ -14,12 +14,17 @@ from fastfcn_jax import config as configuration
 config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:variant.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Output folder; default runs/<config>[-variant].")
 flags.mark_flag_as_required("config")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, if several train.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes train together.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 
 
 def main(_):
     config, spec = configuration.from_flag()
-    from fastfcn_jax.training import loop  # JAX starts only after the configuration is accepted
+    from fastfcn_jax import runtime  # JAX starts only after the configuration is accepted
+    from fastfcn_jax.training import loop
 
+    runtime.join_processes(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     file, _, variant = spec.partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
     return loop.train(config, Path(WORKDIR.value or f"runs/{name}"))

@@ -104,5 +104,8 @@ def choose(name: str, batch_size: int) -> Strategy:
 
 
 def to_host(tree: Any) -> Any:
-    """Replicated device arrays as NumPy arrays, without communication."""
-    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
+    """Replicated device arrays copied to NumPy arrays, without communication.
+
+    A copy, not a view: the next step reuses the buffers.
+    """
+    return jax.tree.map(lambda x: np.array(x.addressable_data(0)), tree)

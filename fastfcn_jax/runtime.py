@@ -1,0 +1,68 @@
+"""What is set before JAX computes anything: processes, compilation cache, determinism."""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+from fastfcn_jax.errors import UserError
+
+
+def join_processes(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Makes this process one of several that train together; does nothing for one alone.
+
+    Without arguments several processes are found under Slurm (`srun`) and Open
+    MPI (`mpirun`). To be called before the first JAX computation.
+
+    Args:
+      coordinator: "host:port" of process 0, reachable from all.
+
+    Raises:
+      UserError: some of the three arguments are given and others not.
+    """
+    given = [coordinator is not None, num_processes is not None, process_id is not None]
+    if any(given) and not all(given):
+        raise UserError("--coordinator, --num_processes and --process_id go together: give all.")
+    if all(given):
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif launched_in_parallel(os.environ):
+        jax.distributed.initialize()
+
+
+def launched_in_parallel(environment: Mapping[str, str]) -> bool:
+    """Whether `srun` or `mpirun` started this process as one of several."""
+    counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+    return any(int(environment.get(name, 1)) > 1 for name in counts)
+
+
+def cache_compilations() -> Path | None:
+    """Keeps compiled programs in a private folder, so that a second start need not compile.
+
+    The folder is `$XDG_CACHE_HOME/fastfcn_jax/xla` (`~/.cache/...`), readable by its
+    owner alone: who can write there can run code here. `JAX_COMPILATION_CACHE_DIR`
+    overrides it, empty turns it off. None where there is no such folder to be had.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return Path(given) if (given := os.environ["JAX_COMPILATION_CACHE_DIR"]) else None
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "fastfcn_jax" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            return None
+        folder.chmod(stat.S_IRWXU)
+    except OSError:
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+def make_deterministic() -> None:
+    """Bit-repeatable kernels on GPU, at some cost in speed; CPU kernels are so anyway."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_gpu_deterministic_ops" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()

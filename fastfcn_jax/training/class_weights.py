@@ -1,0 +1,49 @@
+"""Class weights for the loss from how often each class occurs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastfcn_jax.data.source import Source
+from fastfcn_jax.errors import UserError
+
+MAX_IMAGES = 500  # evenly spaced over the data set: enough for a frequency
+
+
+def resolve(weights: Sequence[float | str], source: Source) -> tuple[float, ...]:
+    """The weights of a configuration: as given, or from label frequencies for ("auto",).
+
+    Raises:
+      UserError: their number is not that of the classes.
+    """
+    if tuple(weights) == ("auto",):
+        return balanced(label_frequencies(source))
+    if weights and len(weights) != len(source.info.class_names):
+        raise UserError(
+            f"config.loss.class_weights has {len(weights)} values, "
+            f"{source.info.name} has {len(source.info.class_names)} classes."
+        )
+    return tuple(float(weight) for weight in weights)
+
+
+def balanced(frequencies: np.ndarray) -> tuple[float, ...]:
+    """ENet's weights 1 / ln(1.02 + frequency), scaled so that the mean over pixels is 1.
+
+    arXiv 1606.02147, section 5.2. The scale keeps the loss, and with it the
+    learning rate, what it is without weights. Classes that never occur get 1.
+    """
+    weights = 1.0 / np.log(1.02 + frequencies)
+    weights /= (weights * frequencies).sum()
+    weights[frequencies == 0] = 1.0
+    return tuple(float(weight) for weight in weights)
+
+
+def label_frequencies(source: Source) -> np.ndarray:
+    """Share of each class among the valid pixels of (up to 500 of) the images."""
+    num_classes = len(source.info.class_names)
+    counts = np.zeros(256, np.int64)
+    indices = np.unique(np.linspace(0, len(source) - 1, MAX_IMAGES).astype(int))
+    for index in indices:
+        counts += np.bincount(source[int(index)].label.ravel(), minlength=256)
+    counts = counts[:num_classes]
+    return counts / max(counts.sum(), 1)

@@ -1,0 +1,93 @@
+"""What a run shows on the terminal: a live line with `rich`, plain lines where it is none."""
+
+import datetime
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+class Console:
+    """Speaks for process 0 and is silent elsewhere.
+
+    Keeps the clock of the run: images per second, the share of time spent
+    waiting for data, and the time left are those since the last `rate()`.
+    """
+
+    def __init__(self, total_steps: int, batch_size: int):
+        self._total, self._batch_size = total_steps, batch_size
+        self._quiet = jax.process_index() != 0
+        self._progress = None
+        if not self._quiet and sys.stdout.isatty():
+            columns = (BarColumn(), TextColumn("{task.completed}/{task.total}  {task.description}"))
+            self._progress = Progress(*columns, console=RichConsole(), transient=True)
+            self._task = self._progress.add_task("starting", total=total_steps)
+            self._progress.start()
+        self.restart_clock()
+
+    def say(self, text: str) -> None:
+        """Prints one line."""
+        if self._progress is not None:
+            self._progress.console.print(text, markup=False, highlight=False)
+        elif not self._quiet:
+            print(text, flush=True)
+
+    def restart_clock(self) -> None:
+        """Leaves out of the rate what happened since the last step (evaluation, compilation)."""
+        self._start, self._waited, self._steps = time.monotonic(), 0.0, 0
+
+    def waited_for_data(self, seconds: float) -> None:
+        self._waited += seconds
+
+    def stepped(self, step: int) -> None:
+        self._steps += 1
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step)
+
+    def rate(self) -> dict[str, float]:
+        """images_per_second and data_wait (share of the time) since the last call."""
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        values = {
+            "images_per_second": round(self._steps * self._batch_size / elapsed, 3),
+            "data_wait": round(self._waited / elapsed, 4),
+            "seconds_per_step": round(elapsed / max(self._steps, 1), 5),
+        }
+        self.restart_clock()
+        return values
+
+    def report(self, step: int, values: Mapping[str, Any]) -> None:
+        """One line about a training record."""
+        parts = " ".join(
+            f"{name.removeprefix('loss_')} {values[name]:.4f}"
+            for name in values
+            if name.startswith("loss_") and values[name] is not None
+        )
+        loss = "none finite" if values["loss"] is None else f"{values['loss']:.4f} ({parts})"
+        left = datetime.timedelta(seconds=round((self._total - step) * values["seconds_per_step"]))
+        status = (
+            f"loss {loss}  accuracy {values['accuracy'] or 0:.1f} %  "
+            f"lr {values['learning_rate']:.3g}  {values['images_per_second']:.1f} images/s  "
+            f"data wait {100 * values['data_wait']:.0f} %  {memory()}  {left} left"
+        )
+        if "skipped" in values:
+            status += f"  {values['skipped']} steps skipped (not finite)"
+        self.say(f"step {step}/{self._total}  {status}")
+        if self._progress is not None:
+            self._progress.update(self._task, description=f"{left} left")
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def memory() -> str:
+    """Peak memory: of the first accelerator, or of this process on CPU."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return f"{stats['peak_bytes_in_use'] / 2**30:.1f} GiB on device"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"

@@ -1,0 +1,103 @@
+"""Where weights come from before the first step: random, an ImageNet backbone, a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from fastfcn_jax import checkpoint
+from fastfcn_jax.conversion import mmseg, official, pth
+from fastfcn_jax.errors import UserError
+
+SIZE = 64  # pixels; parameters do not depend on it
+CLASSIFIERS = ("conv_seg", "se_layer")  # modules whose width is the number of classes
+
+Variables = dict[str, Any]
+
+
+def variables(config: ConfigDict, model: nn.Module) -> tuple[Variables, list[str]]:
+    """Initial "params" and "batch_stats" on the host, and sentences on where they come from.
+
+    Raises:
+      UserError: a file is missing or does not fit the model.
+    """
+    random = random_variables(model, config.seed)
+    if config.init.checkpoint:
+        return _from_checkpoint(config, random)
+    if config.init.backbone:
+        return _from_backbone_file(config, random)
+    return random, ["initial weights: random"]
+
+
+def random_variables(model: nn.Module, seed: int) -> Variables:
+    """Initialises the model with `jax.random.key(seed)`."""
+    images = jnp.zeros((1, SIZE, SIZE, 3))
+    initialised = jax.jit(model.init)(jax.random.key(seed), images)
+    return jax.tree.map(np.asarray, dict(initialised))
+
+
+def _from_checkpoint(config: ConfigDict, random: Variables) -> tuple[Variables, list[str]]:
+    folder = Path(config.init.checkpoint)
+    loaded = checkpoint.load_model(folder)
+    given = traverse_util.flatten_dict(loaded.variables)
+    wanted = traverse_util.flatten_dict(random)
+    if config.init.reset_head:
+        given = {path: x for path, x in given.items() if not _is_classifier(path)}
+        missing = [path for path in wanted if path not in given and not _is_classifier(path)]
+    else:
+        missing = [path for path in wanted if path not in given]
+    differing = [
+        path for path in given if path in wanted and given[path].shape != wanted[path].shape
+    ]
+    if config.init.reset_head is False and any(_is_classifier(path) for path in differing):
+        raise UserError(
+            f"{folder} was trained on {len(loaded.info.class_names)} classes "
+            f"({loaded.info.name}), this data set has another number; "
+            "set config.init.reset_head=True to start with a new classifier."
+        )
+    _refuse(folder, missing, differing)
+    merged = {path: given.get(path, x) for path, x in wanted.items()}
+    notes = [f"initial weights: {folder} (step {loaded.step})"]
+    if config.init.reset_head:
+        notes.append("classifiers start anew")
+    return traverse_util.unflatten_dict(merged), notes
+
+
+def _from_backbone_file(config: ConfigDict, random: Variables) -> tuple[Variables, list[str]]:
+    path = Path(config.init.backbone)
+    tensors = pth.read(path).tensors
+    lineage = official if config.model.lineage == "official" else mmseg
+    prefix = "pretrained." if config.model.lineage == "official" else "backbone."
+    tensors = {
+        name if name.startswith(prefix) else prefix + name: tensor
+        for name, tensor in tensors.items()
+        if not name.removeprefix(prefix).startswith("fc.")  # ImageNet's classifier
+    }
+    given = traverse_util.flatten_dict(lineage.to_flax(tensors))
+    given = {name: x for name, x in given.items() if name[1] == "backbone"}
+    wanted = traverse_util.flatten_dict(random)
+    backbone = [name for name in wanted if name[1] == "backbone"]
+    missing = [name for name in backbone if name not in given]
+    differing = [n for n in backbone if n in given and given[n].shape != wanted[n].shape]
+    _refuse(path, missing, differing)
+    merged = wanted | {name: given[name] for name in backbone}
+    return traverse_util.unflatten_dict(merged), [f"initial backbone: {path}"]
+
+
+def _refuse(source: Path, missing: list, differing: list) -> None:
+    if missing or differing:
+        name = "/".join((missing + differing)[0])
+        raise UserError(
+            f"{source} does not fit the configured model: {len(missing)} arrays are missing, "
+            f"{len(differing)} have another shape, the first is {name}; "
+            "compare config.model with what it was made from."
+        )
+
+
+def _is_classifier(path: tuple[str, ...]) -> bool:
+    return any(name in CLASSIFIERS for name in path)

@@ -1,0 +1,204 @@
+"""The training loop: all input and output around the pure step."""
+
+import shlex
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fastfcn_jax.data import pipeline
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation.evaluate import evaluate
+from fastfcn_jax.training import run_card, setup, strategy, validation
+from fastfcn_jax.training.interrupt import Agreement, Interrupt
+from fastfcn_jax.training.setup import Run
+
+IN_FLIGHT = 2  # steps whose metrics are not yet read: the device never waits for the host
+
+
+def train(config: ConfigDict, workdir: Path) -> int:
+    """Trains to the end or to an interruption; the same call again goes on from there.
+
+    Leaves in `workdir`: checkpoints/, model.json, metrics.jsonl, run.json,
+    tensorboard/ and pictures/. SIGINT and SIGTERM finish the step, save and
+    return as usual.
+
+    Returns:
+      0, the exit status.
+
+    Raises:
+      UserError: data, workdir or configuration are at fault, or the loss is not
+        finite; the latest good checkpoint stays as it was.
+    """
+    with Interrupt() as interrupt:
+        run = setup.prepare(config, Path(workdir))
+        try:
+            _train(run, interrupt)
+            run.checkpoints.close()
+        except UserError as error:
+            raise UserError(f"{error} {_last_good(run)}") from error
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            raise UserError(f"{error.strerror or error}{where}. {_last_good(run)}") from error
+        finally:
+            run.close()
+        _farewell(run, interrupt)
+    return 0
+
+
+def _train(run: Run, interrupt: Interrupt) -> None:
+    t = run.config.train
+    agreement = Agreement()
+    in_flight: deque = deque()
+    if run.step > 0 and due(run.step, t.eval_every, t.steps) and not _evaluated(run):
+        _validate_and_save(run, interrupt)  # the earlier start was stopped before or in it
+    batches = _batches(run)
+    first = True
+    while run.step < t.steps and not _stopped_early(run):
+        if agreement.stop(interrupt.requested):
+            break
+        started = time.monotonic()
+        batch, indices = next(batches)
+        run.console.waited_for_data(time.monotonic() - started)
+        if first:
+            run.console.say("compiling the training step (minutes for a large model, once)")
+        run.state, metrics = run.train_step(run.state, batch)
+        run.step += 1
+        in_flight.append((run.step, metrics, indices))
+        if first:
+            jax.block_until_ready(run.state)
+            run.console.say(f"the first step took {time.monotonic() - started:.1f} s")
+            run.console.restart_clock()
+            first = False
+        _read_metrics(run, in_flight, leave=IN_FLIGHT)
+        evaluates = due(run.step, t.eval_every, t.steps)
+        if evaluates or due(run.step, t.save_every, t.steps):
+            _read_metrics(run, in_flight, leave=0)
+            _validate_and_save(run, interrupt) if evaluates else _save(run)
+    _read_metrics(run, in_flight, leave=0)
+    _save(run)
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Whether something done `every` so many steps, and at the last one, is done now."""
+    return every > 0 and (step % every == 0 or step == last)
+
+
+def _batches(run: Run) -> Iterator[tuple[dict, np.ndarray]]:
+    """Batches on the devices, and the indices of this process's samples in each."""
+    accumulate = run.config.train.accumulate
+    shard = (jax.process_index(), jax.process_count())
+    batches = pipeline.build_train(
+        run.config, run.source, start_step=run.step * accumulate, shard=shard
+    )
+    while True:
+        micro = [next(batches) for _ in range(accumulate)]
+        stacked = (
+            micro[0] if accumulate == 1 else {k: np.stack([b[k] for b in micro]) for k in micro[0]}
+        )
+        indices = stacked.pop("index").reshape(-1)
+        yield run.strategy.put_batch(stacked, accumulate=accumulate), indices
+
+
+def _read_metrics(run: Run, in_flight: deque, *, leave: int) -> None:
+    """Takes in the metrics of all but the last steps; logs where a record is due."""
+    while len(in_flight) > leave:
+        step, metrics, indices = in_flight.popleft()
+        values = {name: float(x) for name, x in strategy.to_host(metrics).items()}
+        run.console.stepped(step)
+        if not values["finite"]:
+            _not_finite(run, step, values, indices)
+        run.meter.add(values)
+        if due(step, run.config.train.log_every, run.config.train.steps):
+            record = {**run.meter.flush(), **run.console.rate()}
+            run.records.add("train", step, record)
+            run.console.report(step, record)
+
+
+def _not_finite(run: Run, step: int, values: dict[str, float], indices: np.ndarray) -> None:
+    ids = ", ".join(run.source.ids[int(index)] for index in indices)
+    what = (
+        f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']} (not finite) "
+        f"on the samples {ids}"
+    )
+    if run.config.train.on_nonfinite == "stop":
+        raise UserError(
+            f"{what}; lower config.optim.lr or set config.train.on_nonfinite='skip' to leave such "
+            "steps out."
+        )
+    run.console.say(f"{what}; the step is skipped")
+
+
+def _validate_and_save(run: Run, interrupt: Interrupt) -> None:
+    try:
+        miou = _validate(run, interrupt)
+    except validation.Interrupted:
+        miou = None  # the next start finds it missing and does it first
+    _save(run, miou=miou)
+    run.console.restart_clock()
+
+
+def _validate(run: Run, interrupt: Interrupt) -> float:
+    started = time.monotonic()
+    run.predictor.variables = setup.prediction_variables(run.state)
+    source = run.validation
+    if jax.process_count() == 1:  # several count together and have to end together
+        source = validation.InterruptibleSource(source, lambda: interrupt.requested)
+    result = evaluate(run.predictor, source, max_images=run.config.eval.max_images, progress=False)
+    drawn = []
+    if jax.process_index() == 0 and run.config.train.pictures:
+        drawn = validation.pictures(run.predictor, source, run.config.train.pictures)
+        validation.save_pictures(run.workdir / "pictures" / f"step_{run.step:08d}", drawn)
+    seconds = time.monotonic() - started
+    metrics = result.metrics()
+    run.records.add("eval", run.step, validation.record(metrics, seconds))
+    for name, picture in drawn:
+        run.tensorboard.picture(name, picture, run.step)
+    run.console.say(
+        f"step {run.step}: mIoU {metrics['mIoU'] or 0:.2f}  mAcc {metrics['mAcc'] or 0:.2f}  "
+        f"aAcc {metrics['aAcc'] or 0:.2f}  ({result.num_images} images, {seconds:.0f} s)"
+    )
+    return metrics["mIoU"] or 0.0
+
+
+def _save(run: Run, miou: float | None = None) -> None:
+    state = strategy.to_host(run.state)
+    run.checkpoints.save(state, miou=miou, notes={"pending": run.meter.pending})
+
+
+def _evaluated(run: Run) -> bool:
+    return any(record["step"] == run.step for record in run.records.evaluations())
+
+
+def _stopped_early(run: Run) -> bool:
+    patience = run.config.train.early_stop
+    return patience > 0 and validation.stops_early(run.records.evaluations(), patience)
+
+
+def _last_good(run: Run) -> str:
+    step = run.checkpoints.latest
+    if step is None:
+        return f"There is no checkpoint yet in {run.workdir}."
+    return f"The last good checkpoint is that of step {step} in {run.workdir}."
+
+
+def _farewell(run: Run, interrupt: Interrupt) -> None:
+    best = run.checkpoints.best
+    kept = f"checkpoints in {run.workdir}: latest {run.checkpoints.latest}, best {best}"
+    if run.step >= run.config.train.steps:
+        run.console.say(f"trained {run.step} steps; {kept}")
+    elif _stopped_early(run):
+        run.console.say(f"stopped early at step {run.step}: no better mIoU; {kept}")
+    elif interrupt.requested or jax.process_count() > 1:
+        workdir = (
+            ""
+            if "--workdir" in run_card.command()
+            else f" --workdir {shlex.quote(str(run.workdir))}"
+        )
+        run.console.say(
+            f"stopped after step {run.step}; {kept}\nto go on, run: {run_card.command()}{workdir}"
+        )

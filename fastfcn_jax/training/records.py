@@ -1,0 +1,117 @@
+"""metrics.jsonl, the truth about a run: one line a record, unbroken across interruptions."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastfcn_jax.errors import UserError
+
+
+class Records:
+    """Appends records to a file and hands them to other sinks.
+
+    Every record has `kind` ("train" or "eval") and `step`. Starting at a step
+    drops what lies behind it: a run that went on from an earlier checkpoint
+    reads as one that was never interrupted. Only process 0 writes.
+
+    Args:
+      path: the JSONL file.
+      start_step: the step that training resumes from; 0 begins a new file.
+      sinks: called with every record that is added.
+    """
+
+    def __init__(self, path: Path, *, start_step: int, writes: bool = True, sinks=()):
+        self.kept = [r for r in read(path) if start_step > 0 and r["step"] <= start_step]
+        self._sinks = tuple(sinks)
+        self._path = path
+        self._file = None
+        if writes:
+            temporary = path.with_name(path.name + ".tmp")
+            temporary.write_text("".join(map(_line, self.kept)))
+            os.replace(temporary, path)
+            self._file = path.open("a")
+
+    def add(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Writes one record and remembers evaluations.
+
+        Raises:
+          UserError: the disk is full or cannot be written.
+        """
+        record = {"kind": kind, "step": step, **values}
+        self.kept.append(record)
+        if self._file is None:
+            return
+        try:
+            self._file.write(_line(record))
+            self._file.flush()
+            for sink in self._sinks:
+                sink(record)
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written: {error.strerror}.") from error
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The evaluation records up to now, oldest first."""
+        return [record for record in self.kept if record["kind"] == "eval"]
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All whole records of a metrics.jsonl; a line cut short by a crash is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+class Meter:
+    """Collects the metrics of each step until they are logged as means.
+
+    `pending` (plain lists) goes into each checkpoint, so that a record begun before an
+    interruption is completed after it.
+    """
+
+    def __init__(self, pending: Mapping[str, list[float]] | None = None):
+        self.pending = {name: list(values) for name, values in (pending or {}).items()}
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.pending.setdefault(name, []).append(value)
+
+    def flush(self) -> dict[str, Any]:
+        """Means over the steps since the last flush, and `losses`: the loss of each.
+
+        Steps that were skipped as not finite are counted and left out of the means.
+        """
+        finite = [bool(value) for value in self.pending.pop("finite")]
+        losses = self.pending["loss"]
+        values: dict[str, Any] = {
+            name: _mean([v for v, keep in zip(column, finite, strict=True) if keep])
+            for name, column in self.pending.items()
+        }
+        values["learning_rate"] = self.pending["learning_rate"][-1]
+        values["losses"] = [v if math.isfinite(v) else None for v in losses]
+        if not all(finite):
+            values["skipped"] = finite.count(False)
+        self.pending = {}
+        return values
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record) + "\n"

@@ -1,0 +1,147 @@
+"""run.json: everything needed to repeat a run, and whether a new start fits what began it."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fastfcn_jax import checkpoint
+from fastfcn_jax import config as configuration
+from fastfcn_jax.data.source import Source
+from fastfcn_jax.errors import UserError
+
+# Changing one of these changes the arrays of the state, so that a checkpoint cannot go on.
+STRUCTURAL = (
+    "model.lineage",
+    "model.backbone",
+    "model.base_width",
+    "model.output_stride",
+    "model.neck",
+    "model.neck_channels",
+    "model.head",
+    "model.head_channels",
+    "model.se_branch",
+    "model.auxiliary",
+    "model.auxiliary_channels",
+    "model.num_classes",
+    "optim.freeze",
+)
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+FINGERPRINT_SAMPLES = 8
+
+
+def create(config: ConfigDict, source: Source) -> dict[str, Any]:
+    """The card of a run that starts now."""
+    return {
+        "config": configuration.to_json(config),
+        "overrides": [a for a in sys.argv[1:] if a.startswith(("--config.", "--noconfig."))],
+        "versions": versions(),
+        "git": git_state(),
+        "data": fingerprint(source),
+        "starts": [],
+    }
+
+
+def check_resume(card: dict[str, Any], config: ConfigDict) -> list[str]:
+    """Lists the keys that differ from the run's configuration, as "key: old -> new".
+
+    Raises:
+      UserError: one of them changes the arrays of the state.
+    """
+    before = configuration.from_json(card["config"])
+    changed = {key: (a, b) for key, a, b in configuration.differences(before, config)}
+    fatal = [key for key in changed if key in STRUCTURAL]
+    if bool(before.train.ema_decay) != bool(config.train.ema_decay):
+        fatal.append("train.ema_decay")
+    if fatal:
+        listed = ", ".join(
+            f"config.{key}: {changed[key][0]!r} -> {changed[key][1]!r}" for key in fatal
+        )
+        raise UserError(
+            f"the checkpoint in the workdir does not fit this configuration; differing keys: "
+            f"{listed}; set them back or choose another --workdir."
+        )
+    return [f"{key}: {a!r} -> {b!r}" for key, (a, b) in changed.items()]
+
+
+def read(workdir: Path) -> dict[str, Any] | None:
+    """The card of an earlier start in this workdir, if there was one.
+
+    Raises:
+      UserError: the file is broken.
+    """
+    path = workdir / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); move it away.") from error
+
+
+def write(workdir: Path, card: dict[str, Any], step: int) -> None:
+    """Adds this start to the card and stores it."""
+    start = {
+        "step": step,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": command(),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "processes": jax.process_count(),
+        "versions": versions(),
+        "git": git_state(),
+    }
+    card["starts"].append(start)
+    checkpoint.write_json(workdir / "run.json", card)
+
+
+def command() -> str:
+    """The command line of this process, to be run again."""
+    program = sys.orig_argv[1:] if sys.orig_argv else sys.argv
+    return shlex.join(["python", *program])
+
+
+def versions() -> dict[str, str]:
+    return {
+        "fastfcn_jax": importlib.import_module("fastfcn_jax").__version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether files differ from it; None outside a git checkout."""
+    folder = Path(__file__).resolve().parents[2]
+
+    def git(*arguments):
+        result = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
+        return result.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != folder:
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no").splitlines()
+        return {"commit": git("rev-parse", "HEAD"), "changed": [line[3:] for line in changed]}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def fingerprint(source: Source) -> dict[str, Any]:
+    """Tells two data sets apart: a hash of all ids, and of the pixels of a few samples."""
+    digest = hashlib.sha256("\n".join(source.ids).encode())
+    for index in np.linspace(0, len(source) - 1, FINGERPRINT_SAMPLES).astype(int):
+        sample = source[int(index)]
+        digest.update(np.ascontiguousarray(sample.image))
+        digest.update(np.ascontiguousarray(sample.label))
+    return {"name": source.info.name, "samples": len(source), "sha256": digest.hexdigest()}

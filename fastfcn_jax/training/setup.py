@@ -1,0 +1,226 @@
+"""Builds all that a run needs from its configuration, and restores what an earlier start left."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+from fastfcn_jax import checkpoint, models, runtime
+from fastfcn_jax.data import datasets
+from fastfcn_jax.data.source import Source
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation import inference
+from fastfcn_jax.training import (
+    class_weights,
+    console,
+    initial,
+    optim,
+    records,
+    run_card,
+    sinks,
+    step,
+    strategy,
+)
+from fastfcn_jax.training import state as states
+
+
+@dataclass
+class Run:
+    """A training run between two steps; `state` and `step` move on."""
+
+    config: ConfigDict
+    workdir: Path
+    source: Source
+    validation: Source | None
+    model: nn.Module
+    strategy: strategy.Strategy
+    train_step: step.TrainStep
+    predictor: inference.Predictor
+    state: states.TrainState
+    step: int
+    console: console.Console
+    checkpoints: checkpoint.Checkpoints
+    records: records.Records
+    meter: records.Meter
+    tensorboard: sinks.TensorBoard | None
+    extra_sinks: list[Any] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Ends the terminal line and the sinks; checkpoints are closed by the loop."""
+        self.console.close()
+        self.records.close()
+        for sink in (self.tensorboard, *self.extra_sinks):
+            if sink is not None:
+                sink.close()
+
+
+def prepare(config: ConfigDict, workdir: Path) -> Run:
+    """Builds or restores a run.
+
+    Raises:
+      UserError: the data, the workdir or the configuration is at fault.
+    """
+    if config.train.deterministic:
+        runtime.make_deterministic()
+    cache = runtime.cache_compilations()
+    terminal = console.Console(
+        config.train.steps, config.train.batch_size * config.train.accumulate
+    )
+    try:
+        return _prepare(config, workdir, terminal, cache)
+    except BaseException:
+        terminal.close()
+        raise
+
+
+def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | None) -> Run:
+    make_workdir(workdir)
+    plan = strategy.choose(config.train.strategy, config.train.batch_size)
+    terminal.say(f"devices: {_devices(plan)}; strategy: {plan.name}")
+    terminal.say(f"compiled programs are kept in {cache}" if cache else "compilations are not kept")
+    source, validation = _sources(config, terminal)
+    num_classes = _num_classes(config, source)
+    model = models.build(config.model, num_classes, axis_name=plan.axis_name)
+
+    variables, notes = initial.variables(config, model)
+    optimizer = optim.build(config, variables)
+    state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
+
+    card = _card(config, workdir, source, terminal)
+    checkpoints = checkpoint.Checkpoints(workdir, keep_every=config.train.keep_every)
+    restored = checkpoints.restore_latest(state)
+    start, pending = 0, {}
+    if restored is not None:
+        state, pending = restored.state, restored.notes["pending"]
+        start = int(state.step)
+        notes = [f"resuming from the checkpoint of step {start} in {workdir}"]
+    for note in notes:
+        terminal.say(note)
+    writes = jax.process_index() == 0
+    if writes:
+        run_card.write(workdir, card, start)
+        info = checkpoint.model_card(config, source.info, run_card.versions())
+        checkpoint.write_json(workdir / "model.json", info)
+    tensorboard = sinks.TensorBoard(workdir / "tensorboard", start_step=start) if writes else None
+    extra = [sinks.WandB(workdir, card["config"])] if writes and config.train.wandb else []
+    return Run(
+        config=config,
+        workdir=workdir,
+        source=source,
+        validation=validation,
+        model=model,
+        strategy=plan,
+        train_step=plan.compile(build_step(config, model, optimizer, plan, source)),
+        predictor=inference.build(config, model, variables),
+        state=plan.put_state(state),
+        step=start,
+        console=terminal,
+        checkpoints=checkpoints,
+        records=records.Records(
+            workdir / "metrics.jsonl",
+            start_step=start,
+            writes=writes,
+            sinks=[sink for sink in (tensorboard, *extra) if sink is not None],
+        ),
+        meter=records.Meter(pending),
+        tensorboard=tensorboard,
+        extra_sinks=extra,
+    )
+
+
+def build_step(
+    config: ConfigDict,
+    model: nn.Module,
+    optimizer: optim.Optimizer,
+    plan: strategy.Strategy,
+    source: Source,
+) -> Callable:
+    """The pure training step of a configuration, not yet wrapped by a strategy."""
+    s = config.loss
+    return step.make_train_step(
+        model,
+        optimizer,
+        num_classes=_num_classes(config, source),
+        loss={
+            "auxiliary_weight": s.auxiliary_weight,
+            "se_weight": s.se_weight,
+            "class_weights": class_weights.resolve(s.class_weights, source),
+            "ohem_threshold": s.ohem_threshold,
+            "ohem_min_kept": s.ohem_min_kept,
+            "align_corners": config.model.lineage == "official",
+        },
+        seed=config.seed,
+        normalization=s.normalization,
+        accumulate=config.train.accumulate,
+        ema_decay=config.train.ema_decay,
+        shards=plan.shards,
+        axis_name=plan.axis_name,
+    )
+
+
+def make_workdir(workdir: Path) -> None:
+    """Creates the output folder.
+
+    Raises:
+      UserError: it cannot be created or written to.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".write-test-{jax.process_index()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"workdir {workdir} cannot be written ({error.strerror}); choose another --workdir."
+        ) from error
+
+
+def _sources(config, terminal) -> tuple[Source, Source | None]:
+    d = config.data
+    terminal.say(f"data: {d.name} in {d.root or 'memory'}")
+    source = datasets.load(d.name, d.root, d.train_split)
+    validation = datasets.load(d.name, d.root, d.val_split) if config.train.eval_every else None
+    counted = "none" if validation is None else len(validation)
+    terminal.say(f"{len(source)} training images, {counted} for validation")
+    return source, validation
+
+
+def _num_classes(config: ConfigDict, source: Source) -> int:
+    found = len(source.info.class_names)
+    wanted = config.model.num_classes or found
+    if wanted != found:
+        raise UserError(
+            f"config.model.num_classes={wanted}, but {source.info.name} has {found} classes; "
+            "set it to 0 to follow the data set."
+        )
+    return found
+
+
+def _card(config, workdir: Path, source: Source, terminal) -> dict[str, Any]:
+    """The card of this run; reports the keys that changed since it began."""
+    earlier = run_card.read(workdir) if (workdir / "checkpoints").is_dir() else None
+    card = run_card.create(config, source)
+    if earlier is not None:
+        changed = run_card.check_resume(earlier, config)
+        if earlier["data"] != card["data"]:
+            changed.append("the training data themselves")
+        if changed:
+            terminal.say("changed since this run began: " + "; ".join(changed))
+        card["starts"] = earlier["starts"]
+    return card
+
+
+def _devices(plan: strategy.Strategy) -> str:
+    kinds = [device.device_kind for device in plan.devices]
+    counted = ", ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
+    processes = jax.process_count()
+    return counted if processes == 1 else f"{counted} in {processes} processes"
+
+
+def prediction_variables(state: states.TrainState) -> dict[str, Any]:
+    """What prediction uses, copied to this process's first device."""
+    return jax.device_put(strategy.to_host(state.variables), jax.local_devices()[0])

@@ -1,0 +1,68 @@
+"""Validation inside training: scores, pictures of fixed images, and when to stop early."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from fastfcn_jax.data.source import Sample, Source
+from fastfcn_jax.evaluation.inference import Predictor
+from fastfcn_jax.evaluation.pictures import overlay
+
+
+class Interrupted(Exception):
+    """A stop was wished for in the middle of an evaluation."""
+
+
+class InterruptibleSource:
+    """A source that raises `Interrupted` instead of a sample once `wish()` is true."""
+
+    def __init__(self, source: Source, wish: Callable[[], bool]):
+        self._source, self._wish = source, wish
+        self.info, self.ids = source.info, source.ids
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Sample:
+        if self._wish():
+            raise Interrupted
+        return self._source[index]
+
+
+def record(metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """What an evaluation adds to metrics.jsonl."""
+    return {**metrics, "seconds": round(seconds, 1)}
+
+
+def stops_early(evaluations: Sequence[dict[str, Any]], patience: int) -> bool:
+    """Whether the last `patience` evaluations all failed to beat the best one before them."""
+    scores = [evaluation["mIoU"] or 0.0 for evaluation in evaluations]
+    if len(scores) <= patience:
+        return False
+    return max(scores[-patience:]) <= max(scores[:-patience])
+
+
+def pictures(
+    predictor: Predictor, source: Source, count: int
+) -> list[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
+    """(name, photograph with its label | photograph with the prediction) of fixed images."""
+    drawn = []
+    for index in np.linspace(0, len(source) - 1, min(count, len(source))).astype(int):
+        sample = source[int(index)]
+        sides = [
+            overlay(sample.image, labels, source.info.palette)
+            for labels in (sample.label, predictor(sample.image))
+        ]
+        drawn.append((sample.id.replace("/", "_"), np.concatenate(sides, axis=1)))
+    return drawn
+
+
+def save_pictures(folder: Path, drawn: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Writes PNGs into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in drawn:
+        cv2.imwrite(str(folder / f"{name}.png"), picture[..., ::-1])
