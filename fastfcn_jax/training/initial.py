@@ -11,7 +11,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from fastfcn_jax import checkpoint
-from fastfcn_jax.conversion import mmseg, official, pth
+from fastfcn_jax.conversion import backbone
 from fastfcn_jax.errors import UserError
 
 SIZE = 64  # pixels; parameters do not depend on it
@@ -69,24 +69,10 @@ def _from_checkpoint(config: ConfigDict, random: Variables) -> tuple[Variables, 
 
 
 def _from_backbone_file(config: ConfigDict, random: Variables) -> tuple[Variables, list[str]]:
-    path = Path(config.init.backbone)
-    tensors = pth.read(path).tensors
-    lineage = official if config.model.lineage == "official" else mmseg
-    prefix = "pretrained." if config.model.lineage == "official" else "backbone."
-    tensors = {
-        name if name.startswith(prefix) else prefix + name: tensor
-        for name, tensor in tensors.items()
-        if not name.removeprefix(prefix).startswith("fc.")  # ImageNet's classifier
-    }
-    given = traverse_util.flatten_dict(lineage.to_flax(tensors))
-    given = {name: x for name, x in given.items() if name[1] == "backbone"}
-    wanted = traverse_util.flatten_dict(random)
-    backbone = [name for name in wanted if name[1] == "backbone"]
-    missing = [name for name in backbone if name not in given]
-    differing = [n for n in backbone if n in given and given[n].shape != wanted[n].shape]
-    _refuse(path, missing, differing)
-    merged = wanted | {name: given[name] for name in backbone}
-    return traverse_util.unflatten_dict(merged), [f"initial backbone: {path}"]
+    loaded = backbone.load(config.init.backbone, config.model)
+    merged = traverse_util.flatten_dict(random) | traverse_util.flatten_dict(loaded.variables)
+    notes = [f"initial backbone: {config.init.backbone}", *loaded.notes]
+    return traverse_util.unflatten_dict(merged), notes
 
 
 def _refuse(source: Path, missing: list, differing: list) -> None:

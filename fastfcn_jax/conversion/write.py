@@ -1,0 +1,39 @@
+"""Writes a `.pth` file that a lineage's PyTorch code loads; the only user of PyTorch here."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fastfcn_jax.data.source import DatasetInfo
+from fastfcn_jax.errors import UserError
+
+
+def write(path: Path, tensors: Mapping[str, np.ndarray], lineage: str, info: DatasetInfo) -> None:
+    """Writes the state dict with what the lineage's own loading code reads beside it.
+
+    mmsegmentation's `init_model` takes class names and palette from `meta.dataset_meta`; the
+    official code reads `epoch` and `best_pred`.
+
+    Raises:
+      UserError: PyTorch is not installed, or the file cannot be written.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError("writing a .pth file needs PyTorch: pip install torch.") from error
+    content = {"state_dict": OrderedDict((n, torch.tensor(t)) for n, t in tensors.items())}
+    if lineage == "official":
+        content |= {"epoch": 0, "best_pred": 0.0}
+    else:
+        palette = np.asarray(info.palette).tolist()
+        content["meta"] = {"dataset_meta": {"classes": info.class_names, "palette": palette}}
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        torch.save(content, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error}.") from error
