@@ -72,13 +72,15 @@ class EncodedSource:
         return len(self.ids)
 
     def __getitem__(self, index: SupportsIndex) -> Sample:
-        """Decodes sample `index`.
+        """Reads and decodes sample `index`; see `decode`."""
+        return self.decode(int(index), self.read(int(index)))
+
+    def decode(self, index: int, files: Encoded) -> Sample:
+        """Pixels and class indices of the bytes that `read(index)` gave.
 
         Raises:
-          UserError: a file cannot be read whole, or image and label do not fit each other.
+          UserError: a file is not whole, or image and label do not fit each other.
         """
-        index = int(index)
-        files = self.read(index)
         image = decode.image(files.image, files.image_name)
         label = self.to_classes(decode.label(files.label, files.label_name), files.label_name)
         if image.shape[:2] != label.shape:

@@ -94,11 +94,11 @@ class Scene:
     def _objects(self) -> list[tuple[float, Callable[[float], None]]]:
         """(nearness, painter) of everything that stands on the ground, far ones first."""
         counts = (
-            (self._car, 2, 6, 0.16, 0.8),
-            (self._person, 2, 6, 0.3, 0.85),
+            (self._car, 2, 6, 0.2, 0.8),
+            (self._person, 3, 7, 0.4, 0.9),
             (self._tree, 1, 5, 0.2, 0.75),
-            (self._pole, 1, 4, 0.35, 0.85),
-            (self._sign, 1, 4, 0.35, 0.8),
+            (self._pole, 2, 5, 0.4, 0.9),
+            (self._sign, 2, 5, 0.4, 0.85),
             (self._clutter, 0, 3, 0.2, 0.6),
             (self._shadow, 0, 3, 0.2, 0.8),
         )
@@ -134,7 +134,7 @@ class Scene:
 
     def _person(self, t: float) -> None:
         x, y = self._beside_road(t)
-        h = 0.5 * self.h * t * self.rng.uniform(0.85, 1.1)
+        h = 0.62 * self.h * t * self.rng.uniform(0.85, 1.1)
         lean = self.rng.uniform(-0.05, 0.05) * h
         cloth = self._color((130, 90, 90), 90)
         self._paint(self._ellipse(x, y - 0.58 * h, 0.15 * h, 0.25 * h), cloth, PERSON)
@@ -158,18 +158,18 @@ class Scene:
         x, y = self._beside_road(t)
         h = self.h * t * self.rng.uniform(0.9, 1.4)
         grey = self._color((120, 120, 118), 45)
-        self._paint(self._box(x, y, max(0.075 * self.h * t, 4), h), grey, POLE)
+        self._paint(self._box(x, y, max(0.095 * self.h * t, 6), h), grey, POLE)
 
     def _sign(self, t: float) -> None:
         """A plate on a pole of its own."""
         x, y = self._beside_road(t)
         h = self.h * t * self.rng.uniform(0.65, 0.9)
         self._paint(
-            self._box(x, y, max(0.06 * self.h * t, 4), h), self._color((120, 120, 118), 45), POLE
+            self._box(x, y, max(0.08 * self.h * t, 6), h), self._color((120, 120, 118), 45), POLE
         )
         hues = ((200, 40, 40), (40, 70, 190), (225, 195, 40))
         strong = self._color(hues[self.rng.integers(3)], 25)
-        half = max(0.15 * self.h * t, 5)
+        half = max(0.17 * self.h * t, 8)
         shape = self._ellipse if self.rng.random() < 0.5 else self._square
         self._paint(shape(x, y - h, half, half), strong, SIGN)
         self._paint(shape(x, y - h, 0.6 * half, 0.6 * half), self._color((225, 225, 225), 25), SIGN)

@@ -2,28 +2,45 @@
 
 from pathlib import Path
 
-from fastfcn_jax.data.datasets import camvid, cityscapes, folder, synthetic
+from fastfcn_jax.data import prepared
+from fastfcn_jax.data.datasets import (
+    ade20k,
+    camvid,
+    cityscapes,
+    folder,
+    pascal_context,
+    synthetic,
+)
 from fastfcn_jax.data.source import DatasetInfo, Sample, Source
 from fastfcn_jax.errors import UserError
 
 __all__ = ["DATASETS", "DatasetInfo", "Sample", "Source", "info", "load"]
 
-# Modules with load(root, split) and, but for `folder`, the constant INFO.
+# Each module has load(root, split); the published ones also INFO, LABELS and SPLIT_SIZES.
 DATASETS = {
-    "camvid": camvid,
     "cityscapes": cityscapes,
+    "ade20k": ade20k,
+    "pascal_context": pascal_context,
+    "camvid": camvid,
     "folder": folder,
     "synthetic": synthetic,
 }
 
 
 def load(name: str, root: str, split: str) -> Source:
-    """Opens a split of a data set that lies in `root` in its own published layout.
+    """Opens a split of a data set that lies in `root`.
+
+    `root` holds the data set in its own published layout, or as prepared by TensorFlow Datasets
+    in ArrayRecord files (`python -m fastfcn_jax.data.prepare`).
 
     Raises:
       UserError: unknown name, missing folder, or an image without a label.
     """
-    return _module(name).load(root, split)
+    module = _module(name)
+    directory = prepared.find(root, name)
+    if directory is not None:
+        return prepared.load(directory, split, module.INFO, module.LABELS)
+    return module.load(root, split)
 
 
 def info(name: str, root: str) -> DatasetInfo:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fastfcn_jax.data import layout
+from fastfcn_jax.data import archives, layout
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
+from fastfcn_jax.errors import UserError
 
 # (label id, name, colour) in train-id order; cityscapesScripts, helpers/labels.py.
 CLASSES = (
@@ -37,27 +38,61 @@ LABEL_IDS = LabelTable(
     _EVALUATED, [i for i in range(34) if i not in _EVALUATED], "Cityscapes (label ids 0..33)"
 )
 TRAIN_IDS = LabelTable(range(19), [], "Cityscapes (train ids 0..18, 255 = ignore)")
+LABELS = LABEL_IDS  # as published
 SPLIT_SIZES = {"train": 2975, "val": 500, "test": 1525}
 IMAGE_SUFFIX = "_leftImg8bit.png"
 
 
+ARCHIVES = ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip")
+
+
 def load(root: str, split: str) -> Source:
-    """Reads leftImg8bit/ with gtFine/: `labelIds` as published, else prepared `labelTrainIds`."""
-    holds = "the Cityscapes folder that holds leftImg8bit/ and gtFine/"
+    """Reads leftImg8bit/ with gtFine/, unpacked or out of the two official zip files.
+
+    Labels are `labelIds` as published, else prepared `labelTrainIds`.
+
+    Raises:
+      UserError: neither layout is there, or an image lacks its label.
+    """
+    zipped = [str(Path(root, name)) for name in ARCHIVES]
+    if not Path(root, "leftImg8bit").is_dir() and all(Path(z).is_file() for z in zipped):
+        return _from_archives(*zipped, split)
+    holds = "the Cityscapes folder that holds leftImg8bit/ and gtFine/, or their two zip files"
     images_folder = layout.folder(root, "leftImg8bit", split, holds=holds)
     labels_folder = layout.folder(root, "gtFine", split, holds=holds)
     images = sorted(images_folder.glob(f"*/*{IMAGE_SUFFIX}"))
-    ids = [p.name.removesuffix(IMAGE_SUFFIX) for p in images]
 
     def labels(kind: str) -> list[Path]:
-        return [
-            labels_folder / p.parent.name / f"{i}_gtFine_{kind}.png"
-            for p, i in zip(images, ids, strict=True)
-        ]
+        names = [_label_name(p.name, kind) for p in images]
+        return [labels_folder / p.parent.name / n for p, n in zip(images, names, strict=True)]
 
-    as_published = labels("labelIds")
-    use_ids = (
-        not as_published or as_published[0].is_file() or not labels("labelTrainIds")[0].is_file()
-    )
-    paths, table = (as_published, LABEL_IDS) if use_ids else (labels("labelTrainIds"), TRAIN_IDS)
-    return EncodedSource(INFO, ids, layout.pair(images, paths, f"Cityscapes {split}"), table)
+    paths, table = labels("labelIds"), LABEL_IDS
+    if images and not paths[0].is_file() and labels("labelTrainIds")[0].is_file():
+        paths, table = labels("labelTrainIds"), TRAIN_IDS
+    files = layout.pair(images, paths, f"Cityscapes {split}")
+    return EncodedSource(INFO, [_id(p.name) for p in images], files, table)
+
+
+def _from_archives(image_archive: str, label_archive: str, split: str) -> Source:
+    images = [
+        name
+        for name in archives.members(image_archive)
+        if name.startswith(f"leftImg8bit/{split}/") and name.endswith(IMAGE_SUFFIX)
+    ]
+    labels = [_label_name(n.replace("leftImg8bit/", "gtFine/", 1), "labelIds") for n in images]
+    missing = sorted(set(labels) - set(archives.members(label_archive)))
+    if not images or missing:
+        what = f"no {missing[0]} in it" if missing else f"no image of split '{split}'"
+        raise UserError(
+            f"{label_archive if missing else image_archive}: {what}; download it again."
+        )
+    files = archives.ZipFiles(image_archive, label_archive, tuple(images), tuple(labels))
+    return EncodedSource(INFO, [_id(n) for n in images], files, LABEL_IDS)
+
+
+def _id(image_name: str) -> str:
+    return image_name.rpartition("/")[2].removesuffix(IMAGE_SUFFIX)
+
+
+def _label_name(image_name: str, kind: str) -> str:
+    return image_name.removesuffix(IMAGE_SUFFIX) + f"_gtFine_{kind}.png"

@@ -1,0 +1,70 @@
+"""Writes a published data set into ArrayRecord files: one sequential read a sample, no folders.
+
+python -m fastfcn_jax.data.prepare --name cityscapes --root RAW --output DIR
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from absl import flags
+
+from fastfcn_jax import cli
+from fastfcn_jax.data import builders, datasets, prepared
+from fastfcn_jax.errors import UserError
+
+
+def prepare(name: str, root: str, output: str, splits: tuple[str, ...]) -> Path:
+    """Prepares the data set and reads one sample of each split back; returns its folder.
+
+    Every image and label is decoded on the way. Run again after an interruption, it goes on with
+    the first unfinished file.
+
+    Raises:
+      UserError: unknown name, incomplete or damaged data, or it is prepared already.
+    """
+    if name not in builders.BUILDERS:
+        raise UserError(f"--name: no builder for '{name}'; known: {', '.join(builders.BUILDERS)}.")
+    if prepared.find(output, name) is not None:
+        raise UserError(
+            f"{prepared.find(output, name)}: prepared already; remove it to do it again."
+        )
+    if not Path(root).is_dir():
+        raise UserError(f"{root}: no such folder; set --root to the data set as published.")
+    sources = {split: datasets.load(name, root, split) for split in splits}
+    keep = _unfinished_folder(Path(output), name, sources)
+    builder = builders.BUILDERS[name](data_dir=output, splits=splits, keep=keep)
+    settings = tfds.download.DownloadConfig(manual_dir=root, compute_stats="skip")
+    builder.download_and_prepare(download_config=settings, download_dir=str(keep / "downloads"))
+    shutil.rmtree(keep)
+    directory = prepared.find(output, name)
+    for split in splits:
+        source = datasets.load(name, output, split)
+        source[len(source) - 1]
+        expected = datasets.DATASETS[name].SPLIT_SIZES[split]
+        note = "" if len(source) == expected else f" (the published split has {expected})"
+        print(f"{name} {split}: {len(source)} images{note}")
+    return directory
+
+
+def _unfinished_folder(output: Path, name: str, sources: dict[str, datasets.Source]) -> Path:
+    """Named after what is in it, so that a changed data set does not go on with old shards."""
+    ids = "\n".join(f"{split} {i}" for split, source in sources.items() for i in source.ids)
+    folder = output / f"{name}.unfinished-{hashlib.sha256(ids.encode()).hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main(arguments: list[str]) -> None:
+    del arguments
+    directory = prepare(_NAME.value, _ROOT.value, _OUTPUT.value, tuple(_SPLITS.value))
+    print(f"{directory}\nuse it with --config.data.root={_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    _NAME = flags.DEFINE_string("name", None, "cityscapes | ade20k | ...", required=True)
+    _ROOT = flags.DEFINE_string("root", None, "Folder of the data set as published.", required=True)
+    _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
+    _SPLITS = flags.DEFINE_list("splits", ["train", "val"], "Which splits.")
+    cli.run(main)

@@ -1,0 +1,103 @@
+"""Reading data sets that TensorFlow Datasets prepared as ArrayRecord, ours or its own."""
+
+import functools
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastfcn_jax.data.source import DatasetInfo, Encoded, EncodedSource
+from fastfcn_jax.errors import UserError
+
+SPLIT_NAMES = {"val": "validation"}  # TFDS' word for it
+LABEL = "segmentation_label"
+IMAGES = ("image", "image_left")  # ours; that of TFDS' own Cityscapes
+
+_last = threading.local()
+
+
+def find(root: str, name: str) -> Path | None:
+    """The folder with the newest prepared version of data set `name` in `root`, if there is one.
+
+    `root` is that folder itself or a TFDS data_dir (`root/name[/config]/version`).
+    """
+    if not root:
+        return None
+    found = [p.parent for p in sorted(Path(root).glob("dataset_info.json"))]
+    for pattern in (f"{name}/*/dataset_info.json", f"{name}/*/*/dataset_info.json"):
+        found += [p.parent for p in sorted(Path(root).glob(pattern))]
+    found = [d for d in found if _info(d).get("name") == name]
+    return found[-1] if found else None
+
+
+def load(directory: Path, split: str, info: DatasetInfo, to_classes: Callable) -> EncodedSource:
+    """Opens a split of a prepared data set.
+
+    Raises:
+      UserError: the split is not there, or the files are not ArrayRecord.
+    """
+    content = _info(directory)
+    if content.get("fileFormat") != "array_record":
+        raise UserError(
+            f"{directory}: stored as {content.get('fileFormat', 'tfrecord')}, which needs "
+            "TensorFlow to read; prepare it again with file_format='array_record'."
+        )
+    names = [s["name"] for s in content.get("splits", [])]
+    stored = split if split in names else SPLIT_NAMES.get(split, split)
+    if stored not in names:
+        raise UserError(f"{directory}: no split '{split}', only {', '.join(names)}.")
+    features = json.loads((directory / "features.json").read_text("utf-8"))
+    image = next(f for f in IMAGES if f in features["featuresDict"]["features"])
+    records = Records(str(directory), stored, image)
+    return EncodedSource(info, RecordIds(records), records, to_classes)
+
+
+@dataclass(frozen=True)
+class Records:
+    """The `read` of an `EncodedSource`: images and labels of records, still encoded."""
+
+    directory: str
+    split: str
+    image: str
+
+    def __len__(self) -> int:
+        return len(_open(self))
+
+    def __call__(self, index: int) -> Encoded:
+        record = self.record(index)
+        name = f"{self.directory} {self.split} {record['image_id'].decode()}"
+        return Encoded(record[self.image], record[LABEL], f"{name} image", f"{name} label")
+
+    def record(self, index: int) -> dict[str, bytes]:
+        """The features of one example; the last one is kept, its id is asked for right after."""
+        if getattr(_last, "key", None) != (self, index):
+            _last.record = _open(self)[index]
+            _last.key = (self, index)
+        return _last.record
+
+
+@dataclass(frozen=True)
+class RecordIds(Sequence):
+    """Sample names, read from the records when asked for."""
+
+    records: Records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index):
+        return self.records.record(int(index))["image_id"].decode()
+
+
+@functools.cache
+def _open(records: Records):
+    import tensorflow_datasets as tfds  # takes seconds, so only where it is needed
+
+    skip = {records.image: tfds.decode.SkipDecoding(), LABEL: tfds.decode.SkipDecoding()}
+    builder = tfds.builder_from_directory(records.directory)
+    return builder.as_data_source(records.split, decoders=skip)
+
+
+def _info(directory: Path) -> dict:
+    return json.loads((directory / "dataset_info.json").read_text("utf-8"))
