@@ -126,7 +126,7 @@ def git_state() -> dict[str, Any] | None:
         result = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
         )
-        return result.stdout.strip()
+        return result.stdout.rstrip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")) != folder:
