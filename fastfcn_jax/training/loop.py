@@ -37,8 +37,10 @@ def train(config: ConfigDict, workdir: Path) -> int:
     with Interrupt() as interrupt:
         run = setup.prepare(config, Path(workdir))
         try:
-            _train(run, interrupt)
-            run.checkpoints.close()
+            try:
+                _train(run, interrupt)
+            finally:
+                run.checkpoints.close()  # whatever ended the loop, a save under way is finished
         except UserError as error:
             raise UserError(f"{error} {_last_good(run)}") from error
         except OSError as error:

@@ -1,12 +1,12 @@
 """Where records go besides metrics.jsonl: TensorBoard, and Weights & Biases on request."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from tensorboardX import SummaryWriter
 
 from fastfcn_jax.errors import UserError
 
@@ -15,8 +15,9 @@ class TensorBoard:
     """Scalars of every record, per-class IoU, and prediction pictures."""
 
     def __init__(self, folder: Path, *, start_step: int):
+        writer = _summary_writer()
         # What an interrupted run wrote beyond its checkpoint is hidden by the purge.
-        self._writer = SummaryWriter(str(folder), purge_step=start_step + 1 if start_step else None)
+        self._writer = writer(str(folder), purge_step=start_step + 1 if start_step else None)
 
     def __call__(self, record: Mapping[str, Any]) -> None:
         for name, value in scalars(record):
@@ -64,3 +65,20 @@ def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for name, scores in record.get("per_class", {}).items():
         if scores["IoU"] is not None:
             yield f"eval/IoU/{name}", scores["IoU"]
+
+
+def _summary_writer():
+    """tensorboardX's writer, imported without PyTorch.
+
+    Where PyTorch is installed tensorboardX imports it, for seconds of start-up;
+    where it is absent it does without.
+    """
+    hide = "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hide:
+            del sys.modules["torch"]
+    return SummaryWriter

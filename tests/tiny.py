@@ -1,0 +1,95 @@
+"""A three-layer model, a tiny experiment on generated scenes, and training it in a process.
+
+python tests/tiny.py --config=tests/tiny.py[:variant] --workdir=DIR [--config.train.steps=8]
+
+It is `train.py` around another model: the tests of interruptions and of several processes start
+many processes, and this one compiles in a second or two.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # the folder of a script stands before the project's
+    sys.path.insert(0, str(ROOT))
+    sys.path.remove(str(ROOT / "tests"))
+
+
+def get_config(variant: str = ""):
+    from fastfcn_jax.base_config import get_config as base
+
+    c = base()
+    c.data.update(
+        name="synthetic",
+        crop_size=(32, 48),
+        resize_scale=(64, 48),
+        ratio_range=(0.75, 1.5),
+        test_scale=(64, 48),
+        threads=2,
+    )
+    c.model.dropout = 0.1
+    c.optim.lr = 0.05
+    c.train.update(steps=24, batch_size=4, log_every=5, eval_every=10, save_every=4, pictures=0)
+    c.eval.max_images = 4
+    if variant == "official":
+        c.model.lineage = "official"
+        c.loss.normalization = "valid_pixels"
+    return c
+
+
+def build(config, num_classes, *, axis_name=None, **_):
+    """Stands in for `models.build`: BatchNorm, dropout, and the names of the real networks."""
+    import flax.linen as nn
+    import jax.numpy as jnp
+
+    from fastfcn_jax.models import Outputs, layers
+
+    common = layers.Common(dtype=jnp.dtype(config.precision), axis_name=axis_name)
+
+    class Backbone(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            for name, features, stride in (("layer1_0", 8, 4), ("layer4_0", 12, 2)):
+                x = layers.Conv(features, common, 3, stride=stride, name=f"{name}_conv")(x)
+                x = nn.relu(layers.BatchNorm(common, name=f"{name}_bn")(x, train=train))
+            return x
+
+    class Head(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            x = nn.Dropout(config.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
+            conv = layers.Conv(num_classes, common, use_bias=True, name="conv_seg")
+            return conv(x).astype(jnp.float32)
+
+    class Tiny(nn.Module):
+        def setup(self):
+            self.backbone = Backbone()
+            self.decode_head, self.auxiliary_head = Head(), Head()
+
+        def __call__(self, images, *, train=False, size=None, auxiliary=False):
+            x = self.backbone(images, train=train)
+            scores = None
+            if train or auxiliary or self.is_initializing():
+                scores = self.auxiliary_head(x, train=train)
+            return Outputs(self.decode_head(x, train=train), scores, None)
+
+    return Tiny()
+
+
+def main():
+    import jax
+
+    # Virtual devices of this process, as one test process of several wants them.
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", int(os.environ.get("TINY_DEVICES", "1")))
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    import train
+    from fastfcn_jax import cli, models
+
+    models.build = build
+    cli.run(train.main)
+
+
+if __name__ == "__main__":
+    main()
