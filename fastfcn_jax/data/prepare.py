@@ -36,7 +36,10 @@ def prepare(name: str, root: str, output: str, splits: tuple[str, ...]) -> Path:
     keep = _unfinished_folder(Path(output), name, sources)
     builder = builders.BUILDERS[name](data_dir=output, splits=splits, keep=keep)
     settings = tfds.download.DownloadConfig(manual_dir=root, compute_stats="skip")
-    builder.download_and_prepare(download_config=settings, download_dir=str(keep / "downloads"))
+    try:
+        builder.download_and_prepare(download_config=settings, download_dir=str(keep / "downloads"))
+    except UserError as error:  # TFDS puts the name of the feature in a line before it
+        raise UserError(str(error).splitlines()[-1]) from error
     shutil.rmtree(keep)
     directory = prepared.find(output, name)
     for split in splits:

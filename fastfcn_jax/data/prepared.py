@@ -87,6 +87,8 @@ class RecordIds(Sequence):
         return len(self.records)
 
     def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
         return self.records.record(int(index))["image_id"].decode()
 
 
