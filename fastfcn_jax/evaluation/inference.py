@@ -8,16 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Num, UInt8
 from ml_collections import ConfigDict
 
 from fastfcn_jax import models
-from fastfcn_jax.evaluation import protocols
-from fastfcn_jax.evaluation.merge import BLOCK_ROWS, merge, merge_scores
-from fastfcn_jax.evaluation.protocols import Protocol, View, upsampling
-from fastfcn_jax.evaluation.resize import resize_image
+from fastfcn_jax.evaluation import protocols, windowed
+from fastfcn_jax.evaluation.merge import merge, merge_scores
+from fastfcn_jax.evaluation.plan import Group, Plan
+from fastfcn_jax.evaluation.protocols import Protocol
+from fastfcn_jax.evaluation.resize import Size, resize_image
+from fastfcn_jax.evaluation.upsampling import axis_matrices, stack, taps_of
 
 Image = UInt8[np.ndarray, "h w 3"]
+Variables = dict[str, Any]
 
 
 class Prediction(NamedTuple):
@@ -27,17 +30,25 @@ class Prediction(NamedTuple):
     confidence: Float[np.ndarray, "h w"] | None
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _network(
+def network(
     model: nn.Module,
-    variables: Any,
-    images: UInt8[Array, "b h w 3"],
+    variables: Variables,
+    images: Num[Array, "b h w 3"],
     size: Int[Array, "b 2"] | None,
 ) -> Float[Array, "b h8 w8 k"]:
+    """Logits at 1/8 of RGB images in a padded batch; `size`: their true sizes."""
     outputs = model.apply(variables, models.normalize(images, size), size=size)
     return outputs.logits.astype(jnp.float32)
 
 
+@functools.partial(jax.jit, static_argnames=("model", "softmax", "confidence"))
+def _predict(model, variables, images, size, rows, columns, *, softmax, confidence):
+    """Network and merge in one program, for protocols that see an image once."""
+    maps = [network(model, variables, images, size)]
+    return merge(maps, rows, columns, softmax=softmax, confidence=confidence)
+
+
+_network = jax.jit(network, static_argnames="model")
 _merge = jax.jit(merge, static_argnames=("softmax", "confidence"))
 _merge_scores = jax.jit(merge_scores, static_argnames="softmax")
 
@@ -50,86 +61,187 @@ class Predictor:
       variables: {"params", "batch_stats"}; may be replaced by assignment, nothing is recompiled.
       protocol: what `protocols.build` made.
       align_corners: of every resize of the logits (False: mmseg, True: official lineage).
+      batch_size: images (windows, where the protocol cuts them) that share a pass.
+      max_programs: upper bound on compiled programs for the sizes given to `expect`;
+        None: 6 where the network sees an image once, else 20.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        variables: Any,
+        variables: Variables,
         *,
         protocol: Protocol,
         align_corners: bool = False,
+        batch_size: int = 1,
+        max_programs: int | None = None,
     ):
         self.model = model
         self.variables = variables
         self.protocol = protocol
         self.align_corners = align_corners
+        self.batch_size = batch_size
+        many = protocol.merge == "probabilities"
+        self.max_programs = max_programs or (20 if many else 6)
+        self.plan = Plan(protocol)
+
+    def expect(self, sizes: Iterable[Size]) -> None:
+        """Plans the padded sizes for images to come; without it they grow as images arrive."""
+        self.plan = Plan(self.protocol, sizes, self.max_programs)
 
     def __call__(self, image: Image) -> UInt8[np.ndarray, "h w"]:
         """Class indices of one RGB image of any size."""
         return self.predict(image).labels
 
     def predict(self, image: Image, *, confidence: bool = False) -> Prediction:
-        height, width = image.shape[:2]
-        parts = self._parts(image)
-        labels, sure = _merge(*parts, softmax=self.protocol.softmax, confidence=confidence)
-        labels = np.asarray(labels)[:height, :width]
-        return Prediction(labels, np.asarray(sure)[:height, :width] if confidence else None)
+        """Class indices and, if asked for, the probability of each."""
+        ((_, prediction),) = self.stream([(None, image)], confidence=confidence)
+        return prediction
 
     def scores(self, image: Image) -> Float[np.ndarray, "h w k"]:
-        """Logits at the image's own size; mean probabilities if the protocol averages those."""
+        """Logits at the image's own size; (mean) probabilities if the protocol sums those."""
         height, width = image.shape[:2]
-        scores = _merge_scores(*self._parts(image), softmax=self.protocol.softmax)
-        return np.asarray(scores)[:height, :width]
+        if self.protocol.windows is not None:
+            scores = windowed.scores(self, image, self.plan.group((height, width)))
+            return np.asarray(scores)[:height, :width]
+        group = self.plan.group((height, width))
+        maps, rows, columns = self._maps(group, [image])
+        softmax = self.protocol.merge == "probabilities"
+        return np.asarray(_merge_scores(maps, rows, columns, softmax=softmax))[0, :height, :width]
 
     def stream(
         self, images: Iterable[tuple[Any, Image]], *, confidence: bool = False
     ) -> Iterator[tuple[Any, Prediction]]:
-        """Yields (key, prediction) for every (key, image), not necessarily in the same order."""
+        """Yields (key, prediction) for every (key, image), not necessarily in the same order.
+
+        Images are held back until a batch of their padded size is full; the
+        host prepares one batch while the device computes another.
+        """
+        running = None
+        for group, batch in self._batches(images):
+            result = self._start(group, [image for _, image in batch], confidence)
+            if running is not None:
+                yield from _finish(*running)
+            running = batch, result
+        if running is not None:
+            yield from _finish(*running)
+
+    def _batches(self, images) -> Iterator[tuple[Group, list[tuple[Any, Image]]]]:
+        size = 1 if self.protocol.windows is not None else self.batch_size
+        waiting: dict[Group, list] = {}
         for key, image in images:
-            yield key, self.predict(image, confidence=confidence)
+            group = self.plan.group(image.shape[:2])
+            waiting.setdefault(group, []).append((key, image))
+            if len(waiting[group]) == size:
+                yield group, waiting.pop(group)
+        yield from waiting.items()
 
-    def _parts(self, image: Image) -> tuple[list, list, list]:
-        logits, rows, columns = [], [], []
-        for view in self.protocol.views(image.shape[:2]):
-            mosaic, map_size = self._run(image, view)
-            y, x = upsampling(view, image.shape[:2], map_size, align_corners=self.align_corners)
-            logits.append(mosaic)
-            rows.append(np.pad(y, ((0, -len(y) % BLOCK_ROWS), (0, 0))))
-            columns.append(x)
-        return logits, rows, columns
+    def _start(self, group: Group, images: list[Image], confidence: bool):
+        """Dispatches a batch; what it returns is computed while the caller goes on."""
+        if self.protocol.windows is not None:
+            return windowed.labels(self, images[0], group, confidence=confidence)
+        softmax = self.protocol.merge == "probabilities"
+        if len(group.scales) * len(self.protocol.flips) == 1:
+            batch = _pad(images, self.batch_size)
+            inputs, size = self._inputs(group, 0, False, batch)
+            rows, columns = self._weights(group, 0, False, batch)
+            return _predict(
+                self.model,
+                self.variables,
+                inputs,
+                size,
+                [rows],
+                [columns],
+                softmax=softmax,
+                confidence=confidence,
+            )
+        maps, rows, columns = self._maps(group, _pad(images, self.batch_size))
+        return _merge(maps, rows, columns, softmax=softmax, confidence=confidence)
 
-    def _run(self, image: Image, view: View) -> tuple[Float[Array, "nh nw k"], tuple[int, int]]:
-        """The mosaic of the 1/8 maps of a view's windows, and the size of one map."""
-        scaled = resize_image(image, view.size)
-        if view.flip:
-            scaled = scaled[:, ::-1]
-        maps = [
-            _network(self.model, self.variables, scaled[None, top:bottom, left:right], None)
-            for (top, bottom), (left, right) in view.windows
-        ]
-        return _mosaic(maps, len(view.rows), len(view.columns)), maps[0].shape[1:3]
+    def run(
+        self, images: Num[np.ndarray, "b h w 3"], size: Int[np.ndarray, "b 2"] | None
+    ) -> Float[Array, "b h8 w8 k"]:
+        """Logits at 1/8 of a padded batch, on the device; see `network`."""
+        return _network(self.model, self.variables, images, size)
+
+    def _maps(self, group: Group, images: list[Image]) -> tuple[list, list, list]:
+        """1/8 maps of every scale and flip, and their upsampling weights."""
+        maps, rows, columns = [], [], []
+        for scale in range(len(group.scales)):
+            for flip in self.protocol.flips:
+                inputs, size = self._inputs(group, scale, flip, images)
+                maps.append(self.run(inputs, size))
+                y, x = self._weights(group, scale, flip, images)
+                rows.append(y)
+                columns.append(x)
+        return maps, rows, columns
+
+    def _inputs(self, group: Group, scale: int, flip: bool, images: list[Image]):
+        """The padded batch that the network sees, and the true sizes (None: all of it)."""
+        batch = np.zeros((len(images), *group.scales[scale], 3), np.uint8)
+        sizes = np.zeros((len(images), 2), np.int32)
+        for i, image in enumerate(images):
+            scaled = resize_image(image, self.protocol.scales(image.shape[:2])[scale])
+            height, width = scaled.shape[:2]
+            batch[i, :height, :width] = scaled[:, ::-1] if flip else scaled
+            sizes[i] = height, width
+        return batch, None if group.exact else sizes
+
+    def _weights(self, group: Group, scale: int, flip: bool, images: list[Image]):
+        """Upsampling weights of the rows (matrices) and columns (taps) of each image."""
+        padded = group.scales[scale]
+        settings = {"align_corners": self.align_corners}
+        rows, columns = [], []
+        for image in images:
+            own = image.shape[:2]
+            scaled = self.protocol.scales(own)[scale]
+            both = self.protocol.grid(scaled)
+            rows += axis_matrices(both[0], scaled[0], own[0], -(-padded[0] // 8), **settings)
+            (x,) = axis_matrices(
+                both[1], scaled[1], own[1], -(-padded[1] // 8), flip=flip, **settings
+            )
+            columns.append(taps_of(x))
+        height, width = group.padded_output
+        return stack(rows, height, len(images)), stack(columns, width, len(images))
 
 
-def _mosaic(maps: Sequence[Array], rows: int, columns: int) -> Float[Array, "nh nw k"]:
-    height, width, classes = maps[0].shape[1:]
-    grid = jnp.concatenate(maps).reshape(rows, columns, height, width, classes)
-    return grid.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, classes)
+def _pad(images: list[Image], count: int) -> list[Image]:
+    """Fills the last batch up by repeating an image, so that it runs in the same program."""
+    return images + images[:1] * (count - len(images))
+
+
+def _finish(batch: Sequence[tuple[Any, Image]], result) -> Iterator[tuple[Any, Prediction]]:
+    labels = np.asarray(result.labels)
+    confidence = None if result.confidence is None else np.asarray(result.confidence)
+    for i, (key, image) in enumerate(batch):
+        height, width = image.shape[:2]
+        sure = None if confidence is None else confidence[i, :height, :width]
+        yield key, Prediction(labels[i, :height, :width], sure)
 
 
 def build(
-    config: ConfigDict, model: nn.Module, variables: Any, *, protocol: str | None = None
+    config: ConfigDict, model: nn.Module, variables: Variables, *, protocol: str | None = None
 ) -> Predictor:
-    """The predictor of a configuration; `protocol` overrides `config.eval.protocol`."""
+    """The predictor of a configuration; `protocol` overrides `config.eval.protocol`.
+
+    Raises:
+      UserError: no such protocol.
+    """
+    name = protocol or config.eval.protocol
+    ratios = tuple(config.eval.ratios)
+    if name == "official_ms" and config.data.name == "cityscapes":
+        ratios += (2.0, 2.25)  # as the official test script
     return Predictor(
         model,
         variables,
         protocol=protocols.build(
-            protocol or config.eval.protocol,
-            test_scale=config.data.test_scale,
-            ratios=config.eval.ratios,
-            crop_size=config.eval.crop_size,
-            stride=config.eval.stride,
+            name,
+            test_scale=tuple(config.data.test_scale),
+            ratios=ratios,
+            crop_size=tuple(config.eval.crop_size),
+            stride=tuple(config.eval.stride),
+            base_size=config.data.base_size,
         ),
         align_corners=config.model.lineage == "official",
+        batch_size=config.eval.batch_size,
     )

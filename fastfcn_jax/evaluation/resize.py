@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 Size = tuple[int, int]  # height, width
 
@@ -24,10 +24,10 @@ def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndar
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def bilinear_matrix(
+def bilinear_taps(
     inputs: int, outputs: int, *, align_corners: bool = False
-) -> Float[np.ndarray, "o i"]:
-    """Weights with which PyTorch's bilinear resize makes `outputs` values of `inputs`.
+) -> tuple[Int[np.ndarray, " o"], Int[np.ndarray, " o"], Float[np.ndarray, " o"]]:
+    """(low, high, weight of high): the two values that PyTorch's bilinear resize mixes.
 
     Coordinates are float32, as in PyTorch: exact ones would differ from it by up to 3e-4.
     """
@@ -41,10 +41,30 @@ def bilinear_matrix(
         exact = np.float64(position + np.float32(0.5)) * np.float64(step) - 0.5
         source = np.maximum(exact.astype(np.float32), np.float32(0))
     low = np.minimum(source.astype(np.int32), inputs - 1)
-    high = np.minimum(low + 1, inputs - 1)
-    fraction = source - low.astype(np.float32)
+    return low, np.minimum(low + 1, inputs - 1), source - low.astype(np.float32)
+
+
+def bilinear_matrix(
+    inputs: int, outputs: int, *, align_corners: bool = False
+) -> Float[np.ndarray, "o i"]:
+    """The same weights as a matrix that makes `outputs` values of `inputs`."""
+    low, high, fraction = bilinear_taps(inputs, outputs, align_corners=align_corners)
     matrix = np.zeros((outputs, inputs), np.float32)
     rows = np.arange(outputs)
     np.add.at(matrix, (rows, low), np.float32(1) - fraction)
     np.add.at(matrix, (rows, high), fraction)
     return matrix
+
+
+def resize_aligned(image: UInt8[np.ndarray, "h w 3"], size: Size) -> Float[np.ndarray, "h2 w2 3"]:
+    """PyTorch's bilinear resize of a tensor with align_corners, as the official evaluator's.
+
+    That one resizes normalised values; normalising is linear, so the order does not matter.
+    """
+    result = image.astype(np.float32)
+    for axis in (0, 1):
+        low, high, weight = bilinear_taps(image.shape[axis], size[axis], align_corners=True)
+        weight = weight.reshape((-1, 1, 1) if axis == 0 else (-1, 1))
+        below, above = np.take(result, low, axis), np.take(result, high, axis)
+        result = below * (1 - weight) + above * weight
+    return result

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Num
 
 from fastfcn_jax.models.spatial import Size, at_stride, blank_outside
 
@@ -63,8 +63,8 @@ class Segmentor(nn.Module):
         return Outputs(logits, scores, se)
 
 
-def normalize(images: UInt8[Array, "b h w 3"], size: Size | None = None) -> Float[Array, "b h w 3"]:
-    """Scales RGB values by ImageNet's mean and deviation; what lies outside `size` becomes 0.
+def normalize(images: Num[Array, "b h w 3"], size: Size | None = None) -> Float[Array, "b h w 3"]:
+    """Scales RGB (0 to 255) by ImageNet's mean and deviation; what lies outside `size` becomes 0.
 
     mmseg pads after normalising, so its padding is the mean colour: 0 here.
     """

@@ -1,0 +1,99 @@
+"""Real mmsegmentation's inference on small models that share their weights with ours."""
+
+import copy
+import warnings
+
+import jax
+import numpy as np
+import oracle
+
+from fastfcn_jax import models
+from fastfcn_jax.base_config import get_config
+from fastfcn_jax.conversion import mmseg
+
+WIDTH = 16
+
+
+def config(head: str = "psp"):
+    """Our configuration of the small model."""
+    c = get_config()
+    c.model.update(
+        backbone="resnet18",
+        base_width=WIDTH,
+        neck_channels=2 * WIDTH,
+        head=head,
+        head_channels=2 * WIDTH,
+        auxiliary_channels=WIDTH,
+        se_branch=head == "enc",
+    )
+    return c
+
+
+def pair(head: str, num_classes: int):
+    """(real mmseg model with its config, our model, its variables), random and equal weights."""
+    theirs = oracle.mmseg_config(f"fastfcn/fastfcn_r50-d32_jpu_{head}_4xb2-80k_cityscapes-512x1024")
+    stages = (2 * WIDTH, 4 * WIDTH, 8 * WIDTH)
+    channels = {"channels": 2 * WIDTH, "in_channels": 8 * WIDTH, "num_classes": num_classes}
+    if head == "enc":
+        channels["in_channels"] = [*stages[:2], 8 * WIDTH]
+    reference = oracle.build_mmseg(
+        theirs,
+        backbone={"depth": 18, "base_channels": WIDTH, "stem_channels": WIDTH},
+        neck={"in_channels": stages, "mid_channels": 2 * WIDTH},
+        decode_head=channels,
+        auxiliary_head={
+            "in_channels": 4 * WIDTH,
+            "channels": WIDTH,
+            "num_classes": num_classes,
+        },
+    )
+    oracle.randomize(reference, seed=1)
+    reference.cfg = theirs
+    ours = models.build(config(head).model, num_classes)
+    return reference, ours, jax.device_put(mmseg.to_flax(oracle.tensors_of(reference)))
+
+
+def infer(reference, image: np.ndarray, scale: tuple[int, int]) -> np.ndarray:
+    """`inference_model` with the test pipeline at (width, height) `scale`; RGB image."""
+    from mmseg.apis import inference_model
+
+    reference.cfg.test_pipeline = [
+        {"type": "LoadImageFromFile"},
+        {"type": "Resize", "scale": scale, "keep_ratio": True},
+        {"type": "PackSegInputs"},
+    ]
+    result = inference_model(reference, np.ascontiguousarray(image[..., ::-1]))
+    return result.pred_sem_seg.data[0].numpy().astype(np.uint8)
+
+
+def infer_tta(reference, image: np.ndarray, resizes: list[dict]) -> np.ndarray:
+    """Test-time augmentation: each resize, plain and mirrored, merged by `SegTTAModel`."""
+    import torch
+    from mmcv.transforms import Compose
+    from mmseg.models.segmentors import SegTTAModel
+
+    flips = [{"type": "RandomFlip", "prob": prob, "direction": "horizontal"} for prob in (0.0, 1.0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline = Compose(
+            [
+                {"type": "LoadImageFromNDArray"},
+                {
+                    "type": "TestTimeAug",
+                    "transforms": [
+                        [{"type": "Resize", "keep_ratio": True, **resize} for resize in resizes],
+                        flips,
+                        [{"type": "PackSegInputs"}],
+                    ],
+                },
+            ]
+        )
+        data = pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
+        batch = {
+            "inputs": [[view] for view in data["inputs"]],
+            "data_samples": [[sample] for sample in data["data_samples"]],
+        }
+        model = SegTTAModel(module=copy.copy(reference))
+        with torch.no_grad():
+            (result,) = model.test_step(batch)
+    return result.pred_sem_seg.data.numpy().astype(np.uint8).reshape(image.shape[:2])

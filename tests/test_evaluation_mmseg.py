@@ -1,0 +1,108 @@
+"""Predictions on real photographs and scores against mmsegmentation's own inference and metric."""
+
+import functools
+
+import cv2
+import numpy as np
+import oracle
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("mmengine")
+
+import mmseg_inference
+
+from fastfcn_jax.evaluation import protocols
+from fastfcn_jax.evaluation.inference import Predictor
+from fastfcn_jax.evaluation.metrics import confusion_matrix, scores
+
+RATIOS = (0.5, 1.25)
+CLASSES = 150
+pytestmark = pytest.mark.xdist_group("mmseg_inference")
+pair = functools.cache(mmseg_inference.pair)
+
+
+@pytest.fixture(scope="module")
+def photos(shared_data):
+    """ADE20K (683x512, 500x364 enlarged by the test scale) and CamVid (480x360)."""
+    ade = shared_data / "ADEChallengeData2016/images/validation"
+    files = [
+        ade / "ADE_val_00000001.jpg",
+        ade / "ADE_val_00000002.jpg",
+        min((shared_data / "camvid/val").iterdir()),
+    ]
+    return [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
+
+
+def assert_same(ours, theirs):
+    assert ours.shape == theirs.shape
+    assert (ours == theirs).mean() >= 0.9999
+
+
+@pytest.mark.parametrize("head", ["psp", "aspp", "enc"])
+def test_single(head, photos):
+    """Three sizes in one padded program against mmsegmentation without padding."""
+    reference, *network = pair(head, CLASSES)
+    predictor = Predictor(*network, protocol=protocols.build("single", test_scale=(2048, 512)))
+    predictor.expect(photo.shape[:2] for photo in photos)
+    for photo in photos:
+        assert_same(predictor(photo), mmseg_inference.infer(reference, photo, (2048, 512)))
+
+
+def test_slide(photos):
+    reference, *network = pair("psp", CLASSES)
+    crop, stride = (256, 320), (170, 213)
+    protocol = protocols.build("slide", test_scale=(2048, 512), crop_size=crop, stride=stride)
+    predictor = Predictor(*network, protocol=protocol, batch_size=4)
+    whole = reference.test_cfg
+    reference.test_cfg = type(whole)(mode="slide", crop_size=crop, stride=stride)
+    try:
+        theirs = mmseg_inference.infer(reference, photos[1], (2048, 512))
+    finally:
+        reference.test_cfg = whole
+    assert_same(predictor(photos[1]), theirs)
+
+
+@pytest.mark.parametrize("name", ["ms_flip", "ms_flip_0x"])
+def test_multi_scale(photos, name):
+    reference, *network = pair("enc" if name == "ms_flip" else "psp", CLASSES)
+    protocol = protocols.build(name, test_scale=(2048, 512), ratios=RATIOS)
+    photo = photos[1]
+    if name == "ms_flip":
+        resizes = [{"scale_factor": ratio} for ratio in RATIOS]
+    else:
+        resizes = [{"scale": (int(2048 * ratio), int(512 * ratio))} for ratio in RATIOS]
+    theirs = mmseg_inference.infer_tta(reference, photo, resizes)
+    assert_same(Predictor(*network, protocol=protocol)(photo), theirs)
+
+
+def test_scores_equal_iou_metric():
+    oracle.import_mmseg()
+    import torch
+    from mmseg.evaluation import IoUMetric
+
+    rng = np.random.default_rng(0)
+    metric = IoUMetric()
+    metric.dataset_meta = {"classes": [str(i) for i in range(19)]}
+    matrix = np.zeros((19, 19), np.int64)
+    for _ in range(3):
+        # Of 19 classes 17 and 18 occur nowhere and 16 only in predictions.
+        label = rng.choice(np.r_[np.arange(16), 255].astype(np.uint8), (120, 160))
+        prediction = np.where(rng.random(label.shape) < 0.6, label, 255).astype(np.uint8)
+        noise = rng.integers(0, 17, label.shape, dtype=np.uint8)
+        prediction = np.where(prediction == 255, noise, prediction)
+        matrix += confusion_matrix(label, prediction, 19)
+        metric.process(
+            {},
+            [
+                {
+                    "pred_sem_seg": {"data": torch.from_numpy(prediction[None]).long()},
+                    "gt_sem_seg": {"data": torch.from_numpy(label[None]).long()},
+                }
+            ],
+        )
+    theirs = metric.compute_metrics(metric.results)
+    ours = scores(matrix)
+    assert (round(ours.miou, 2), round(ours.macc, 2), round(ours.aacc, 2)) == pytest.approx(
+        (theirs["mIoU"], theirs["mAcc"], theirs["aAcc"]), abs=1e-9
+    )
