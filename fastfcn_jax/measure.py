@@ -1,0 +1,128 @@
+"""Measures compiled functions, in turns, against the rates that the device attains."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Cost(NamedTuple):
+    """flops: of convolutions and matrix products, twice their multiply-accumulates.
+
+    bytes: read and written by the compiled program. temporary_bytes: its memory besides
+    arguments and results.
+    """
+
+    flops: int
+    bytes: float
+    temporary_bytes: int
+
+
+class Rates(NamedTuple):
+    """What the device attains per second: matrix arithmetic, and bytes copied (read + write)."""
+
+    flops: float
+    bandwidth: float
+
+    def floor(self, cost: Cost) -> float:
+        """Seconds that `cost` takes at least: the roofline."""
+        return max(cost.flops / self.flops, cost.bytes / self.bandwidth)
+
+    def bound(self, cost: Cost) -> str:
+        arithmetic = cost.flops / self.flops > cost.bytes / self.bandwidth
+        return "arithmetic" if arithmetic else "memory traffic"
+
+
+class Compiled:
+    """A function compiled for fixed arguments, which it keeps."""
+
+    def __init__(self, function: Callable, *arguments: Any):
+        self.arguments = arguments
+        self.program = jax.jit(function).lower(*arguments).compile()
+        memory = self.program.memory_analysis()
+        self.cost = Cost(
+            flops(function, *arguments),
+            float(self.program.cost_analysis().get("bytes accessed", 0.0)),
+            memory.temp_size_in_bytes if memory else 0,
+        )
+
+    def __call__(self) -> Any:
+        return jax.block_until_ready(self.program(*self.arguments))
+
+
+def flops(function: Callable, *arguments: Any) -> int:
+    """Operations of all convolutions and matrix products that one call computes.
+
+    Counted from the traced function, so that exact rewrites count for what they do; taps in
+    the zero padding count too.
+    """
+    return 2 * _macs(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _macs(jaxpr) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        name, result = (
+            equation.primitive.name,
+            equation.outvars[0].aval if equation.outvars else None,
+        )
+        if name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            lhs = equation.invars[0].aval.shape
+            total += result.size * int(np.prod([lhs[i] for i in contracted]))
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval
+            outputs = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += result.size * kernel.size // outputs
+        else:
+            times = equation.params.get("length", 1) if name == "scan" else 1
+            inner = [_macs(sub) for sub in _inner(equation.params)]
+            total += times * (max(inner, default=0) if name == "cond" else sum(inner))
+    return total
+
+
+def _inner(parameters: Mapping[str, Any]):
+    for value in parameters.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(item, "jaxpr"):
+                item = item.jaxpr
+            if hasattr(item, "eqns"):
+                yield item
+
+
+def in_turns(
+    functions: Mapping[str, Callable[[], Any]], rounds: int = 5, calls: int = 1
+) -> dict[str, list[float]]:
+    """Returns the seconds of each function in each round, after one call to warm up.
+
+    Each takes its turn in every round, so that a machine that slows down slows all alike.
+    """
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(rounds):
+        for name in list(functions)[:: 1 if turn % 2 == 0 else -1]:
+            start = time.perf_counter()
+            for _ in range(calls):
+                functions[name]()
+            seconds[name].append((time.perf_counter() - start) / calls)
+    return seconds
+
+
+def rates(dtype=jnp.float32, *, side: int | None = None, rounds: int = 5) -> Rates:
+    """Measures a matrix product of `side` and a copy of eight such matrices."""
+    if side is None:
+        side = 2048 if jax.default_backend() == "cpu" else 8192
+    a = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)
+    many = jnp.broadcast_to(a, (8, side, side)) + jnp.zeros((8, 1, 1), dtype)
+    seconds = in_turns(
+        {
+            "product": Compiled(lambda a: a @ a, a),
+            "copy": Compiled(lambda x: x + jnp.ones((), dtype), many),
+        },
+        rounds,
+    )
+    return Rates(2 * side**3 / min(seconds["product"]), 2 * many.nbytes / min(seconds["copy"]))
