@@ -190,7 +190,7 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
             steps = [best, *(step for step in steps if step != best)]
         for step in steps:
             try:
-                _, variables = _read(manager, step, "model")
+                variables = _read(folder.absolute() / "checkpoints" / str(step), "model")
             except Damaged as damage:
                 _warn(f"{folder}/checkpoints/{step} is damaged and is skipped: {damage}")
                 continue
@@ -200,6 +200,19 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
     finally:
         manager.close()
     raise UserError(f"{folder}/checkpoints holds no whole checkpoint; train or convert one first.")
+
+
+def verify(folder: Path, step: int) -> dict[str, str]:
+    """Reads every array of a checkpoint; returns the checksum of each item.
+
+    Raises:
+      Damaged: something cannot be read back as it was written.
+    """
+    path = Path(folder).absolute() / "checkpoints" / str(step)
+    checksums = _meta(path)["checksums"]
+    for item in checksums:
+        _read(path, item)
+    return checksums
 
 
 def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) -> dict[str, Any]:
@@ -285,10 +298,10 @@ def _split(state: TrainState) -> tuple[dict, dict]:
 
 
 def _restore(manager, step: int, template: TrainState) -> Restored:
-    meta, model = _read(manager, step, "model")
-    _, training = _read(manager, step, "training")
+    folder = Path(manager.directory) / str(step)
+    model, training = _read(folder, "model"), _read(folder, "training")
     for got, wanted in zip((model, training), _split(template), strict=True):
-        _check_fit(manager.directory / str(step), got, wanted)
+        _check_fit(folder, got, wanted)
     opt_state = flax.serialization.from_state_dict(template.opt_state, training["opt_state"])
     averaged = template.ema is not None
     state = TrainState(
@@ -298,26 +311,32 @@ def _restore(manager, step: int, template: TrainState) -> Restored:
         opt_state=opt_state,
         ema=model["params"] if averaged else None,
     )
-    return Restored(state, meta["notes"])
+    return Restored(state, _meta(folder)["notes"])
 
 
-def _read(manager, step: int, item: str) -> tuple[dict, dict]:
-    """Reads one item as NumPy arrays and checks it against its checksum."""
-    folder = manager.directory / str(step)
+def _read(folder: Path, item: str) -> dict:
+    """Reads one item of a checkpoint as NumPy arrays and compares it with its checksum."""
+    recorded = _meta(folder)["checksums"].get(item)
     try:
-        meta = ocp.JsonCheckpointHandler().restore(folder / "meta")
         handler = ocp.PyTreeCheckpointHandler()
         saved = handler.metadata(folder / item).tree
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
         tree = handler.restore(
             folder / item, args=ocp.args.PyTreeRestore(item=saved, restore_args=arguments)
         )
-        recorded = meta["checksums"][item]
     except Exception as error:  # Orbax, TensorStore and JSON raise a dozen kinds for broken files
         raise Damaged(_first_line(error)) from error
     if _checksum(tree) != recorded:
         raise Damaged(f"the checksum of {item} differs from the one saved")
-    return meta, tree
+    return tree
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    try:
+        meta = ocp.JsonCheckpointHandler().restore(folder / "meta")
+        return {"notes": {}, **meta, "checksums": dict(meta["checksums"])}
+    except Exception as error:
+        raise Damaged(_first_line(error)) from error
 
 
 def _check_fit(folder: Path, got: Any, wanted: Any) -> None:

@@ -146,6 +146,7 @@ def _validate_and_save(run: Run, interrupt: Interrupt) -> None:
 
 def _validate(run: Run, interrupt: Interrupt) -> float:
     started = time.monotonic()
+    run.console.say(f"step {run.step}: evaluating")
     run.predictor.variables = setup.prediction_variables(run.state)
     source = run.validation
     if jax.process_count() == 1:  # several count together and have to end together

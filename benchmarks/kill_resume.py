@@ -1,0 +1,204 @@
+"""Kills a training with SIGKILL at random moments, resumes it, and compares with one left alone.
+
+python benchmarks/kill_resume.py [--kills 20] [--steps 400] [--output DIR]
+python benchmarks/kill_resume.py --entry train.py --config configs/jpu_psp_camvid.py:small \
+    --kills 6 --steps 120 -- --config.data.root=../shared/data/camvid
+
+The moments alternate between: while starting (import, reading, restoring, compiling), between
+steps, inside a checkpoint's saving, inside an evaluation. Exit status 0: every loss of every
+step, every evaluation and the final weights, momenta and statistics are the same bits, every
+checkpoint found after a kill was whole, and each start went on from the newest of them.
+"""
+
+import argparse
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+MOMENTS = ("starting", "between steps", "saving", "evaluating")
+
+
+class Training:
+    """A training process whose output is followed line by line."""
+
+    def __init__(self, arguments: argparse.Namespace, workdir: Path):
+        self.workdir = workdir
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                arguments.entry,
+                f"--config={arguments.config}",
+                f"--workdir={workdir}",
+                f"--config.train.steps={arguments.steps}",
+                f"--config.train.save_every={arguments.save_every}",
+                f"--config.train.eval_every={arguments.eval_every}",
+                "--config.train.log_every=5",
+                *arguments.rest,
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+
+    @property
+    def step(self) -> int:
+        """The last step that a line reported."""
+        found = [re.match(r"step (\d+)/", line) for line in self.lines]
+        return max((int(match[1]) for match in found if match), default=-1)
+
+    def kill_at(self, moment: str, rng: random.Random, ahead: int) -> bool:
+        """Kills in the given moment, `ahead` steps from where it begins; False: it ended first."""
+        if moment == "starting":
+            deadline = time.monotonic() + rng.uniform(0.5, 8)
+            self._wait(lambda: time.monotonic() > deadline or self.step >= 0)
+        else:
+            self._wait(lambda: self.step >= 0)
+            target = self.step + rng.randrange(ahead)
+            self._wait(lambda: self.step >= target)
+        if moment == "saving":
+            self._wait(lambda: any("tmp" in p.name for p in self._checkpoints()))
+            time.sleep(rng.uniform(0, 0.05))
+        if moment == "evaluating":
+            seen = sum("evaluating" in line for line in self.lines)
+            self._wait(lambda: sum("evaluating" in line for line in self.lines) > seen)
+            time.sleep(rng.uniform(0, 0.1))
+        if self.process.poll() is not None:
+            return False
+        self.process.kill()
+        self.process.wait()
+        return True
+
+    def _checkpoints(self) -> list[Path]:
+        folder = self.workdir / "checkpoints"
+        try:
+            return list(folder.iterdir()) if folder.is_dir() else []
+        except OSError:
+            return []
+
+    def _wait(self, condition) -> None:
+        while self.process.poll() is None and not condition():
+            time.sleep(0.001)
+
+
+def finished_steps(workdir: Path) -> list[int]:
+    folder = workdir / "checkpoints"
+    return (
+        sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+    )
+
+
+def unreadable(workdir: Path) -> list[str]:
+    """What is wrong with the checkpoints that a kill left."""
+    from fastfcn_jax import checkpoint
+
+    problems = []
+    for step in finished_steps(workdir):
+        try:
+            checkpoint.verify(workdir, step)
+        except checkpoint.Damaged as damage:
+            problems.append(f"step {step}: {damage}")
+    return problems
+
+
+def compare(left: Path, right: Path) -> list[str]:
+    """Differences between two finished runs, in words; empty if they agree to the last bit."""
+    from fastfcn_jax import checkpoint
+    from fastfcn_jax.training import records
+
+    def history(workdir):
+        timing = ("images_per_second", "data_wait", "seconds_per_step", "seconds")
+        return [
+            {k: v for k, v in record.items() if k not in timing}
+            for record in records.read(workdir / "metrics.jsonl")
+        ]
+
+    found = []
+    ours, theirs = history(left), history(right)
+    if [r["step"] for r in ours] != [r["step"] for r in theirs]:
+        found.append("metrics.jsonl has other records")
+    found += [
+        f"{a['kind']} record of step {a['step']} differs"
+        for a, b in zip(ours, theirs, strict=False)
+        if a != b
+    ]
+    last = finished_steps(left)[-1]
+    sums = [checkpoint.verify(workdir, last) for workdir in (left, right)]
+    if sums[0] != sums[1]:
+        found.append(f"the arrays of step {last} differ")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--entry", default="tests/tiny.py")
+    parser.add_argument("--config", default="tests/tiny.py")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--save_every", type=int, default=10)
+    parser.add_argument("--eval_every", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "kill_resume")
+    parser.add_argument("rest", nargs="*", help="further flags of the training")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    shutil.rmtree(arguments.output, ignore_errors=True)
+    alone, killed = arguments.output / "alone", arguments.output / "killed"
+
+    reference = Training(arguments, alone)
+    if reference.process.wait():
+        print("\n".join(reference.lines))
+        return 1
+    tally = dict.fromkeys(MOMENTS, 0)
+    problems = []
+    ahead = max(arguments.steps // arguments.kills, 1)
+    while (count := sum(tally.values())) < arguments.kills:
+        moment = MOMENTS[count % len(MOMENTS)]
+        newest = max(finished_steps(killed), default=0)
+        training = Training(arguments, killed)
+        if not training.kill_at(moment, rng, ahead):
+            problems.append(f"the run ended before kill {count + 1}")
+            break
+        tally[moment] += 1
+        resumed = [line for line in training.lines if line.startswith("resuming")]
+        if newest and resumed and f"step {newest} " not in resumed[0]:
+            problems.append(f"start {count + 1} did not resume from step {newest}: {resumed[0]}")
+        problems += unreadable(killed)
+        print(
+            f"kill {count + 1:2d} {moment:13s} after step {training.step:4d}, "
+            f"checkpoints {finished_steps(killed)}",
+            flush=True,
+        )
+    last = Training(arguments, killed)
+    if last.process.wait():
+        problems.append("the last start failed: " + " | ".join(last.lines[-3:]))
+    else:
+        problems += compare(alone, killed)
+    summary = {
+        "kills": tally,
+        "steps": arguments.steps,
+        "config": arguments.config,
+        "starts": len(json.loads((killed / "run.json").read_text())["starts"]),
+        "problems": problems,
+    }
+    print(json.dumps(summary, indent=2))
+    print("bit-identical to the uninterrupted run" if not problems else "NOT identical")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
