@@ -14,6 +14,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 _JPEG = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
+_EXIF_ORIENTATION = 0x0112
 
 
 def image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -27,6 +28,21 @@ def image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     if pixels is None:
         raise UserError(f"{name}: damaged, or not a picture; replace the file.")
     return pixels
+
+
+def size(data: bytes, name: str) -> tuple[int, int]:
+    """(height, width) of what `image` returns, from the file's header alone.
+
+    Raises:
+      UserError: no header of a picture.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{name}: damaged, or not a picture; replace the file.") from error
+    return (width, height) if turned else (height, width)
 
 
 def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:

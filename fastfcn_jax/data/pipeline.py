@@ -9,7 +9,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from fastfcn_jax.data import transforms
+from fastfcn_jax.data import official, transforms
 from fastfcn_jax.data.source import Sample, Source
 from fastfcn_jax.errors import UserError
 
@@ -47,6 +47,15 @@ def build_augment(data: ConfigDict) -> Augment:
             cat_max_ratio=data.cat_max_ratio,
             flip=data.flip,
             photometric=data.photometric,
+        )
+    if data.augmentation == "official":
+        return partial(
+            official.augment,
+            crop_size=tuple(data.crop_size),
+            base_size=data.base_size,
+            flip=data.flip,
+            rotation=data.rotation,
+            blur=data.blur,
         )
     raise UserError(f"data.augmentation: '{data.augmentation}' is not one of mmseg, official.")
 

@@ -91,6 +91,15 @@ class EncodedSource:
             )
         return Sample(self.ids[index], image, label)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of an image, without decoding it.
+
+        Raises:
+          UserError: the file is no picture.
+        """
+        files = self.read(index)
+        return decode.size(files.image, files.image_name)
+
 
 @dataclass(frozen=True)
 class Files:
