@@ -8,10 +8,12 @@ from rich.table import Table
 
 from fastfcn_jax import checkpoint, models
 from fastfcn_jax.data import datasets
+from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation import inference
-from fastfcn_jax.evaluation.evaluate import Result, evaluate
+from fastfcn_jax.evaluation.evaluate import Result, evaluate, image_sizes
 from fastfcn_jax.evaluation.files import write_json
+from fastfcn_jax.evaluation.protocols import describe_cost
 
 
 def run(
@@ -44,7 +46,7 @@ def run(
         )
     model = models.build(loaded.config.model, num_classes)
     predictor = inference.build(config, model, loaded.variables, protocol=protocol)
-    print(f"protocol {predictor.protocol.name}: {predictor.protocol.definition}")
+    announce(predictor, source)
     result = evaluate(predictor, source)
     output = output or folder / "eval"
     output.mkdir(parents=True, exist_ok=True)
@@ -52,6 +54,17 @@ def run(
     print_table(result)
     print(f"wrote {output / 'metrics.json'}")
     return result
+
+
+def announce(predictor: inference.Predictor, source: Source) -> None:
+    """Prints what the protocol does and what it will cost on this data set."""
+    print(f"protocol {predictor.protocol.name}: {predictor.protocol.definition}")
+    if not hasattr(source, "size"):
+        return
+    sizes = image_sizes(source)
+    predictor.expect(sizes)
+    cost = describe_cost(predictor.protocol, sizes)
+    print(f"{cost}, {predictor.plan.programs} programs to compile")
 
 
 def print_table(result: Result) -> None:

@@ -13,6 +13,7 @@ from fastfcn_jax.data.datasets import Sample, Source
 from fastfcn_jax.evaluation.inference import Predictor
 from fastfcn_jax.evaluation.metrics import Scores, confusion_matrix, scores
 from fastfcn_jax.evaluation.progress import track
+from fastfcn_jax.evaluation.resize import Size
 
 READ_THREADS = 4
 
@@ -32,20 +33,25 @@ class Result:
     ids: tuple[str, ...]
     counts: Int[np.ndarray, "n 3 k"]
     num_images: int
+    absent_counts_zero: bool = False
 
     @property
     def scores(self) -> Scores:
-        return scores(self.matrix)
+        return scores(self.matrix, absent_counts_zero=self.absent_counts_zero)
 
     def metrics(self) -> dict:
         """The content of metrics.json: percentages, None where a class occurs nowhere."""
         result = self.scores
+        official_59 = self.absent_counts_zero and len(self.class_names) == 59
+        # The 60-class figure of the papers: background counts as a class that is always wrong.
+        with_background = {"mIoU_60": _number(result.miou * 59 / 60)} if official_59 else {}
         return {
             "protocol": self.protocol,
             "num_images": self.num_images,
             "mIoU": _number(result.miou),
             "mAcc": _number(result.macc),
             "aAcc": _number(result.aacc),
+            **with_background,
             "per_class": {
                 name: {"IoU": _number(iou), "Acc": _number(acc)}
                 for name, iou, acc in zip(self.class_names, result.iou, result.acc, strict=True)
@@ -67,6 +73,8 @@ def evaluate(
       progress: report on standard error (of process 0).
     """
     names = source.info.class_names
+    if hasattr(source, "size") and not predictor.is_planned:
+        predictor.expect(image_sizes(source, max_images=max_images))
     total = min(len(source), max_images) if max_images else len(source)
     mine = range(jax.process_index(), total, jax.process_count())
     labels: dict[int, Sample] = {}
@@ -94,7 +102,15 @@ def evaluate(
         ids=tuple(name for name, _ in ordered),
         counts=np.array([count for _, count in ordered]).reshape(-1, 3, len(names)),
         num_images=total,
+        absent_counts_zero=predictor.protocol.is_official,
     )
+
+
+def image_sizes(source: Source, *, max_images: int = 0) -> list[Size]:
+    """(height, width) of every image, from the files' headers."""
+    total = min(len(source), max_images) if max_images else len(source)
+    with concurrent.futures.ThreadPoolExecutor(READ_THREADS) as pool:
+        return list(pool.map(source.size, range(total)))
 
 
 def _read_ahead(source: Source, indices: range) -> Iterator[tuple[int, Sample]]:

@@ -25,7 +25,7 @@ class Sums(NamedTuple):
     sums: Float[Array, "o w k"]
 
 
-AxisTaps = tuple[Int[Array, "n o 2"], Float[Array, "n o 2"]]
+AxisTaps = tuple[Int[Array, "n _ 2"], Float[Array, "n _ 2"]]
 
 
 def start(height: int, width: int, num_classes: int) -> Sums:

@@ -84,10 +84,12 @@ class Predictor:
         many = protocol.merge == "probabilities"
         self.max_programs = max_programs or (20 if many else 6)
         self.plan = Plan(protocol)
+        self.is_planned = False
 
     def expect(self, sizes: Iterable[Size]) -> None:
         """Plans the padded sizes for images to come; without it they grow as images arrive."""
         self.plan = Plan(self.protocol, sizes, self.max_programs)
+        self.is_planned = True
 
     def __call__(self, image: Image) -> UInt8[np.ndarray, "h w"]:
         """Class indices of one RGB image of any size."""

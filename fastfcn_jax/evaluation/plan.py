@@ -18,6 +18,7 @@ from fastfcn_jax.evaluation.resize import Size
 
 GRAIN = 32  # padded sides are multiples: the backbone's stride
 LOOSE_GRAIN = 64  # of groups opened for sizes that were not planned
+EXACT_SIZES = 2  # the first unplanned sizes get a group each, unpadded; most sets have only these
 MAX_WASTE = 1.5  # padded over true pixels up to which an unplanned image joins a group
 # What compiling one more program costs, in pixels of inference; roughly, by platform.
 COMPILE_PIXELS = {"cpu": 1e7, "gpu": 1e9}
@@ -72,7 +73,10 @@ class Plan:
         pixels = sum(height * width for height, width in scales)
         fitting = [group for group in self.groups if group.fits(size, scales)]
         best = min(fitting, key=lambda group: group.pixels, default=None)
-        if best is None or best.pixels > MAX_WASTE * pixels:
+        if not fitting and len(self.groups) < EXACT_SIZES:
+            best = Group(size, scales, True)
+            self.groups.append(best)
+        elif best is None or best.pixels > MAX_WASTE * pixels:
             loose = tuple(_round_up(scale, LOOSE_GRAIN) for scale in scales)
             best = Group(_round_up(size, LOOSE_GRAIN), loose, False)
             self.groups.append(best)
