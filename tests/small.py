@@ -1,0 +1,87 @@
+"""Narrow models of both lineages with random weights: real names and structure, little memory."""
+
+import functools
+
+import jax
+import numpy as np
+import oracle
+from flax import traverse_util
+
+from fastfcn_jax.base_config import get_config
+from fastfcn_jax.conversion import fit, official
+
+WIDTH = 8  # of layer1's 3x3 convolutions; 64 in the published models
+CHANNELS = 16  # of neck and heads; 512 there
+D8 = {"psp": "pspnet", "aspp": "deeplabv3", "enc": "encnet", "fcn": "fcn"}
+
+
+def config(head: str, neck: str, lineage: str = "mmseg", data: str = "cityscapes", **model):
+    """The experiment of a narrow model."""
+    c = get_config()
+    c.data.name = data
+    c.model.update(
+        lineage=lineage,
+        head=head,
+        neck=neck,
+        output_stride=8 if neck == "none" else 32,
+        base_width=WIDTH,
+        neck_channels=64 if neck == "jpu_x" else CHANNELS,  # half of it forms 32 groups
+        head_channels=CHANNELS,
+        auxiliary_channels=WIDTH,
+        se_branch=head == "enc",
+        **model,
+    )
+    return c
+
+
+def mmseg_model(head: str, neck: str, num_classes: int = 19):
+    """The real mmseg model of `config(head, neck)`, weights and statistics drawn by name."""
+    if neck == "jpu":
+        name = f"fastfcn/fastfcn_r50-d32_jpu_{head}_4xb2-80k_cityscapes-512x1024"
+    else:
+        name = f"{D8[head]}/{D8[head]}_r50-d8_4xb2-80k_cityscapes-512x1024"
+    full = oracle.mmseg_config(name)
+    widths = [4 * WIDTH * 2**stage for stage in range(4)]
+    head_input = 4 * CHANNELS if neck == "jpu" else widths[3]
+    overrides = {
+        "backbone": {"base_channels": WIDTH, "stem_channels": WIDTH},
+        "decode_head": {
+            "in_channels": [*widths[1:3], head_input] if head == "enc" else head_input,
+            "channels": CHANNELS,
+            "num_classes": num_classes,
+        },
+        "auxiliary_head": {
+            "in_channels": widths[2],
+            "channels": WIDTH,
+            "num_classes": num_classes,
+        },
+    }
+    if neck == "jpu":
+        overrides["neck"] = {"in_channels": tuple(widths[1:]), "mid_channels": CHANNELS}
+    return oracle.randomize(oracle.build_mmseg(full, **overrides))
+
+
+def variables(model, num_classes: int, seed: int = 0) -> dict:
+    """Random variables of `config.model`: drawn by path, statistics positive."""
+    drawn = {
+        path: oracle.random_tensor(_torch_like(path), shape.shape, seed)
+        for path, shape in fit.template(model, num_classes).items()
+    }
+    return jax.tree.map(np.asarray, traverse_util.unflatten_dict(drawn))
+
+
+def _torch_like(path: tuple[str, ...]) -> str:
+    leaf = {"var": "running_var", "mean": "running_mean"}.get(path[-1], path[-1])
+    return ".".join([*path[1:-1], leaf])
+
+
+@functools.cache
+def official_tensors(head: str, neck: str, num_classes: int = 59) -> dict[str, np.ndarray]:
+    """A state dict as the official code has it, `fc` and counters included."""
+    model = config(head, neck, "official").model
+    tensors = fit.to_tensors(variables(model, num_classes), "official", step=0)
+    weight, bias = official.IGNORED
+    rng = np.random.default_rng(0)
+    tensors[weight] = rng.random(tensors[weight].shape, np.float32)
+    tensors[bias] = rng.random(1000, np.float32)
+    return tensors
