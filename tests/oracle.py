@@ -92,6 +92,8 @@ def random_tensor(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray
     else:
         backbone = key.startswith(("backbone.", "pretrained."))
         gain = 1.0 if backbone else 2.0**0.5
+        if key.endswith(("se_layer.weight", "selayer.weight")):
+            gain = 0.1  # PyTorch's BCELoss behind a sigmoid saturates from logits of 17 on
         values = rng.standard_normal(shape, np.float32) * (gain / np.prod(shape[1:]) ** 0.5)
     return values.astype(np.float32)
 

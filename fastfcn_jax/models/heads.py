@@ -16,11 +16,11 @@ from fastfcn_jax.models.layers import (
     Conv,
     ConvModule,
     Linear,
-    resize,
     torch_bias,
     torch_uniform,
 )
-from fastfcn_jax.models.ops.encoding import encode
+from fastfcn_jax.models.ops.encoding import encode, encode_direct
+from fastfcn_jax.models.ops.joint import Grid
 from fastfcn_jax.models.spatial import Size, inside, pyramid_pool
 
 HeadOutput = tuple[Float[Array, "b h w k"], Float[Array, "b k"] | None]
@@ -69,14 +69,13 @@ class PSPHead(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
     ) -> HeadOutput:
-        maps = [x]
+        parts = [x]
         for i, pool in enumerate(pyramid_pool(x, self.scales, size)):
             pool = ConvModule(self.channels, self.common, name=f"psp_modules_{i}_1")(
                 pool, train=train
             )
-            maps.append(_spread(pool, x, size, self.common))
-        joint = jnp.concatenate(maps, axis=-1)
-        y = ConvModule(self.channels, self.common, 3, name="bottleneck")(joint, size, train=train)
+            parts.append(Grid(pool))
+        y = ConvModule(self.channels, self.common, 3, name="bottleneck")(parts, size, train=train)
         return _classify(self, y, train), None
 
 
@@ -102,7 +101,6 @@ class ASPPHead(nn.Module):
     ) -> HeadOutput:
         (pool,) = pyramid_pool(x, (1,), size)
         pool = ConvModule(self.channels, self.common, name="image_pool_1")(pool, train=train)
-        pool = jnp.broadcast_to(pool, (*x.shape[:3], self.channels))
         branches = [
             ConvModule(
                 self.channels,
@@ -113,10 +111,9 @@ class ASPPHead(nn.Module):
             )(x, size, train=train)
             for i, dilation in enumerate(self.dilations)
         ]
-        branches = [*branches, pool] if self.pool_last else [pool, *branches]
-        y = jnp.concatenate(branches, axis=-1)
+        y = [*branches, Grid(pool)] if self.pool_last else [Grid(pool), *branches]
         if self.project:
-            y = ConvModule(self.channels, self.common, name="project")(y, train=train)
+            y = ConvModule(self.channels, self.common, name="project")(y, size, train=train)
             y = nn.Dropout(0.5, broadcast_dims=(1, 2), deterministic=not train)(y)
         y = ConvModule(self.channels, self.common, 3, name="bottleneck")(y, size, train=train)
         return _classify(self, y, train), None
@@ -163,7 +160,7 @@ class EncModule(nn.Module):
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b c"]]:
         channels = x.shape[-1]
         projected = ConvModule(channels, self.common, name="encoding_project")(x, train=train)
-        residuals = Encoding(self.num_codes, name="encoding_0")(projected, size)
+        residuals = Encoding(self.num_codes, self.common.direct, name="encoding_0")(projected, size)
         # The norm is over the code axis: 32 statistics, from the batch and all channels.
         common = Common(axis_name=self.common.axis_name)
         residuals = BatchNorm(common, name="encoding_1")(residuals.swapaxes(1, 2), train=train)
@@ -177,6 +174,7 @@ class Encoding(nn.Module):
     """Residuals of all pixels to learned codewords, softly assigned and summed: (b, codes, c)."""
 
     num_codes: int
+    direct: bool = False
 
     @nn.compact
     def __call__(
@@ -194,7 +192,8 @@ class Encoding(nn.Module):
         codewords = self.param("codewords", symmetric, (self.num_codes, c))
         scale = self.param("scale", negative, (self.num_codes,))
         counted = None if size is None else inside(size, h, w).reshape(b, h * w, 1)
-        return encode(x.reshape(b, h * w, c), codewords, scale, counted)
+        form = encode_direct if self.direct else encode
+        return form(x.reshape(b, h * w, c), codewords, scale, counted)
 
 
 def _classify(head, x, train):
@@ -210,11 +209,6 @@ def _classify(head, x, train):
         name="conv_seg",
     )
     return conv(x).astype(jnp.float32)
-
-
-def _spread(pool, like, size, common):
-    """Upsamples a pooled grid over the true extent of the map that it was pooled from."""
-    return resize(pool, like.shape[1:3], align_corners=common.align_corners, out_size=size)
 
 
 HEADS = {"psp": PSPHead, "aspp": ASPPHead, "enc": EncHead, "fcn": FCNHead}

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.models.ops.depthwise import depthwise_conv
+from fastfcn_jax.models.ops.convolution import convolve, convolve_direct
+from fastfcn_jax.models.ops.depthwise import depthwise_conv, depthwise_conv_direct
+from fastfcn_jax.models.ops.joint import channels, joint_conv, joint_conv_direct
 from fastfcn_jax.models.spatial import (
     Size,
     adaptive_average_pool,
     blank_outside,
     inside,
-    max_pool,
     resize,
 )
 
@@ -30,7 +31,6 @@ __all__ = [
     "Linear",
     "SeparableConv",
     "adaptive_average_pool",
-    "max_pool",
     "resize",
 ]
 
@@ -50,6 +50,7 @@ class Common:
     dtype: compute type; parameters, statistics and logits stay float32.
     axis_name: mapped axis over which BatchNorm takes its statistics in training; None: local.
     folded: BatchNorm has been folded into the convolutions (`folding.fold`); inference only.
+    direct: every operation in its plain form instead of the fast one (`ops`), to compare with.
     """
 
     align_corners: bool = False
@@ -58,12 +59,15 @@ class Common:
     dtype: Any = jnp.float32
     axis_name: str | None = None
     folded: bool = False
+    direct: bool = False
 
 
 class Conv(nn.Module):
     """Convolution with PyTorch's symmetric zero padding, which keeps the size at stride 1.
 
-    Parameters: kernel (k, k, c, features), with `use_bias` bias (features,).
+    Takes a map, or a list of maps and pooled `Grid`s that stand for their concatenation, grids
+    upsampled (at stride and dilation 1). Parameters: kernel (k, k, c, features), with
+    `use_bias` bias (features,).
     """
 
     features: int
@@ -77,42 +81,25 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], size: Size | None = None
+        self, x: Float[Array, "b h w c"] | list, size: Size | None = None
     ) -> Float[Array, "b h2 w2 k"]:
-        k, dtype = self.kernel_size, self.common.dtype
-        shape = (k, k, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init or self.common.kernel_init, shape)
-        if k > 1:  # its taps would read what stands in the padding of the batch
-            x = blank_outside(x, size)
-        y = convolve(x.astype(dtype), kernel.astype(dtype), self.stride, self.dilation)
+        k, dtype, direct = self.kernel_size, self.common.dtype, self.common.direct
+        c_in = channels(x) if isinstance(x, list) else x.shape[-1]
+        init = self.kernel_init or self.common.kernel_init
+        kernel = self.param("kernel", init, (k, k, c_in, self.features)).astype(dtype)
+        if isinstance(x, list):
+            convolve_parts = joint_conv_direct if direct else joint_conv
+            parts = jax.tree.map(lambda part: part.astype(dtype), x)
+            y = convolve_parts(parts, kernel, align_corners=self.common.align_corners, size=size)
+        else:
+            if k > 1:  # its taps would read what stands in the padding of the batch
+                x = blank_outside(x, size)
+            form = convolve_direct if direct else convolve
+            y = form(x.astype(dtype), kernel, self.stride, self.dilation)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,))
             y = y + bias.astype(dtype)
         return y
-
-
-def convolve(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "p q c k"], stride: int, dilation: int
-) -> Float[Array, "b h2 w2 k"]:
-    """Convolves with padding dilation * (size - 1) / 2, in the cheapest equal form."""
-    if kernel.shape[0] == 1 or dilation % stride == 0:
-        # The taps meet only every stride-th pixel: a plain convolution on those. It covers
-        # 1x1 shortcuts and layer4's strided and dilated 3x3.
-        if stride > 1:
-            # Unfused: jax 0.10.2 aborts for GPUs on the strided slice in a matrix product.
-            x = jax.lax.optimization_barrier(x[:, ::stride, ::stride])
-        dilation, stride = max(dilation // stride, 1), 1
-    if kernel.shape[0] == 1:
-        return jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-    padding = dilation * (kernel.shape[0] // 2)
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=((padding, padding), (padding, padding)),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
 
 
 class DepthwiseConv(nn.Module):
@@ -128,8 +115,9 @@ class DepthwiseConv(nn.Module):
         shape = (3, 3, 1, x.shape[-1])
         kernel = self.param("kernel", self.common.kernel_init, shape)
         dtype = self.common.dtype
-        x = blank_outside(x, size)
-        return depthwise_conv(x.astype(dtype), kernel.astype(dtype), self.dilation)
+        form = depthwise_conv_direct if self.common.direct else depthwise_conv
+        x = blank_outside(x, size).astype(dtype)
+        return form(x, kernel.astype(dtype), self.dilation)
 
 
 class BatchNorm(nn.Module):
@@ -215,7 +203,7 @@ class ConvModule(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
+        self, x: Float[Array, "b h w c"] | list, size: Size | None = None, *, train: bool = False
     ) -> Float[Array, "b h w k"]:
         conv = Conv(
             self.features, self.common, self.kernel_size, dilation=self.dilation, name="conv"

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from fastfcn_jax.models.heads import Encoding
 from fastfcn_jax.models.layers import Conv, DepthwiseConv, Linear
+from fastfcn_jax.models.ops.joint import channels
 from fastfcn_jax.models.segmentor import Segmentor
 
 
@@ -50,7 +51,9 @@ def parameters(variables: dict) -> dict[str, int]:
 
 def _cost(module, args, result) -> int:
     if isinstance(module, Conv):
-        return result.size * module.kernel_size**2 * args[0].shape[-1]
+        x = args[0]
+        c_in = channels(x) if isinstance(x, list) else x.shape[-1]
+        return result.size * module.kernel_size**2 * c_in
     if isinstance(module, DepthwiseConv):
         return result.size * 9
     if isinstance(module, Linear):

@@ -51,7 +51,11 @@ def bilinear_taps(length: int, n_in, n_out, align_corners: bool):
         source = position * (xp.where(n_out > 1, last, 0).astype(np.float32) / steps)
     else:
         scale = xp.asarray(n_in, np.float32) / xp.asarray(n_out, np.float32)
-        source = xp.maximum((position + np.float32(0.5)) * scale - np.float32(0.5), np.float32(0))
+        # PyTorch's kernels contract this to one fused multiply-add: a single rounding, which
+        # float64 gives NumPy. A traced size leaves the contraction to XLA.
+        wide = np.float64 if xp is np else np.float32
+        source = (position + np.float32(0.5)).astype(wide) * scale.astype(wide) - wide(0.5)
+        source = xp.maximum(source.astype(np.float32), np.float32(0))
     low = xp.minimum(xp.floor(source).astype(np.int32), last)
     high = xp.minimum(low + np.int32(1), last)
     weight = xp.clip(source - low.astype(np.float32), np.float32(0), np.float32(1))
@@ -145,15 +149,3 @@ def adaptive_average_pool(
 ) -> Float[Array, "b s s c"]:
     """Pools x to s x s like `torch.nn.AdaptiveAvgPool2d(s)`."""
     return pyramid_pool(x, (s,), size)[0]
-
-
-def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Max-pools 3x3 with stride 2 and padding 1, as after the stem."""
-    return jax.lax.reduce_window(
-        x,
-        np.array(-np.inf, x.dtype),  # traced, it would be no max with a gradient
-        jax.lax.max,
-        (1, 3, 3, 1),
-        (1, 2, 2, 1),
-        ((0, 0), (1, 1), (1, 1), (0, 0)),
-    )

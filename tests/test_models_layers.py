@@ -1,0 +1,100 @@
+"""Single layers against PyTorch: convolutions, BatchNorm's statistics, GroupNorm."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+import torch
+
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.models import layers
+from fastfcn_jax.models.layers import Common
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [(8, 9), (7, 12), (3, 4)])
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "dilation"),
+    [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 4), (3, 2, 2)],
+)
+def test_convolution_is_torchs(size, kernel_size, stride, dilation):
+    x, kernel = noise(2, *size, 5), noise(kernel_size, kernel_size, 5, 4, seed=1)
+    expected = torch.nn.functional.conv2d(
+        oracle.to_torch(x),
+        torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()),
+        stride=stride,
+        padding=dilation * (kernel_size // 2),
+        dilation=dilation,
+    )
+    ours = layers.convolve(jnp.asarray(x), jnp.asarray(kernel), stride, dilation)
+    np.testing.assert_allclose(ours, oracle.to_numpy(expected), atol=1e-5)
+
+
+def test_batch_norm_trains_like_torch():
+    reference = torch.nn.BatchNorm2d(4).train()
+    ours = layers.BatchNorm(Common())
+    variables = ours.init(jax.random.key(0), jnp.zeros((1, 1, 1, 4)))
+    for step in range(3):
+        x = 30 + 0.01 * noise(2, 3, 5, 4, seed=step)  # where E[x^2] - mean^2 would cancel
+        y, updates = ours.apply(variables, jnp.asarray(x), train=True, mutable=["batch_stats"])
+        expected = oracle.to_numpy(reference(oracle.to_torch(x)))
+        np.testing.assert_allclose(y, expected, atol=2e-2)
+        variables = {**variables, **updates}
+    stats = variables["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], reference.running_mean.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], reference.running_var.numpy(), rtol=1e-5)
+    x = noise(1, 2, 3, 4)
+    expected = oracle.to_numpy(reference.eval()(oracle.to_torch(x)))
+    np.testing.assert_allclose(ours.apply(variables, jnp.asarray(x)), expected, rtol=1e-4)
+
+
+def test_synchronised_batch_norm_equals_one_device():
+    x = noise(4, 3, 5, 4) * np.array([1, 2, 3, 4], np.float32)[:, None, None, None]
+    local, synced = layers.BatchNorm(Common()), layers.BatchNorm(Common(axis_name="data"))
+    variables = local.init(jax.random.key(0), jnp.zeros((1, 1, 1, 4)))
+
+    def run(module, x):
+        y, updates = module.apply(variables, x, train=True, mutable=["batch_stats"])
+        return y, updates["batch_stats"]
+
+    def of_loss(x):
+        return (run(local, x)[0] ** 3).sum()
+
+    def of_shared_loss(x):
+        return (run(synced, x)[0] ** 3).sum()
+
+    y, stats = run(local, jnp.asarray(x))
+    halves = jnp.asarray(x).reshape(2, 2, 3, 5, 4)
+    shared, shared_stats = jax.pmap(lambda x: run(synced, x), axis_name="data")(halves)
+    np.testing.assert_allclose(shared.reshape(y.shape), y, atol=1e-5)
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(shared_stats[name][1], stats[name], rtol=1e-5)
+    # Each replica's loss depends on the other's values: psum over the transpose brings them in.
+    gradient = jax.pmap(jax.grad(of_shared_loss), axis_name="data")(halves)
+    np.testing.assert_allclose(
+        gradient.reshape(x.shape), jax.grad(of_loss)(jnp.asarray(x)), atol=1e-4
+    )
+
+
+def test_a_single_value_per_channel_is_refused():
+    module = layers.BatchNorm(Common())
+    x = jnp.ones((1, 1, 1, 4))
+    variables = module.init(jax.random.key(0), x, train=True)
+    with pytest.raises(UserError, match="batch_size"):
+        module.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+def test_group_norm_is_torchs_and_leaves_out_the_padding():
+    reference = torch.nn.GroupNorm(32, 64)
+    x = noise(2, 6, 7, 64) + 3
+    size = np.array([[6, 7], [4, 3]], np.int32)
+    module = layers.GroupNorm()
+    variables = module.init(jax.random.key(0), jnp.asarray(x))
+    ours = module.apply(variables, jnp.asarray(x), jnp.asarray(size))
+    for i, (h, w) in enumerate(size):
+        expected = oracle.to_numpy(reference(oracle.to_torch(x[i : i + 1, :h, :w])))
+        np.testing.assert_allclose(ours[i : i + 1, :h, :w], expected, atol=1e-5)

@@ -1,0 +1,132 @@
+"""Each fast form against its direct twin: values and gradients, borders and tiny maps included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fastfcn_jax.models.ops import convolution, depthwise, encoding, joint, max_pool
+from fastfcn_jax.models.ops.joint import Grid
+
+
+def noise(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def assert_same(fast, direct, *arguments, atol=2e-5):
+    """Compares values and the gradients of a random projection in every argument."""
+    expected = jax.jit(direct)(*arguments)
+    weights = noise(*expected.shape, seed=9)
+    np.testing.assert_allclose(jax.jit(fast)(*arguments), expected, atol=atol)
+    which = tuple(range(len(arguments)))
+    gradients = [
+        jax.jit(jax.grad(lambda *a, form=form: (form(*a) * weights).sum(), which))(*arguments)
+        for form in (fast, direct)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=20 * atol), *gradients)
+
+
+# Maps larger than the kernel's reach, smaller than it, and smaller than the dilation.
+@pytest.mark.parametrize("size", [(20, 23), (3, 17), (1, 2)])
+@pytest.mark.parametrize("dilation", [1, 2, 8])
+def test_depthwise(size, dilation):
+    assert_same(
+        lambda x, k: depthwise.depthwise_conv(x, k, dilation),
+        lambda x, k: depthwise.depthwise_conv_direct(x, k, dilation),
+        noise(2, *size, 5),
+        noise(3, 3, 1, 5, seed=1),
+    )
+
+
+def test_depthwise_keeps_bfloat16_and_sums_its_kernel_gradient_in_float32():
+    x, kernel = noise(1, 40, 40, 3).astype(jnp.bfloat16), noise(3, 3, 1, 3).astype(jnp.bfloat16)
+
+    def total(form, x, k):
+        return form(x, k, 2).astype(jnp.float32).sum()
+
+    fast = jax.grad(lambda k: total(depthwise.depthwise_conv, x, k))(kernel)
+    wide = jax.grad(lambda k: total(depthwise.depthwise_conv_direct, x.astype(jnp.float32), k))
+    assert fast.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        fast.astype(jnp.float32), wide(kernel.astype(jnp.float32)), rtol=0.01, atol=0.1
+    )
+
+
+@pytest.mark.parametrize("size", [(20, 23), (3, 17), (1, 2)])
+@pytest.mark.parametrize("dilation", [2, 12])
+def test_dilated_convolution_by_taps(size, dilation):
+    assert_same(
+        lambda x, k: convolution.convolve_by_taps(x, k, dilation),
+        lambda x, k: convolution.convolve_direct(x, k, dilation=dilation),
+        noise(2, *size, 5),
+        noise(3, 3, 5, 4, seed=1),
+    )
+
+
+@pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])
+@pytest.mark.parametrize(("kernel_size", "stride", "dilation"), [(1, 1, 1), (1, 2, 1), (3, 2, 2)])
+def test_convolution_on_every_other_pixel(size, kernel_size, stride, dilation):
+    assert_same(
+        lambda x, k: convolution.convolve(x, k, stride, dilation),
+        lambda x, k: convolution.convolve_direct(x, k, stride, dilation),
+        noise(2, *size, 5),
+        noise(kernel_size, kernel_size, 5, 4, seed=1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "align_corners"),
+    [
+        ((13, 17), 3, False),
+        ((13, 17), 3, True),
+        ((13, 17), 1, True),
+        ((5, 5), 3, False),
+        ((6, 6), 3, True),
+        ((2, 1), 3, False),
+    ],
+)
+def test_pyramid_bottleneck(size, kernel_size, align_corners):
+    grids = [noise(2, s, s, 4, seed=s) for s in (1, 2, 3, 6)]
+    kernel = noise(kernel_size, kernel_size, 5 + 4 * 4, 3, seed=1)
+
+    def of(form):
+        return lambda x, kernel, *grids: form(
+            [*map(Grid, grids[:1]), x, *map(Grid, grids[1:])], kernel, align_corners=align_corners
+        )
+
+    fast, direct = of(joint.joint_conv), of(joint.joint_conv_direct)
+    assert_same(fast, direct, noise(2, *size, 5), kernel, *grids, atol=5e-5)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_pyramid_bottleneck_of_a_padded_batch(align_corners):
+    x, grids = noise(3, 12, 14, 5), [noise(3, s, s, 4, seed=s) for s in (1, 6)]
+    kernel = noise(3, 3, 13, 3, seed=1)
+    size = np.array([[12, 14], [5, 14], [7, 3]], np.int32)
+    ours = jax.jit(
+        lambda x, size: joint.joint_conv(
+            [x, *map(Grid, grids)], kernel, align_corners=align_corners, size=size
+        )
+    )(x, size)
+    for i, (h, w) in enumerate(size):
+        parts = [x[i : i + 1, :h, :w], *(Grid(grid[i : i + 1]) for grid in grids)]
+        alone = joint.joint_conv_direct(parts, kernel, align_corners=align_corners)
+        np.testing.assert_allclose(ours[i : i + 1, :h, :w], alone, atol=5e-5)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_encoding(counted):
+    where = jnp.asarray(np.random.default_rng(2).random((2, 30, 1)) < 0.7) if counted else None
+    assert_same(
+        lambda *a: encoding.encode(*a, where),
+        lambda *a: encoding.encode_direct(*a, where),
+        noise(2, 30, 8),
+        noise(4, 8, seed=1),
+        -jnp.abs(noise(4, seed=2)) / 4,
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2), (1, 1)])
+def test_max_pool(size):
+    assert_same(max_pool.max_pool, max_pool.max_pool_direct, noise(2, *size, 3))
