@@ -29,6 +29,10 @@ class ZipFiles:
             f"{self.label_archive}/{label}",
         )
 
+    def files(self) -> tuple[str, ...]:
+        """All it reads from."""
+        return self.image_archive, self.label_archive
+
 
 def members(archive: str) -> list[str]:
     """Sorted names of an archive's files.

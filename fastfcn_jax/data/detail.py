@@ -39,6 +39,10 @@ class DetailFiles:
         png = cv2.imencode(".png", label)[1].tobytes()
         return Encoded(read_file(path), png, path, name)
 
+    def files(self) -> tuple[str, ...]:
+        """All it reads from."""
+        return (*self.images, self.annotations)
+
 
 def load(annotations: Path, images: Path, split: str) -> DetailFiles:
     """Reads the annotation file, which takes its time: some hundred megabytes of JSON.

@@ -9,7 +9,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from fastfcn_jax.data import official, transforms
+from fastfcn_jax.data import crop_first, official, transforms
 from fastfcn_jax.data.source import Sample, Source
 from fastfcn_jax.errors import UserError
 
@@ -37,10 +37,14 @@ def build_train(
 
 
 def build_augment(data: ConfigDict) -> Augment:
-    """The training augmentation that `config.data` describes."""
+    """The training augmentation that `config.data` describes.
+
+    Raises:
+      UserError: no such augmentation, or one that `crop_first` does not know.
+    """
     if data.augmentation == "mmseg":
         return partial(
-            transforms.augment,
+            crop_first.augment if data.crop_first else transforms.augment,
             crop_size=tuple(data.crop_size),
             resize_scale=tuple(data.resize_scale),
             ratio_range=tuple(data.ratio_range),
@@ -48,6 +52,8 @@ def build_augment(data: ConfigDict) -> Augment:
             flip=data.flip,
             photometric=data.photometric,
         )
+    if data.crop_first:
+        raise UserError("data.crop_first: only the mmseg augmentation can crop first; set False.")
     if data.augmentation == "official":
         return partial(
             official.augment,
@@ -115,15 +121,24 @@ class _Augmented:
     seed: int
 
     def __call__(self, position: int, index: int) -> dict[str, np.ndarray]:
-        sample = self.source[index]
         rng = np.random.default_rng((self.seed, position))
-        image, label, size = self.augment(sample.image, sample.label, rng)
+        image, label, size = self.augment(*self.inputs(index), rng)
         return {
             "image": image,
             "label": label,
             "size": np.array(size, np.int32),
             "index": np.int64(index),
         }
+
+    def inputs(self, index: int) -> tuple[np.ndarray, ...]:
+        """What `augment` takes: packed pixels when it crops first, else image and label."""
+        if getattr(self.augment, "func", None) is not crop_first.augment:
+            sample = self.source[index]
+            return sample.image, sample.label
+        if hasattr(self.source, "pixels"):  # a decoded cache: only the window is read
+            return (self.source.pixels(index),)
+        sample = self.source[index]
+        return (crop_first.pack(sample.image, sample.label),)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,10 @@ class Records:
         name = f"{self.directory} {self.split} {record['image_id'].decode()}"
         return Encoded(record[self.image], record[LABEL], f"{name} image", f"{name} label")
 
+    def files(self) -> list[str]:
+        """All it reads from."""
+        return sorted(map(str, Path(self.directory).iterdir()))
+
     def record(self, index: int) -> dict[str, bytes]:
         """The features of one example; the last one is kept, its id is asked for right after."""
         if getattr(_last, "key", None) != (self, index):

@@ -55,6 +55,15 @@ class Encoded(NamedTuple):
     label_name: str
 
 
+@runtime_checkable
+class Reader(Protocol):
+    """Reads sample `index` from files, and names all of them."""
+
+    def __call__(self, index: int) -> Encoded: ...
+
+    def files(self) -> Sequence[str]: ...
+
+
 @dataclass(frozen=True)
 class EncodedSource:
     """A source whose images and labels are files (or records) in a compressed format.
@@ -65,7 +74,7 @@ class EncodedSource:
 
     info: DatasetInfo
     ids: Sequence[str]
-    read: Callable[[int], Encoded]
+    read: Reader
     to_classes: Callable[[np.ndarray, str], UInt8[np.ndarray, "h w"]]
 
     def __len__(self) -> int:
@@ -111,6 +120,10 @@ class Files:
     def __call__(self, index: int) -> Encoded:
         image, label = self.images[index], self.labels[index]
         return Encoded(read_file(image), read_file(label), image, label)
+
+    def files(self) -> tuple[str, ...]:
+        """All it reads from."""
+        return self.images + self.labels
 
 
 def read_file(path: str) -> bytes:

@@ -26,7 +26,7 @@ class Scene:
         self.textures: dict[int, np.ndarray] = {}
         self.horizon = int(self.h * rng.uniform(0.38, 0.5))
         self.vanishing_x = self.w * rng.uniform(0.35, 0.65)
-        self.road = np.array([rng.uniform(-0.35, 0.1), rng.uniform(0.9, 1.35)]) * self.w
+        self.road = np.array([rng.uniform(-0.1, 0.15), rng.uniform(0.85, 1.1)]) * self.w
 
     def draw(self) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
         self._sky()
@@ -93,12 +93,12 @@ class Scene:
 
     def _objects(self) -> list[tuple[float, Callable[[float], None]]]:
         """(nearness, painter) of everything that stands on the ground, far ones first."""
-        counts = (
-            (self._car, 2, 6, 0.2, 0.8),
-            (self._person, 3, 7, 0.4, 0.9),
-            (self._tree, 1, 5, 0.2, 0.75),
-            (self._pole, 2, 5, 0.4, 0.9),
-            (self._sign, 2, 5, 0.4, 0.85),
+        counts = (  # painter, at least, below, nearness from, to
+            (self._car, 2, 6, 0.25, 0.85),
+            (self._person, 2, 6, 0.5, 0.95),
+            (self._tree, 1, 4, 0.3, 0.8),
+            (self._pole, 1, 5, 0.5, 0.95),
+            (self._sign, 1, 4, 0.5, 0.9),
             (self._clutter, 0, 3, 0.2, 0.6),
             (self._shadow, 0, 3, 0.2, 0.8),
         )
@@ -134,15 +134,15 @@ class Scene:
 
     def _person(self, t: float) -> None:
         x, y = self._beside_road(t)
-        h = 0.62 * self.h * t * self.rng.uniform(0.85, 1.1)
+        h = 0.7 * self.h * t * self.rng.uniform(0.85, 1.1)
         lean = self.rng.uniform(-0.05, 0.05) * h
         cloth = self._color((130, 90, 90), 90)
-        self._paint(self._ellipse(x, y - 0.58 * h, 0.15 * h, 0.25 * h), cloth, PERSON)
+        self._paint(self._ellipse(x, y - 0.58 * h, 0.19 * h, 0.25 * h), cloth, PERSON)
         legs = self._color((60, 60, 85), 45)
         for side in (-1, 1):
-            self._paint(self._box(x + side * 0.075 * h + lean, y, 0.11 * h, 0.45 * h), legs, PERSON)
+            self._paint(self._box(x + side * 0.09 * h + lean, y, 0.16 * h, 0.45 * h), legs, PERSON)
         skin = self._color((190, 145, 120), 40)
-        self._paint(self._ellipse(x, y - 0.9 * h, 0.085 * h, 0.1 * h), skin, PERSON)
+        self._paint(self._ellipse(x, y - 0.9 * h, 0.11 * h, 0.12 * h), skin, PERSON)
 
     def _tree(self, t: float) -> None:
         x, y = self._beside_road(t)
@@ -158,18 +158,16 @@ class Scene:
         x, y = self._beside_road(t)
         h = self.h * t * self.rng.uniform(0.9, 1.4)
         grey = self._color((120, 120, 118), 45)
-        self._paint(self._box(x, y, max(0.095 * self.h * t, 6), h), grey, POLE)
+        self._paint(self._box(x, y, 0.11 * self.h * t, h), grey, POLE)
 
     def _sign(self, t: float) -> None:
         """A plate on a pole of its own."""
         x, y = self._beside_road(t)
         h = self.h * t * self.rng.uniform(0.65, 0.9)
-        self._paint(
-            self._box(x, y, max(0.08 * self.h * t, 6), h), self._color((120, 120, 118), 45), POLE
-        )
+        self._paint(self._box(x, y, 0.1 * self.h * t, h), self._color((120, 120, 118), 45), POLE)
         hues = ((200, 40, 40), (40, 70, 190), (225, 195, 40))
         strong = self._color(hues[self.rng.integers(3)], 25)
-        half = max(0.17 * self.h * t, 8)
+        half = 0.19 * self.h * t
         shape = self._ellipse if self.rng.random() < 0.5 else self._square
         self._paint(shape(x, y - h, half, half), strong, SIGN)
         self._paint(shape(x, y - h, 0.6 * half, 0.6 * half), self._color((225, 225, 225), 25), SIGN)
@@ -228,8 +226,9 @@ class Scene:
         return x, self.horizon + t * (self.h - self.horizon)
 
     def _beside_road(self, t: float) -> tuple[float, float]:
-        outside = self.rng.uniform(-0.45, -0.02)
-        return self._on_road(outside if self.rng.random() < 0.5 else 1 - outside, t)
+        outside = self.rng.uniform(-0.4, -0.02)
+        x, y = self._on_road(outside if self.rng.random() < 0.5 else 1 - outside, t)
+        return min(max(x, 0.05 * self.w), 0.95 * self.w), y
 
     def _color(self, mean: tuple[int, int, int], spread: int) -> np.ndarray:
         common = self.rng.uniform(-spread, spread)

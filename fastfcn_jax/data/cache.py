@@ -1,0 +1,168 @@
+"""Decoded pixels on disk: a split is decoded once, then read by window through a memory map.
+
+A cache is a folder with `pixels.bin` (all samples, four bytes a pixel, see `crop_first.Packed`)
+and `index.jsonl` (one line a sample), written in that order, so what the index names is there.
+"""
+
+import fcntl
+import functools
+import hashlib
+import json
+import mmap
+import os
+import pickle
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import SupportsIndex
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fastfcn_jax.data import crop_first, pipeline
+from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Sample, Source
+from fastfcn_jax.errors import UserError
+
+BYTES_PER_PIXEL = 4
+
+
+@dataclass(frozen=True)
+class CachedSource:
+    """A finished cache; may be sent to other processes, which share the pages in memory."""
+
+    info: DatasetInfo
+    ids: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    offsets: tuple[int, ...]
+    path: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: SupportsIndex) -> Sample:
+        pixels = self.pixels(index)
+        image, label = pixels[..., :3], pixels[..., 3]
+        return Sample(
+            self.ids[int(index)], np.ascontiguousarray(image), np.ascontiguousarray(label)
+        )
+
+    def pixels(self, index: SupportsIndex) -> UInt8[np.ndarray, "h w 4"]:
+        """Red, green, blue and class of one sample; nothing is read until it is touched."""
+        h, w = self.sizes[int(index)]
+        count = h * w * BYTES_PER_PIXEL
+        buffer = np.frombuffer(_mapped(self.path), np.uint8, count, self.offsets[int(index)])
+        return buffer.reshape(h, w, BYTES_PER_PIXEL)
+
+
+def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSource:
+    """The cache of `source` in `folder`, built first if it is not there.
+
+    Several processes may call this at once: one builds, the others wait for it. A build that was
+    killed goes on where it stopped. A changed file makes another cache: its name holds a
+    fingerprint of names, sizes, times and the label table.
+
+    Raises:
+      UserError: the disk is too small, a file is bad, or the source is generated.
+    """
+    if not isinstance(source, EncodedSource):
+        raise UserError(f"data.cache: {source.info.name} is not read from files; set it to ''.")
+    path = Path(folder, f"{source.info.name}-{fingerprint(source)[:16]}")
+    path.mkdir(parents=True, exist_ok=True)
+    with _lock(path / "lock"):
+        if not (path / "finished").is_file():
+            _build(path, source, threads)
+    return _load(path, source.info)
+
+
+def fingerprint(source: EncodedSource) -> str:
+    """Changes whenever a file or the meaning of its labels does."""
+    digest = hashlib.sha256(pickle.dumps((source.info.class_names, source.to_classes)))
+    for name in source.read.files():
+        status = os.stat(name)
+        digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    digest.update(repr(source.read).encode())
+    return digest.hexdigest()
+
+
+def _build(path: Path, source: EncodedSource, threads: int) -> None:
+    done = _read_index(path)
+    end = done[-1]["end"] if done else 0
+    _check_space(path, source, end)
+    started, first = time.monotonic(), len(done)
+    with open(path / "pixels.bin", "ab") as pixels, open(path / "index.jsonl", "a") as index:
+        pixels.truncate(end)
+        pixels.seek(end)
+        for i, sample in pipeline.in_order(source, range(first, len(source)), threads=threads):
+            data = crop_first.pack(sample.image, sample.label)
+            pixels.write(data.data)
+            pixels.flush()
+            entry = {
+                "id": sample.id,
+                "size": data.shape[:2],
+                "offset": end,
+                "end": end + data.nbytes,
+            }
+            end = entry["end"]
+            index.write(json.dumps(entry) + "\n")
+            index.flush()
+            _report(i + 1, len(source), first, started)
+        os.fsync(pixels.fileno())
+    (path / "finished").touch()
+
+
+def _read_index(path: Path) -> list[dict]:
+    """What an unfinished build has completed; a line cut off by a kill is dropped."""
+    index = path / "index.jsonl"
+    if not index.is_file():
+        return []
+    lines = index.read_text("utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        index.write_text("".join(lines), "utf-8")
+    return [json.loads(line) for line in lines]
+
+
+def _load(path: Path, info: DatasetInfo) -> CachedSource:
+    entries = _read_index(path)
+    return CachedSource(
+        info,
+        tuple(e["id"] for e in entries),
+        tuple(tuple(e["size"]) for e in entries),
+        tuple(e["offset"] for e in entries),
+        str(path / "pixels.bin"),
+    )
+
+
+def _check_space(path: Path, source: EncodedSource, written: int) -> None:
+    needed = source[0].label.size * BYTES_PER_PIXEL * len(source) - written
+    free = shutil.disk_usage(path).free
+    if needed > free:
+        raise UserError(
+            f"{path}: the cache needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
+            "free; set data.cache to another disk, or to '' to decode the files each time."
+        )
+
+
+def _report(done: int, count: int, first: int, started: float) -> None:
+    if done % 200 and done != count:
+        return
+    rate = (done - first) / max(time.monotonic() - started, 1e-9)
+    print(f"cache: {done}/{count} images, {rate:.0f} a second", file=sys.stderr)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Held by one process; the system lets go of it when that process ends, however it ends."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@functools.cache
+def _mapped(path: str) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
