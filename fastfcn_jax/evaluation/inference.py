@@ -19,7 +19,7 @@ from fastfcn_jax.evaluation.protocols import Protocol
 from fastfcn_jax.evaluation.resize import Size, resize_image
 from fastfcn_jax.evaluation.upsampling import axis_matrices, stack, taps_of
 
-Image = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]
 Variables = dict[str, Any]
 
 

@@ -1,7 +1,13 @@
-"""Label maps drawn in their palette, alone or over the photograph."""
+"""Label maps drawn in their palette, alone or over the photograph, with a legend."""
 
+from collections.abc import Sequence
+
+import cv2
 import numpy as np
 from jaxtyping import UInt8
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_LINE = 22  # pixels a legend entry is high
 
 
 def colorize(
@@ -20,5 +26,30 @@ def overlay(
     opacity: float = 0.5,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The photograph under its class colours."""
-    blend = image * (1 - opacity) + colorize(labels, palette) * opacity
-    return np.round(blend).astype(np.uint8)
+    return cv2.addWeighted(image, 1 - opacity, colorize(labels, palette), opacity, 0)
+
+
+def with_legend(
+    picture: UInt8[np.ndarray, "h w 3"],
+    labels: UInt8[np.ndarray, "h w"],
+    class_names: Sequence[str],
+    palette: UInt8[np.ndarray, "k 3"],
+) -> UInt8[np.ndarray, "h2 w 3"]:
+    """The picture above a list of the classes in it, with their share of its pixels."""
+    counts = np.bincount(labels.ravel(), minlength=256)[: len(class_names)]
+    present = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    texts = [f"{class_names[k]} {100 * counts[k] / labels.size:.1f}%" for k in present]
+    widths = [_LINE + 10 + cv2.getTextSize(text, _FONT, 0.5, 1)[0][0] for text in texts]
+    width = picture.shape[1]
+    x, y, places = 0, 0, []
+    for entry in widths:
+        if x and x + entry > width:
+            x, y = 0, y + _LINE
+        places.append((x, y))
+        x += entry
+    strip = np.full((y + _LINE, width, 3), 255, np.uint8)
+    for k, text, (x, y) in zip(present, texts, places, strict=True):
+        color = tuple(map(int, palette[k]))
+        cv2.rectangle(strip, (x + 4, y + 4), (x + _LINE - 4, y + _LINE - 4), color, -1)
+        cv2.putText(strip, text, (x + _LINE, y + 16), _FONT, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([picture, strip])

@@ -61,6 +61,7 @@ class Plan:
     def __init__(self, protocol: Protocol, sizes: Iterable[Size] = (), max_programs: int = 6):
         self.protocol = protocol
         counts = Counter(sizes)
+        self._expected = frozenset(counts)
         if len(counts) == 1:
             (size,) = counts
             self.groups = [Group(size, padded_scales(protocol, size), True)]
@@ -72,15 +73,18 @@ class Plan:
         scales = padded_scales(self.protocol, size)
         pixels = sum(height * width for height, width in scales)
         fitting = [group for group in self.groups if group.fits(size, scales)]
-        best = min(fitting, key=lambda group: group.pixels, default=None)
-        if not fitting and len(self.groups) < EXACT_SIZES:
-            best = Group(size, scales, True)
-            self.groups.append(best)
-        elif best is None or best.pixels > MAX_WASTE * pixels:
+        if fitting:
+            best = min(fitting, key=lambda group: group.pixels)
+            if size in self._expected or best.pixels <= MAX_WASTE * pixels:
+                return best
+        if len(self.groups) < EXACT_SIZES:
+            group = Group(size, scales, True)
+        else:
             loose = tuple(_round_up(scale, LOOSE_GRAIN) for scale in scales)
-            best = Group(_round_up(size, LOOSE_GRAIN), loose, False)
-            self.groups.append(best)
-        return best
+            group = Group(_round_up(size, LOOSE_GRAIN), loose, False)
+        if group not in self.groups:
+            self.groups.append(group)
+        return group
 
     @property
     def programs(self) -> int:

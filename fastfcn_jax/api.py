@@ -1,0 +1,163 @@
+"""The Python interface: a trained or converted model as one object that labels photographs."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict
+
+from fastfcn_jax import checkpoint, models
+from fastfcn_jax import config as configuration
+from fastfcn_jax.conversion import fit, pth
+from fastfcn_jax.data import datasets, decode
+from fastfcn_jax.data.source import DatasetInfo
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation import inference, pictures
+from fastfcn_jax.evaluation.inference import Prediction
+
+Photograph = UInt8[np.ndarray, "_ _ 3"] | str | Path
+
+
+class Model:
+    """Labels photographs of any size; made by `load` and `load_pth`.
+
+    Wherever a photograph is asked for, an RGB array uint8 (h, w, 3) or the name
+    of a file will do. A size seen for the first time may be compiled for; sizes
+    announced by `predictor.expect` share few programs.
+
+    Attributes:
+      config: the whole configuration.
+      info: name of the data set, class names, palette.
+      module, variables: the bare Linen module and its {"params", "batch_stats"}.
+      predictor: what runs them; see `fastfcn_jax.evaluation.inference.Predictor`.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        info: DatasetInfo,
+        variables: dict[str, Any],
+        *,
+        protocol: str | None = None,
+    ):
+        self.config = config
+        self.info = info
+        self.module = models.build(config.model, info.num_classes)
+        self.variables = variables
+        self.predictor = inference.build(config, self.module, variables, protocol=protocol)
+
+    def __call__(self, image: Photograph) -> UInt8[np.ndarray, "h w"]:
+        """Class indices at the photograph's own size."""
+        return self.predictor(as_array(image))
+
+    def predict(self, image: Photograph) -> Prediction:
+        """Class indices, and the probability of each."""
+        return self.predictor.predict(as_array(image), confidence=True)
+
+    def logits(self, image: Photograph) -> Float[np.ndarray, "h w k"]:
+        """Scores of every class at the photograph's own size: logits, or probabilities where
+        the protocol averages those.
+        """
+        return self.predictor.scores(as_array(image))
+
+    def predict_batch(self, images: Iterable[Photograph]) -> list[UInt8[np.ndarray, "_ _"]]:
+        """Class indices of several photographs, of any sizes, in their order."""
+        arrays = (as_array(image) for image in images)
+        answers = dict(self.predictor.stream(enumerate(arrays)))
+        return [answers[i].labels for i in range(len(answers))]
+
+    def stream(self, images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Prediction]]:
+        """Yields (key, prediction) for (key, photograph) without holding them all."""
+        yield from self.predictor.stream((key, as_array(image)) for key, image in images)
+
+    def overlay(self, image: Photograph, *, opacity: float = 0.5) -> UInt8[np.ndarray, "h w 3"]:
+        """The photograph under the colours of its predicted classes."""
+        array = as_array(image)
+        return pictures.overlay(array, self(array), self.info.palette, opacity)
+
+
+def load(folder: str | Path, *, which: str = "best", protocol: str | None = None) -> Model:
+    """Loads a checkpoint folder: a training's workdir, or what `fastfcn_jax.convert` wrote.
+
+    Args:
+      which: "best" or "latest" checkpoint.
+      protocol: how to test ("single", "ms_flip", ...); None: as its configuration says.
+
+    Raises:
+      UserError: the folder holds no whole model.
+    """
+    loaded = checkpoint.load_model(Path(folder), which)
+    return Model(loaded.config, loaded.info, loaded.variables, protocol=protocol)
+
+
+def load_pth(
+    file: str | Path, config: str | Path | ConfigDict, *, protocol: str | None = None
+) -> Model:
+    """Reads weights of mmsegmentation or of the official code; nothing in the file is run.
+
+    Args:
+      config: the experiment whose model the file holds, e.g. "configs/jpu_psp_ade20k.py".
+
+    Raises:
+      UserError: the file cannot be read, or holds another model.
+    """
+    config = _as_config(config)
+    info = datasets.info(config.data.name, config.data.root)
+    fitted = fit.to_variables(pth.read(file), config.model, info.num_classes)
+    return Model(config, info, fitted.variables, protocol=protocol)
+
+
+def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn.Module:
+    """The bare Linen module of an experiment, with `init` and `apply`.
+
+    Args:
+      num_classes: None: as many as the configured data set has.
+
+    Raises:
+      UserError: no such experiment, or a data set whose classes are known only from its files.
+    """
+    config = _as_config(config)
+    if num_classes is None:
+        num_classes = (
+            config.model.num_classes
+            or datasets.info(config.data.name, config.data.root).num_classes
+        )
+    return models.build(config.model, num_classes)
+
+
+def as_array(image: Photograph) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of a photograph given as an array or by its file's name.
+
+    Raises:
+      UserError: the file cannot be decoded, or the array is not uint8 (h, w, 3).
+    """
+    if isinstance(image, str | Path):
+        return read(Path(image))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(
+            f"an image is a uint8 array (height, width, 3), not {image.dtype} {image.shape}."
+        )
+    return image
+
+
+def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes a photograph to RGB.
+
+    Raises:
+      UserError: the file is missing, damaged or no picture.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    return decode.image(data, str(path))
+
+
+def _as_config(config: str | Path | ConfigDict) -> ConfigDict:
+    return config if isinstance(config, ConfigDict) else configuration.load(str(config))
+
+
+__all__: Sequence[str] = ("Model", "build", "load", "load_pth")
