@@ -32,14 +32,17 @@ def to_folder(path: Path, config: ConfigDict, output: Path, *, reset_head: bool 
     Raises:
       UserError: the file cannot be read or holds another model, or `output` exists.
     """
-    from fastfcn_jax import checkpoint
-    from fastfcn_jax.conversion import fit, pth
+    from fastfcn_jax.conversion import pth
     from fastfcn_jax.data import datasets
-    from fastfcn_jax.training import run_card
 
     _refuse_existing(output)
     info = datasets.info(config.data.name, config.data.root)
     file = pth.read(path)
+
+    from fastfcn_jax import checkpoint  # JAX starts only after the file is accepted
+    from fastfcn_jax.conversion import fit
+    from fastfcn_jax.training import run_card
+
     try:
         variables, report = fit.to_variables(
             file, config.model, info.num_classes, reset_head=reset_head, seed=config.seed

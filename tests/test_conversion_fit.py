@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
-from flax import traverse_util
 
 from fastfcn_jax.base_config import get_config
 from fastfcn_jax.conversion import detect, fit, official
