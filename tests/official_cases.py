@@ -1,0 +1,70 @@
+"""The models of the official lineage that are held against golden values, and their inputs."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_CLASSES = 59
+IGNORE_LABEL = -1  # the official code's; 255 in ours
+LOSS_PARTS = ({"aux": True, "se": False}, {"aux": False, "se": True}, {"aux": True, "se": True})
+
+
+class Case(NamedTuple):
+    """head as in our configs; the image's size and the batch; train: also one SGD step."""
+
+    head: str
+    neck: str
+    depth: int = 50
+    size: tuple[int, int] = (97, 131)
+    batch: int = 1
+    train: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.head}_{self.neck}_r{self.depth}"
+
+
+CASES = (
+    *(Case(head, neck) for head in ("psp", "fcn") for neck in ("jpu_x", "none")),
+    Case("enc", "jpu", size=(96, 128), batch=4, train=True),
+    Case("enc", "jpu_x"),
+    Case("enc", "none"),
+    Case("psp", "jpu", size=(96, 128), batch=4, train=True),
+    Case("fcn", "jpu"),
+    Case("aspp", "jpu", size=(320, 344)),
+    Case("aspp", "jpu_x"),
+    Case("aspp", "none"),
+    Case("enc", "jpu", 101),
+)
+
+
+def images(case: Case) -> np.ndarray:
+    """Returns normalised images (b, h, w, 3)."""
+    shape = (case.batch, *case.size, 3)
+    return np.random.default_rng(case.size[0]).normal(size=shape).astype(np.float32)
+
+
+def labels(case: Case) -> np.ndarray:
+    """Returns labels (b, h, w) of 12 classes in blocks, a fifth of them ignored (-1)."""
+    rng = np.random.default_rng(1)
+    h, w = case.size
+    blocks = rng.integers(0, 12, (case.batch, h // 8 + 1, w // 8 + 1))
+    blocks[rng.random(blocks.shape) < 0.2] = IGNORE_LABEL
+    return blocks.repeat(8, 1).repeat(8, 2)[:, :h, :w]
+
+
+def sample(value: np.ndarray, name: str, count: int = 100) -> np.ndarray:
+    """Returns up to `count` values of an array, at places drawn from its name."""
+    rng = np.random.default_rng(len(name))
+    flat = value.reshape(-1)
+    return flat[rng.choice(flat.size, min(count, flat.size), replace=False)]
+
+
+def counted(key: str) -> bool:
+    """Whether an official state-dict entry has a place in our models."""
+    unused = key.startswith("pretrained.fc.") or key.endswith("num_batches_tracked")
+    return not unused
+
+
+def part_name(parts: dict) -> str:
+    return "".join(f"_{name}" for name, on in parts.items() if on)

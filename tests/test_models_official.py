@@ -1,0 +1,162 @@
+"""Every model of the official lineage against golden values of the official code.
+
+`tests/golden/make_official.py` made them; weights and images are drawn again here.
+"""
+
+import functools
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import official_cases as cases
+import oracle
+import pytest
+from flax import traverse_util
+from stages import our_stages
+
+from fastfcn_jax import models
+from fastfcn_jax.base_config import get_config
+from fastfcn_jax.conversion import official
+from fastfcn_jax.training import losses
+
+GOLDEN = Path(__file__).parent / "golden" / "official.npz"
+ALL = pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
+
+
+@functools.cache
+def golden() -> dict[str, np.ndarray]:
+    return dict(np.load(GOLDEN))
+
+
+def build(case: cases.Case):
+    config = get_config().model
+    config.update(
+        lineage="official",
+        backbone=f"resnet{case.depth}",
+        head=case.head,
+        neck=case.neck,
+        output_stride=8 if case.neck == "none" else 32,
+        head_channels=256 if case.head == "aspp" else 512,
+        se_branch=case.head == "enc",
+    )
+    return models.build(config, cases.NUM_CLASSES)
+
+
+@functools.cache
+def template(case: cases.Case) -> dict:
+    """Zero-strided stand-ins for the variables: shapes without memory."""
+    shapes = jax.eval_shape(build(case).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    return jax.tree.map(lambda s: np.broadcast_to(np.float32(0), s.shape), dict(shapes))
+
+
+def variables_of(case: cases.Case) -> dict:
+    """Our variables, each tensor drawn by its official name."""
+    shapes = official.from_flax(template(case))
+    tensors = {key: oracle.random_tensor(key, value.shape) for key, value in shapes.items()}
+    return jax.device_put(official.to_flax(tensors))
+
+
+@ALL
+def test_state_dict_has_the_official_names_and_shapes(case):
+    tensors = official.from_flax(template(case))
+    keys = sorted(f"{key} {value.shape}" for key, value in tensors.items())
+    assert len(keys) == golden()[f"{case.name}/entries"]
+    assert zlib.crc32("\n".join(keys).encode()) == golden()[f"{case.name}/names"]
+
+
+@pytest.mark.xdist_group("official_parity")
+@ALL
+def test_stages_and_losses(case):
+    ours = our_stages(build(case), variables_of(case), cases.images(case))
+    for name, value in ours.items():
+        expected = golden()[f"{case.name}/{name}"]
+        peak = golden()[f"{case.name}/{name}_peak"]
+        error = np.abs(cases.sample(value, name) - expected).max()
+        assert error <= 1e-4 * max(1.0, peak / 10), f"{name}: error {error:.2e} of {peak:.2f}"
+    outputs = models.Outputs(
+        **{k: jnp.asarray(ours[k]) if k in ours else None for k in models.Outputs._fields}
+    )
+    _, parts = loss(outputs, case)
+    total = parts["loss_decode"] + parts["loss_auxiliary"]
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+    close(total, golden()[f"{case.name}/loss_aux"])
+    if case.head == "enc":
+        close(parts["loss_decode"] + parts["loss_se"], golden()[f"{case.name}/loss_se"])
+        close(total + parts["loss_se"], golden()[f"{case.name}/loss_aux_se"])
+
+
+def loss(outputs, case):
+    """The official loss: labels -1 are our 255, the mean is over valid pixels."""
+    labels = jnp.asarray(cases.labels(case).astype(np.uint8))
+    return losses.total_loss(
+        outputs,
+        labels,
+        cases.NUM_CLASSES,
+        over=losses.denominators(labels, normalization="valid_pixels"),
+        auxiliary_weight=0.4,
+        align_corners=True,
+    )
+
+
+@pytest.mark.xdist_group("official_parity")
+@pytest.mark.parametrize("case", [c for c in cases.CASES if c.train], ids=lambda case: case.name)
+def test_one_sgd_step(case):
+    model, variables = build(case), variables_of(case)
+    model = model.clone(
+        decode_head=model.decode_head.clone(dropout=0.0),
+        auxiliary_head=model.auxiliary_head.clone(dropout=0.0),
+    )
+    images = jnp.asarray(cases.images(case))
+
+    @jax.jit
+    def step(params, batch_stats):
+        def total(params):
+            outputs, new = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return loss(outputs, case)[0], new["batch_stats"]
+
+        (value, statistics), gradients = jax.value_and_grad(total, has_aux=True)(params)
+        return value, statistics, gradients
+
+    value, statistics, gradients = step(variables["params"], variables["batch_stats"])
+    np.testing.assert_allclose(value, golden()[f"{case.name}/train_loss"], rtol=1e-5)
+    # The first step of SGD with weight decay moves a weight by -rate * (gradient + 1e-4 weight).
+    change = {
+        part: jax.tree.map(
+            functools.partial(_sgd_change, 0.01 if part == "backbone" else 0.1),
+            gradients[part],
+            variables["params"][part],
+        )
+        for part in gradients
+    }
+    moved = jax.tree.map(
+        lambda new, old: np.asarray(new) - old, statistics, variables["batch_stats"]
+    )
+    tensors = official.from_flax({"params": change, "batch_stats": moved})
+    expected = golden()[f"{case.name}/step"]
+    norms = {key: np.linalg.norm(tensors[key]) for key in sorted(tensors)}
+    errors = {
+        key: abs(norm / exact - 1)
+        for (key, norm), exact in zip(norms.items(), expected, strict=True)
+    }
+    assert max(errors.values()) <= 1e-4, sorted(errors.items(), key=lambda item: -item[1])[:9]
+
+
+def _sgd_change(rate, gradient, weight):
+    return -rate * (np.asarray(gradient) + 1e-4 * weight)
+
+
+def test_round_trip_is_exact():
+    case = cases.CASES[0]
+    variables = traverse_util.flatten_dict(variables_of(case))
+    again = traverse_util.flatten_dict(
+        official.to_flax(official.from_flax(traverse_util.unflatten_dict(variables)))
+    )
+    assert variables.keys() == again.keys()
+    assert all(np.array_equal(variables[key], again[key]) for key in variables)
