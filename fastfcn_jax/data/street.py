@@ -48,10 +48,10 @@ class Scene:
         below = self._polygon(
             [(0, self.horizon), (self.w, self.horizon), (self.w, self.h), (0, self.h)]
         )
-        self._paint(below, self._color((140, 132, 128), 30), SIDEWALK, rough=22, cell=4)
+        self._paint(below, self._color((150, 138, 125), 20), SIDEWALK, rough=22, cell=4)
         corners = [(self.vanishing_x, self.horizon), (self.road[1], self.h), (self.road[0], self.h)]
         wedge = self._polygon(corners)
-        self._paint(wedge, self._color((95, 95, 100), 28), ROAD, rough=16, cell=3)
+        self._paint(wedge, self._color((88, 90, 98), 18), ROAD, rough=16, cell=3)
         for share in self.rng.uniform(0.25, 0.75, 1 + self.rng.integers(2)):
             for t in np.arange(0.1, 1, 0.22):
                 self._lane_mark(share, t, t + 0.1)
@@ -94,11 +94,11 @@ class Scene:
     def _objects(self) -> list[tuple[float, Callable[[float], None]]]:
         """(nearness, painter) of everything that stands on the ground, far ones first."""
         counts = (  # painter, at least, below, nearness from, to
-            (self._car, 2, 6, 0.25, 0.85),
-            (self._person, 2, 6, 0.5, 0.95),
-            (self._tree, 1, 4, 0.3, 0.8),
-            (self._pole, 1, 5, 0.5, 0.95),
-            (self._sign, 1, 4, 0.5, 0.9),
+            (self._car, 1, 5, 0.3, 0.9),
+            (self._person, 1, 4, 0.6, 1.0),
+            (self._tree, 1, 4, 0.4, 0.9),
+            (self._pole, 1, 3, 0.6, 1.0),
+            (self._sign, 1, 3, 0.55, 0.9),
             (self._clutter, 0, 3, 0.2, 0.6),
             (self._shadow, 0, 3, 0.2, 0.8),
         )
@@ -134,7 +134,7 @@ class Scene:
 
     def _person(self, t: float) -> None:
         x, y = self._beside_road(t)
-        h = 0.7 * self.h * t * self.rng.uniform(0.85, 1.1)
+        h = 0.72 * self.h * t * self.rng.uniform(0.85, 1.1)
         lean = self.rng.uniform(-0.05, 0.05) * h
         cloth = self._color((130, 90, 90), 90)
         self._paint(self._ellipse(x, y - 0.58 * h, 0.19 * h, 0.25 * h), cloth, PERSON)
@@ -158,7 +158,7 @@ class Scene:
         x, y = self._beside_road(t)
         h = self.h * t * self.rng.uniform(0.9, 1.4)
         grey = self._color((120, 120, 118), 45)
-        self._paint(self._box(x, y, 0.11 * self.h * t, h), grey, POLE)
+        self._paint(self._box(x, y, 0.14 * self.h * t, h), grey, POLE)
 
     def _sign(self, t: float) -> None:
         """A plate on a pole of its own."""
@@ -203,7 +203,7 @@ class Scene:
         image = self.image * light.astype(np.float32)[..., None] * cast.astype(np.float32)
         image = cv2.GaussianBlur(image, (0, 0), self.rng.uniform(0.3, 0.9))
         noise = self.rng.standard_normal(image.shape, np.float32)
-        image += np.float32(self.rng.uniform(3, 11)) * noise
+        image += np.float32(self.rng.uniform(2, 8)) * noise
         return np.clip(image, 0, 255).astype(np.uint8)
 
     def _paint(
@@ -228,7 +228,7 @@ class Scene:
     def _beside_road(self, t: float) -> tuple[float, float]:
         outside = self.rng.uniform(-0.4, -0.02)
         x, y = self._on_road(outside if self.rng.random() < 0.5 else 1 - outside, t)
-        return min(max(x, 0.05 * self.w), 0.95 * self.w), y
+        return min(max(x, 0.06 * self.w), 0.94 * self.w), y
 
     def _color(self, mean: tuple[int, int, int], spread: int) -> np.ndarray:
         common = self.rng.uniform(-spread, spread)

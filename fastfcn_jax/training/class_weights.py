@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastfcn_jax.data.frequencies import label_counts
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 
@@ -40,10 +41,6 @@ def balanced(frequencies: np.ndarray) -> tuple[float, ...]:
 
 def label_frequencies(source: Source) -> np.ndarray:
     """Share of each class among the valid pixels of (up to 500 of) the images."""
-    num_classes = len(source.info.class_names)
-    counts = np.zeros(256, np.int64)
-    indices = np.unique(np.linspace(0, len(source) - 1, MAX_IMAGES).astype(int))
-    for index in indices:
-        counts += np.bincount(source[int(index)].label.ravel(), minlength=256)
-    counts = counts[:num_classes]
+    counts = label_counts(source, max_images=MAX_IMAGES)
+    counts = counts[: len(source.info.class_names)]
     return counts / max(counts.sum(), 1)

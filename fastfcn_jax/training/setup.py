@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from fastfcn_jax import checkpoint, models, runtime
-from fastfcn_jax.data import datasets
+from fastfcn_jax.data import cache, datasets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation import inference
@@ -183,6 +183,8 @@ def _sources(config, terminal) -> tuple[Source, Source | None]:
     d = config.data
     terminal.say(f"data: {d.name} in {d.root or 'memory'}")
     source = datasets.load(d.name, d.root, d.train_split)
+    if d.cache:
+        source = cache.open_or_build(d.cache, source, threads=d.threads)
     validation = datasets.load(d.name, d.root, d.val_split) if config.train.eval_every else None
     counted = "none" if validation is None else len(validation)
     terminal.say(f"{len(source)} training images, {counted} for validation")
