@@ -18,13 +18,13 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation import inference, pictures
 from fastfcn_jax.evaluation.inference import Prediction
 
-Photograph = UInt8[np.ndarray, "_ _ 3"] | str | Path
+Photograph = np.ndarray | str | Path
 
 
 class Model:
     """Labels photographs of any size; made by `load` and `load_pth`.
 
-    Wherever a photograph is asked for, an RGB array uint8 (h, w, 3) or the name
+    Wherever a photograph is asked for, an RGB array, uint8 (h, w, 3), or the name
     of a file will do. A size seen for the first time may be compiled for; sizes
     announced by `predictor.expect` share few programs.
 

@@ -1,66 +1,173 @@
-"""Label maps of photographs: class indices, overlays and, if asked for, logits.
+"""Label maps of photographs and videos: class indices, overlays, confidence, logits.
 
-python -m fastfcn_jax.predict --checkpoint DIR --input IMAGE|FOLDER --output OUT [--save-logits]
+python -m fastfcn_jax.predict --checkpoint DIR --input IMAGE|FOLDER|GLOB|VIDEO|- --output OUT
+    [--protocol NAME] [--legend] [--confidence] [--save-logits] [--tile PIXELS]
+
+Leaves OUT/<stem>.png (class indices) and OUT/<stem>_overlay.png of every photograph; of a video
+OUT/<stem>_overlay.mp4 and OUT/<stem>/<frame>.png. A broken file does not stop the others: it is
+named at the end, and the exit status is 1.
 """
 
+import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 from absl import flags
 
 from fastfcn_jax import cli
-from fastfcn_jax.data import decode
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation.files import write_array, write_image
-from fastfcn_jax.evaluation.pictures import overlay
+from fastfcn_jax.evaluation import photographs, pictures
+from fastfcn_jax.evaluation.files import replacing, write_array, write_image
 from fastfcn_jax.evaluation.progress import track
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+SOME_FAILED = 1
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.", required=True)
-INPUT = flags.DEFINE_string("input", None, "Image or folder of images.", required=True)
+INPUT = flags.DEFINE_string("input", None, "Image, folder, pattern, video, or -.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
 PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a pass.", lower_bound=1)
+LEGEND = flags.DEFINE_bool("legend", False, "List the classes below the overlay.")
+CONFIDENCE = flags.DEFINE_bool("confidence", False, "Also write OUT/<stem>_confidence.png.")
 SAVE_LOGITS = flags.DEFINE_bool("save_logits", False, "Also write OUT/<stem>.npy, (H, W, classes).")
+TILE = flags.DEFINE_integer("tile", 0, "Own resolution in overlapping tiles of this side.")
 flags.DEFINE_alias("save-logits", "save_logits")
+flags.DEFINE_alias("batch-size", "batch_size")
 
 
-def find_images(source: Path) -> list[Path]:
-    """The image itself, or the images of a folder in order of their names.
+class Writer:
+    """Writes the results of one model into a folder."""
+
+    def __init__(self, folder: Path, model):
+        self.folder = folder
+        self.model = model
+
+    def draw(self, image, labels):
+        """The overlay, with its legend if asked for."""
+        info = self.model.info
+        drawn = pictures.overlay(image, labels, info.palette)
+        if LEGEND.value:
+            drawn = pictures.with_legend(drawn, labels, info.class_names, info.palette)
+        return drawn
+
+    def write(self, stem: str, image, prediction) -> None:
+        write_image(self.folder / f"{stem}.png", prediction.labels)
+        write_image(self.folder / f"{stem}_overlay.png", self.draw(image, prediction.labels))
+        if prediction.confidence is not None:
+            grey = np.round(255 * prediction.confidence).astype(np.uint8)
+            write_image(self.folder / f"{stem}_confidence.png", grey)
+        if SAVE_LOGITS.value:
+            write_array(self.folder / f"{stem}.npy", self.model.logits(image))
+
+
+def predict_photographs(model, found: list[photographs.Photograph], writer: Writer) -> list[str]:
+    """Writes the results of all that can be read; returns what was wrong with the others."""
+    failures: list[str] = []
+    if len(found) > 1:
+        model.predictor.expect(_readable_sizes(found))
+    held = {}
+
+    def images():
+        for photograph in found:
+            try:
+                held[photograph] = photograph.decode()
+            except UserError as error:
+                failures.append(str(error))
+            else:
+                yield photograph, held[photograph]
+
+    answers = model.predictor.stream(images(), confidence=CONFIDENCE.value)
+    for photograph, prediction in track(answers, len(found), "predicting"):
+        writer.write(photograph.stem, held.pop(photograph), prediction)
+    return failures
+
+
+def predict_in_tiles(model, found: list[photographs.Photograph], writer: Writer) -> list[str]:
+    """The same for images at their own resolution, tile by tile."""
+    from fastfcn_jax.evaluation.inference import Prediction
+    from fastfcn_jax.evaluation.tiles import predict_tiles
+
+    failures: list[str] = []
+    for photograph in track(found, len(found), "predicting"):
+        try:
+            image = photograph.decode()
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        labels = predict_tiles(model.predictor, image, TILE.value)
+        writer.write(photograph.stem, image, Prediction(labels, None))
+    return failures
+
+
+def predict_video(model, path: Path, writer: Writer) -> None:
+    """Writes one label map a frame and a video of the overlays.
 
     Raises:
-      UserError: nothing there.
+      UserError: the file is no video, or holds no frame.
     """
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise UserError(f"--input {source}: no such image or folder.")
-    images = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not images:
-        raise UserError(f"--input {source}: the folder holds no image ({', '.join(SUFFIXES)}).")
-    return images
+    video = photographs.Video(path)
+    frames = writer.folder / path.stem
+    frames.mkdir(exist_ok=True)
+    output = writer.folder / f"{path.stem}_overlay.mp4"
+    count, sink = 0, None
+    with replacing(output) as temporary:
+        for frame in track(video, video.length, "predicting"):
+            labels = model(frame)
+            drawn = pictures.overlay(frame, labels, model.info.palette)
+            if sink is None:
+                codec = cv2.VideoWriter.fourcc(*"mp4v")
+                size = drawn.shape[1::-1]
+                sink = cv2.VideoWriter(str(temporary), codec, video.fps, size)
+            sink.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            write_image(frames / f"{count:06d}.png", labels)
+            count += 1
+        if sink is None:
+            raise UserError(f"{path} holds no frame that can be decoded.")
+        sink.release()
+    print(f"{count} frames -> {output}, {frames}")
 
 
-def main(_) -> None:
-    images = find_images(Path(INPUT.value))
-    # JAX starts only after the arguments are accepted.
-    from fastfcn_jax import checkpoint, models
-    from fastfcn_jax.evaluation import inference
+def _readable_sizes(found: list[photographs.Photograph]) -> list[tuple[int, int]]:
+    sizes = []
+    for photograph in found:
+        try:
+            sizes.append(photograph.size())
+        except UserError:
+            continue  # said when its turn comes
+    return sizes
+
+
+def load_model():
+    """The model of --checkpoint, set up as the flags say."""
+    from fastfcn_jax import api, checkpoint
 
     loaded = checkpoint.load_model(Path(CHECKPOINT.value))
-    model = models.build(loaded.config.model, len(loaded.info.class_names))
-    predictor = inference.build(loaded.config, model, loaded.variables, protocol=PROTOCOL.value)
-    output = Path(OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
-    for path in track(images, len(images), "predicting"):
-        image = decode.image(path.read_bytes(), str(path))
-        labels = predictor(image)
-        write_image(output / f"{path.stem}.png", labels)
-        write_image(
-            output / f"{path.stem}_overlay.png", overlay(image, labels, loaded.info.palette)
-        )
-        if SAVE_LOGITS.value:
-            write_array(output / f"{path.stem}.npy", predictor.scores(image))
-    print(f"{len(images)} images -> {output}")
+    with loaded.config.unlocked():
+        if BATCH_SIZE.value:
+            loaded.config.eval.batch_size = BATCH_SIZE.value
+        if TILE.value:
+            loaded.config.data.test_scale = (0, 0)
+    return api.Model(loaded.config, loaded.info, loaded.variables, protocol=PROTOCOL.value)
+
+
+def main(_) -> int:
+    is_video = photographs.is_video(INPUT.value)
+    found = [] if is_video else photographs.find(INPUT.value)
+    if TILE.value and (SAVE_LOGITS.value or CONFIDENCE.value or is_video):
+        raise UserError("--tile writes labels and overlays of photographs only.")
+    model = load_model()  # JAX starts only after the arguments are accepted
+    writer = Writer(Path(OUTPUT.value), model)
+    writer.folder.mkdir(parents=True, exist_ok=True)
+    if is_video:
+        predict_video(model, Path(INPUT.value), writer)
+        return 0
+    predict = predict_in_tiles if TILE.value else predict_photographs
+    failures = predict(model, found, writer)
+    print(f"{len(found) - len(failures)} of {len(found)} images -> {writer.folder}")
+    for failure in failures:
+        print(f"skipped: {failure}", file=sys.stderr)
+    return SOME_FAILED if failures else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from fastfcn_jax import checkpoint, models
 from fastfcn_jax.data import datasets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import inference
+from fastfcn_jax.evaluation import baselines, inference, report
 from fastfcn_jax.evaluation.evaluate import Result, evaluate, image_sizes
 from fastfcn_jax.evaluation.files import write_json
 from fastfcn_jax.evaluation.protocols import describe_cost
@@ -22,6 +22,7 @@ def run(
     config: ConfigDict | None = None,
     protocol: str | None = None,
     output: Path | None = None,
+    compare: Path | None = None,
 ) -> Result:
     """Evaluates the model of a checkpoint folder on its validation split.
 
@@ -30,11 +31,13 @@ def run(
       config: where the data are and how to test; None: as stored with the model.
         The model itself is always the stored one.
       protocol: overrides `config.eval.protocol`.
-      output: folder for metrics.json; None: `folder`/eval.
+      output: folder for metrics.json and report.html; None: `folder`/eval.
+      compare: metrics.json of another evaluation, for the report.
 
     Raises:
       UserError: no checkpoint, no data, or another number of classes than the model has.
     """
+    other = [] if compare is None else [baselines.read(compare)]
     loaded = checkpoint.load_model(folder)
     config = loaded.config if config is None else config
     source = datasets.load(config.data.name, config.data.root, config.data.val_split)
@@ -52,7 +55,10 @@ def run(
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "metrics.json", result.metrics())
     print_table(result)
-    print(f"wrote {output / 'metrics.json'}")
+    report.write_run(
+        output / "report.html", folder, loaded.step, result, predictor, source, config, other
+    )
+    print(f"wrote {output / 'metrics.json'} and report.html")
     return result
 
 

@@ -1,0 +1,44 @@
+"""Scores that an evaluation is held against: the published figure, another run's."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from fastfcn_jax.errors import UserError
+
+
+class Baseline(NamedTuple):
+    """A mean IoU and, where known, the IoU of every class, in percent."""
+
+    name: str
+    miou: float
+    iou: dict[str, float | None]
+
+
+def published(config: ConfigDict, protocol: str) -> list[Baseline]:
+    """The printed figure for this experiment and protocol, if there is one."""
+    figures = {
+        "single": config.published.miou,
+        "ms_flip": config.published.miou_ms_flip,
+        "ms_flip_0x": config.published.miou_ms_flip,
+        "official_ms": config.published.miou_ms_flip,
+    }
+    miou = figures.get(protocol, 0.0)
+    return [Baseline("published", miou, {})] if miou else []
+
+
+def read(path: Path) -> Baseline:
+    """Scores of another evaluation, from its metrics.json or the folder that holds it.
+
+    Raises:
+      UserError: no such file, or another content.
+    """
+    path = path / "metrics.json" if path.is_dir() else path
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        iou = {name: scores["IoU"] for name, scores in metrics["per_class"].items()}
+        return Baseline(path.absolute().parent.name, float(metrics["mIoU"]), iou)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"--compare {path}: not a metrics.json that eval.py wrote.") from error

@@ -1,0 +1,102 @@
+"""What `predict --input` names: photographs, folders, patterns, videos, standard input."""
+
+import glob
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from fastfcn_jax.data import decode
+from fastfcn_jax.errors import UserError
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+STDIN = "-"
+
+
+class Photograph(NamedTuple):
+    """A file (or standard input, `path` None) and the stem of what is written for it."""
+
+    path: Path | None
+    stem: str
+
+    def read(self) -> bytes:
+        """The file's bytes; UserError if it cannot be read."""
+        if self.path is None:
+            return sys.stdin.buffer.read()
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({error.strerror}).") from error
+
+    def decode(self) -> UInt8[np.ndarray, "h w 3"]:
+        """RGB pixels; UserError if the file is damaged or no picture."""
+        return decode.image(self.read(), str(self.path or "standard input"))
+
+    def size(self) -> tuple[int, int]:
+        """(height, width) from the file's header; UserError as above."""
+        return decode.size(self.read(), str(self.path))
+
+
+def find(source: str) -> list[Photograph]:
+    """The photographs that a file name, folder, pattern or "-" stands for, ordered by name.
+
+    Raises:
+      UserError: there is none.
+    """
+    if source == STDIN:
+        return [Photograph(None, "stdin")]
+    path = Path(source)
+    if path.is_dir():
+        paths = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
+        if not paths:
+            raise UserError(f"--input {source}: the folder holds no image ({', '.join(IMAGES)}).")
+    elif path.is_file():
+        paths = [path]
+    else:
+        paths = sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file())
+        if not paths:
+            raise UserError(f"--input {source}: no such image, folder or video.")
+    return [Photograph(p, stem) for p, stem in zip(paths, _stems(paths), strict=True)]
+
+
+def _stems(paths: list[Path]) -> list[str]:
+    """Names without suffix; with it, or with their folders, where two would be the same."""
+    for name in (
+        lambda path: path.stem,
+        lambda path: path.name.replace(".", "_"),
+        lambda path: "_".join(path.parts).strip("/").replace(".", "_"),
+    ):
+        stems = [name(path) for path in paths]
+        if len(set(stems)) == len(stems):
+            return stems
+    return [f"{i:06d}_{path.stem}" for i, path in enumerate(paths)]
+
+
+def is_video(source: str) -> bool:
+    return Path(source).suffix.lower() in VIDEOS and Path(source).is_file()
+
+
+class Video:
+    """A video file: its length as it claims, and its frames in RGB.
+
+    Raises UserError where OpenCV cannot open it.
+    """
+
+    def __init__(self, path: Path):
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise UserError(f"{path} is not a video that can be decoded.")
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
+        self.length = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+
+    def __iter__(self) -> Iterator[UInt8[np.ndarray, "_ _ 3"]]:
+        while True:
+            ok, frame = self._capture.read()
+            if not ok:
+                return
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)

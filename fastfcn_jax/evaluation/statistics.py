@@ -1,0 +1,50 @@
+"""What a report says beyond the scores: intervals, ranking of images, confusions."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+_DRAWS = 500
+
+
+def bootstrap(
+    counts: Int[np.ndarray, "n 3 k"], *, seed: int = 0
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """(2.5 %, 97.5 %) of each class's IoU in percent when the images are drawn anew.
+
+    NaN where a class occurs in no draw.
+    """
+    n, _, classes = counts.shape
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=_DRAWS).astype(np.float64)
+    sums = (weights @ counts.reshape(n, -1)).reshape(_DRAWS, 3, classes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = 100 * sums[:, 0] / (sums[:, 1] + sums[:, 2] - sums[:, 0])
+    bounds = np.full((2, classes), np.nan)
+    known = ~np.isnan(iou).all(axis=0)
+    bounds[:, known] = np.nanpercentile(iou[:, known], [2.5, 97.5], axis=0)
+    return bounds[0], bounds[1]
+
+
+def image_scores(counts: Int[np.ndarray, "n 3 k"]) -> Float[np.ndarray, " n"]:
+    """Each image's own mIoU in percent, over the classes in its label or prediction."""
+    union = counts[:, 1] + counts[:, 2] - counts[:, 0]
+    iou = np.divide(counts[:, 0], union, where=union > 0, out=np.zeros(union.shape))
+    return 100 * iou.sum(axis=1) / np.maximum((union > 0).sum(axis=1), 1)
+
+
+def worst_and_median(scores: Float[np.ndarray, " n"], count: int) -> tuple[list[int], list[int]]:
+    """Positions of the `count` lowest scores, and of as many around the median; none twice."""
+    order = np.argsort(scores, kind="stable")
+    worst = order[:count]
+    rest = order[count:]
+    middle = max(len(order) // 2 - len(worst) - count // 2, 0)
+    return [int(i) for i in worst], [int(i) for i in rest[middle : middle + count]]
+
+
+def confusions(matrix: Int[np.ndarray, "k k"], count: int) -> list[tuple[int, int, int]]:
+    """(label, prediction, pixels) of the largest errors."""
+    errors = matrix.copy()
+    np.fill_diagonal(errors, 0)
+    order = np.argsort(errors.ravel(), kind="stable")[::-1][:count]
+    pairs = [divmod(int(i), len(matrix)) for i in order]
+    return [(a, b, int(errors[a, b])) for a, b in pairs if errors[a, b] > 0]
