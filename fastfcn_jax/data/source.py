@@ -100,7 +100,7 @@ class EncodedSource:
             )
         return Sample(self.ids[index], image, label)
 
-    def size(self, index: int) -> tuple[int, int]:
+    def image_size(self, index: int) -> tuple[int, int]:
         """(height, width) of an image, without decoding it.
 
         Raises:

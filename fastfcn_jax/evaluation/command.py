@@ -65,7 +65,7 @@ def run(
 def announce(predictor: inference.Predictor, source: Source) -> None:
     """Prints what the protocol does and what it will cost on this data set."""
     print(f"protocol {predictor.protocol.name}: {predictor.protocol.definition}")
-    if not hasattr(source, "size"):
+    if not hasattr(source, "image_size"):
         return
     sizes = image_sizes(source)
     predictor.expect(sizes)

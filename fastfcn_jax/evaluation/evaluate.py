@@ -73,7 +73,7 @@ def evaluate(
       progress: report on standard error (of process 0).
     """
     names = source.info.class_names
-    if hasattr(source, "size") and not predictor.is_planned:
+    if hasattr(source, "image_size") and not predictor.is_planned:
         predictor.expect(image_sizes(source, max_images=max_images))
     total = min(len(source), max_images) if max_images else len(source)
     mine = range(jax.process_index(), total, jax.process_count())
@@ -110,7 +110,7 @@ def image_sizes(source: Source, *, max_images: int = 0) -> list[Size]:
     """(height, width) of every image, from the files' headers."""
     total = min(len(source), max_images) if max_images else len(source)
     with concurrent.futures.ThreadPoolExecutor(READ_THREADS) as pool:
-        return list(pool.map(source.size, range(total)))
+        return list(pool.map(source.image_size, range(total)))
 
 
 def _read_ahead(source: Source, indices: range) -> Iterator[tuple[int, Sample]]:
