@@ -23,6 +23,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from fastfcn_jax import checkpoint  # noqa: E402
+from fastfcn_jax.training import records  # noqa: E402
+
 MOMENTS = ("starting", "between steps", "saving", "evaluating")
 
 
@@ -95,19 +99,10 @@ class Training:
             time.sleep(0.001)
 
 
-def finished_steps(workdir: Path) -> list[int]:
-    folder = workdir / "checkpoints"
-    return (
-        sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
-    )
-
-
 def unreadable(workdir: Path) -> list[str]:
     """What is wrong with the checkpoints that a kill left."""
-    from fastfcn_jax import checkpoint
-
     problems = []
-    for step in finished_steps(workdir):
+    for step in checkpoint.finished_steps(workdir):
         try:
             checkpoint.verify(workdir, step)
         except checkpoint.Damaged as damage:
@@ -117,8 +112,6 @@ def unreadable(workdir: Path) -> list[str]:
 
 def compare(left: Path, right: Path) -> list[str]:
     """Differences between two finished runs, in words; empty if they agree to the last bit."""
-    from fastfcn_jax import checkpoint
-    from fastfcn_jax.training import records
 
     def history(workdir):
         timing = ("images_per_second", "data_wait", "seconds_per_step", "seconds")
@@ -136,7 +129,7 @@ def compare(left: Path, right: Path) -> list[str]:
         for a, b in zip(ours, theirs, strict=False)
         if a != b
     ]
-    last = finished_steps(left)[-1]
+    last = checkpoint.finished_steps(left)[-1]
     sums = [checkpoint.verify(workdir, last) for workdir in (left, right)]
     if sums[0] != sums[1]:
         found.append(f"the arrays of step {last} differ")
@@ -168,7 +161,7 @@ def main() -> int:
     ahead = max(arguments.steps // arguments.kills, 1)
     while (count := sum(tally.values())) < arguments.kills:
         moment = MOMENTS[count % len(MOMENTS)]
-        newest = max(finished_steps(killed), default=0)
+        newest = max(checkpoint.finished_steps(killed), default=0)
         training = Training(arguments, killed)
         if not training.kill_at(moment, rng, ahead):
             problems.append(f"the run ended before kill {count + 1}")
@@ -180,7 +173,7 @@ def main() -> int:
         problems += unreadable(killed)
         print(
             f"kill {count + 1:2d} {moment:13s} after step {training.step:4d}, "
-            f"checkpoints {finished_steps(killed)}",
+            f"checkpoints {checkpoint.finished_steps(killed)}",
             flush=True,
         )
     last = Training(arguments, killed)

@@ -100,7 +100,7 @@ class Checkpoints:
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return _restore(self._manager, step, template)
+                return restore(self.folder.parent, step, template)
             except Damaged as damage:
                 _warn(f"{self.folder / str(step)} is damaged and is skipped: {damage}")
                 self._set_aside(step)
@@ -190,7 +190,7 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
             steps = [best, *(step for step in steps if step != best)]
         for step in steps:
             try:
-                variables = _read(folder.absolute() / "checkpoints" / str(step), "model")
+                variables = _read(_folder(folder, step), "model")
             except Damaged as damage:
                 _warn(f"{folder}/checkpoints/{step} is damaged and is skipped: {damage}")
                 continue
@@ -202,17 +202,53 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
     raise UserError(f"{folder}/checkpoints holds no whole checkpoint; train or convert one first.")
 
 
+def finished_steps(workdir: Path) -> list[int]:
+    """The steps of all finished checkpoints, rising."""
+    folder = Path(workdir) / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def restore(workdir: Path, step: int, template: TrainState) -> Restored:
+    """The training state of one checkpoint.
+
+    Raises:
+      Damaged: something cannot be read back as it was written.
+      UserError: it does not fit the template.
+    """
+    folder = _folder(workdir, step)
+    model, training = _read(folder, "model"), _read(folder, "training")
+    for got, wanted in zip((model, training), _split(template), strict=True):
+        _check_fit(folder, got, wanted)
+    opt_state = flax.serialization.from_state_dict(template.opt_state, training["opt_state"])
+    averaged = template.ema is not None
+    state = TrainState(
+        step=training["step"],
+        params=training["params"] if averaged else model["params"],
+        batch_stats=model["batch_stats"],
+        opt_state=opt_state,
+        ema=model["params"] if averaged else None,
+    )
+    return Restored(state, _meta(folder)["notes"])
+
+
 def verify(folder: Path, step: int) -> dict[str, str]:
     """Reads every array of a checkpoint; returns the checksum of each item.
 
     Raises:
       Damaged: something cannot be read back as it was written.
     """
-    path = Path(folder).absolute() / "checkpoints" / str(step)
+    path = _folder(folder, step)
     checksums = _meta(path)["checksums"]
     for item in checksums:
         _read(path, item)
     return checksums
+
+
+def checksums(state: TrainState) -> dict[str, str]:
+    """The checksum of each item that a checkpoint of this state has."""
+    model, training = _split(state)
+    return {"model": _checksum(model), "training": _checksum(training)}
 
 
 def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) -> dict[str, Any]:
@@ -257,6 +293,10 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
+def _folder(workdir: Path, step: int) -> Path:
+    return Path(workdir).absolute() / "checkpoints" / str(step)
+
+
 def _manager(folder: Path, policy, *, read: bool = False) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policy,
@@ -279,7 +319,7 @@ def _items(state: TrainState, notes: dict[str, Any]) -> ocp.args.Composite:
     meta = {
         "format": FORMAT,
         "step": int(state.step),
-        "checksums": {"model": _checksum(model), "training": _checksum(training)},
+        "checksums": checksums(state),
         "notes": notes,
     }
     return ocp.args.Composite(
@@ -295,23 +335,6 @@ def _split(state: TrainState) -> tuple[dict, dict]:
     if state.ema is not None:
         training["params"] = state.params
     return _host(state.variables), _host(training)
-
-
-def _restore(manager, step: int, template: TrainState) -> Restored:
-    folder = Path(manager.directory) / str(step)
-    model, training = _read(folder, "model"), _read(folder, "training")
-    for got, wanted in zip((model, training), _split(template), strict=True):
-        _check_fit(folder, got, wanted)
-    opt_state = flax.serialization.from_state_dict(template.opt_state, training["opt_state"])
-    averaged = template.ema is not None
-    state = TrainState(
-        step=training["step"],
-        params=training["params"] if averaged else model["params"],
-        batch_stats=model["batch_stats"],
-        opt_state=opt_state,
-        ema=model["params"] if averaged else None,
-    )
-    return Restored(state, _meta(folder)["notes"])
 
 
 def _read(folder: Path, item: str) -> dict:

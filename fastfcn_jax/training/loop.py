@@ -11,7 +11,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fastfcn_jax.data import pipeline
+from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation import report
 from fastfcn_jax.evaluation.evaluate import evaluate
 from fastfcn_jax.training import run_card, setup, strategy, validation
 from fastfcn_jax.training.interrupt import Agreement, Interrupt
@@ -58,7 +60,7 @@ def _train(run: Run, interrupt: Interrupt) -> None:
     in_flight: deque = deque()
     if run.step > 0 and due(run.step, t.eval_every, t.steps) and not _evaluated(run):
         _validate_and_save(run, interrupt)  # the earlier start was stopped before or in it
-    batches = _batches(run)
+    batches = device_batches(run.config, run.source, run.strategy, run.step)
     first = True
     while run.step < t.steps and not _stopped_early(run):
         if agreement.stop(interrupt.requested):
@@ -90,20 +92,20 @@ def due(step: int, every: int, last: int) -> bool:
     return every > 0 and (step % every == 0 or step == last)
 
 
-def _batches(run: Run) -> Iterator[tuple[dict, np.ndarray]]:
+def device_batches(
+    config: ConfigDict, source: Source, plan: strategy.Strategy, start_step: int
+) -> Iterator[tuple[dict, np.ndarray]]:
     """Batches on the devices, and the indices of this process's samples in each."""
-    accumulate = run.config.train.accumulate
+    accumulate = config.train.accumulate
     shard = (jax.process_index(), jax.process_count())
-    batches = pipeline.build_train(
-        run.config, run.source, start_step=run.step * accumulate, shard=shard
-    )
+    batches = pipeline.build_train(config, source, start_step=start_step * accumulate, shard=shard)
     while True:
         micro = [next(batches) for _ in range(accumulate)]
-        stacked = (
-            micro[0] if accumulate == 1 else {k: np.stack([b[k] for b in micro]) for k in micro[0]}
-        )
-        indices = stacked.pop("index").reshape(-1)
-        yield run.strategy.put_batch(stacked, accumulate=accumulate), indices
+        batch = micro[0]
+        if accumulate > 1:
+            batch = {name: np.stack([part[name] for part in micro]) for name in batch}
+        indices = batch.pop("index").reshape(-1)
+        yield plan.put_batch(batch, accumulate=accumulate), indices
 
 
 def _read_metrics(run: Run, in_flight: deque, *, leave: int) -> None:
@@ -161,6 +163,9 @@ def _validate(run: Run, interrupt: Interrupt) -> float:
     run.records.add("eval", run.step, validation.record(metrics, seconds))
     for name, picture in drawn:
         run.tensorboard.picture(name, picture, run.step)
+    if jax.process_index() == 0:
+        page = run.workdir / "report.html"
+        report.write_run(page, run.workdir, run.step, result, run.predictor, source, run.config)
     run.console.say(
         f"step {run.step}: mIoU {metrics['mIoU'] or 0:.2f}  mAcc {metrics['mAcc'] or 0:.2f}  "
         f"aAcc {metrics['aAcc'] or 0:.2f}  ({result.num_images} images, {seconds:.0f} s)"

@@ -1,6 +1,5 @@
 """Builds all that a run needs from its configuration, and restores what an earlier start left."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,14 +81,8 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
     terminal.say(f"devices: {_devices(plan)}; strategy: {plan.name}")
     terminal.say(f"compiled programs are kept in {cache}" if cache else "compilations are not kept")
-    source, validation = _sources(config, terminal)
-    num_classes = _num_classes(config, source)
-    model = models.build(config.model, num_classes, axis_name=plan.axis_name)
-
-    variables, notes = initial.variables(config, model)
-    optimizer = optim.build(config, variables)
-    state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
-
+    source, validation = open_sources(config, terminal)
+    model, state, train_step, notes = build_training(config, source, plan)
     card = _card(config, workdir, source, terminal)
     checkpoints = checkpoint.Checkpoints(workdir, keep_every=config.train.keep_every)
     restored = checkpoints.restore_latest(state)
@@ -114,8 +107,8 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
         validation=validation,
         model=model,
         strategy=plan,
-        train_step=plan.compile(build_step(config, model, optimizer, plan, source)),
-        predictor=inference.build(config, model, variables),
+        train_step=train_step,
+        predictor=inference.build(config, model, state.variables),
         state=plan.put_state(state),
         step=start,
         console=terminal,
@@ -132,19 +125,19 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
     )
 
 
-def build_step(
-    config: ConfigDict,
-    model: nn.Module,
-    optimizer: optim.Optimizer,
-    plan: strategy.Strategy,
-    source: Source,
-) -> Callable:
-    """The pure training step of a configuration, not yet wrapped by a strategy."""
+def build_training(
+    config: ConfigDict, source: Source, plan: strategy.Strategy
+) -> tuple[nn.Module, states.TrainState, step.TrainStep, list[str]]:
+    """The model, its state before the first step, the step to run, and what to tell about it."""
+    num_classes = _num_classes(config, source)
+    model = models.build(config.model, num_classes, axis_name=plan.axis_name)
+    variables, notes = initial.variables(config, model)
+    optimizer = optim.build(config, variables)
     s = config.loss
-    return step.make_train_step(
+    train_step = step.make_train_step(
         model,
         optimizer,
-        num_classes=_num_classes(config, source),
+        num_classes=num_classes,
         loss={
             "auxiliary_weight": s.auxiliary_weight,
             "se_weight": s.se_weight,
@@ -160,6 +153,8 @@ def build_step(
         shards=plan.shards,
         axis_name=plan.axis_name,
     )
+    state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
+    return model, state, plan.compile(train_step), notes
 
 
 def make_workdir(workdir: Path) -> None:
@@ -179,7 +174,8 @@ def make_workdir(workdir: Path) -> None:
         ) from error
 
 
-def _sources(config, terminal) -> tuple[Source, Source | None]:
+def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source, Source | None]:
+    """The training data, and those for validation unless there is none."""
     d = config.data
     terminal.say(f"data: {d.name} in {d.root or 'memory'}")
     source = datasets.load(d.name, d.root, d.train_split)

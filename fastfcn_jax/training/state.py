@@ -4,16 +4,18 @@ from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from fastfcn_jax.training.optim import Optimizer
 
 
 @flax.struct.dataclass
 class TrainState:
-    """A pytree; `ema` is None unless a moving average of `params` is kept."""
+    """A pytree; `ema` is None unless a moving average of `params` is kept.
 
-    step: Int[Array, ""]
+    `step` counts the steps done (int32 scalar). Leaves are device or NumPy arrays.
+    """
+
+    step: Any
     params: Any
     batch_stats: Any
     opt_state: Any

@@ -28,10 +28,10 @@ SIZE = (128, 256)  # height, width
 
 @dataclass(frozen=True)
 class StreetScenes:
-    """Sample i is a pure function of (split, i, size)."""
+    """Sample i is a pure function of (split, i, shape)."""
 
     split: str
-    size: tuple[int, int] = SIZE
+    shape: tuple[int, int] = SIZE
     info: DatasetInfo = INFO
     ids: tuple[str, ...] = field(init=False)
 
@@ -42,9 +42,13 @@ class StreetScenes:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of an image."""
+        return self.shape
+
     def __getitem__(self, index: SupportsIndex) -> Sample:
         rng = np.random.default_rng((zlib.crc32(self.split.encode()), int(index)))
-        return Sample(self.ids[index], *street.Scene(rng, self.size).draw())
+        return Sample(self.ids[index], *street.Scene(rng, self.shape).draw())
 
 
 def load(root: str, split: str) -> Source:

@@ -1,0 +1,99 @@
+"""Repeats some steps of a training run and compares them with its log, bit for bit.
+
+python -m fastfcn_jax.replay DIR --steps 20 [--start STEP]
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from fastfcn_jax import checkpoint, cli
+from fastfcn_jax import config as configuration
+from fastfcn_jax.errors import UserError
+
+STEPS = flags.DEFINE_integer("steps", 20, "How many steps to repeat.", lower_bound=1)
+START = flags.DEFINE_integer("start", None, "Checkpoint to start from; default: the earliest.")
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        raise UserError("usage: python -m fastfcn_jax.replay DIR --steps N")
+    return replay(Path(arguments[0]), steps=STEPS.value, start=START.value)
+
+
+def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
+    """Runs `steps` steps from a checkpoint and prints whether they are those of the log.
+
+    Compared are the loss of each step and, where the run kept a checkpoint of
+    the last one, its weights, statistics and momentum. Nothing is written.
+
+    Returns:
+      0 if every bit agrees, 1 at the first step that differs.
+
+    Raises:
+      UserError: the folder is no run, or its log does not reach that far.
+    """
+    from fastfcn_jax.training import console, loop, run_card, setup, strategy
+
+    card = run_card.read(workdir)
+    if card is None:
+        raise UserError(f"{workdir} is not a training workdir: run.json is missing.")
+    config = configuration.from_json(card["config"])
+    logged = dict(logged_losses(workdir))
+    start = _start(workdir, start, logged)
+    last = min(start + steps, config.train.steps)
+    if last not in logged:
+        raise UserError(
+            f"{workdir}/metrics.jsonl has no losses up to step {last}; take fewer --steps."
+        )
+    terminal = console.Console(config.train.steps, config.train.batch_size)
+    plan = strategy.choose(config.train.strategy, config.train.batch_size)
+    source, _ = setup.open_sources(config, terminal)
+    if (found := run_card.fingerprint(source)) != card["data"]:
+        terminal.say(f"the data differ from the run's: {found} instead of {card['data']}")
+    _, template, train_step, _ = setup.build_training(config, source, plan)
+    state = template
+    if start:
+        state = checkpoint.restore(workdir, start, template).state
+    terminal.say(f"replaying steps {start + 1} to {last}")
+    state = plan.put_state(state)
+    batches = loop.device_batches(config, source, plan, start)
+    for step in range(start + 1, last + 1):
+        state, metrics = train_step(state, next(batches)[0])
+        loss = float(strategy.to_host(metrics["loss"]))
+        if loss != logged[step] and not (loss != loss and logged[step] is None):
+            terminal.say(f"first difference at step {step}: {logged[step]!r} logged, {loss!r} now")
+            return 1
+    arrays = ""
+    if last in checkpoint.finished_steps(workdir):
+        if checkpoint.checksums(strategy.to_host(state)) != checkpoint.verify(workdir, last):
+            terminal.say(f"losses agree, but the arrays of step {last} differ from its checkpoint")
+            return 1
+        arrays = f", and so are the arrays of step {last}"
+    terminal.say(f"{last - start} steps from step {start} are bit-identical to the log{arrays}")
+    return 0
+
+
+def logged_losses(workdir: Path) -> Iterator[tuple[int, Any]]:
+    """(step, loss) of every step in metrics.jsonl; the loss is None where it was not finite."""
+    from fastfcn_jax.training import records
+
+    for record in records.read(workdir / "metrics.jsonl"):
+        if record["kind"] == "train":
+            first = record["step"] - len(record["losses"]) + 1
+            yield from enumerate(record["losses"], start=first)
+
+
+def _start(workdir: Path, wanted: int | None, logged: dict[int, Any]) -> int:
+    kept = checkpoint.finished_steps(workdir)
+    if wanted is not None:
+        if wanted and wanted not in kept:
+            raise UserError(f"{workdir} has no checkpoint of step {wanted}, only of {kept} and 0.")
+        return wanted
+    return next((step for step in kept if step + 1 in logged), 0)
+
+
+if __name__ == "__main__":
+    cli.run(main)

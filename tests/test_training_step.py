@@ -1,0 +1,228 @@
+"""The step on one device and on several, accumulated, averaged, clipped, frozen, not finite."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from fastfcn_jax.training import optim, state, step, strategy
+
+CLASSES, STEPS = 5, 5
+
+
+def config(**model):
+    c = tiny.get_config()
+    c.model.update(dropout=0.0, **model)
+    return c
+
+
+def batches(size=4, count=STEPS, seed=0):
+    """Generated batches whose images have unevenly many ignored pixels."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        labels = rng.integers(0, CLASSES, (size, 24, 32)).astype(np.uint8)
+        labels[0] = 255
+        labels[1, :12] = 255
+        yield {
+            "image": rng.integers(0, 256, (size, 24, 32, 3), np.uint8),
+            "label": labels,
+            "size": np.tile(np.array([24, 32], np.int32), (size, 1)),
+        }
+
+
+@functools.cache
+def initial():
+    model = tiny.build(config().model, CLASSES)
+    return jax.tree.map(np.asarray, dict(model.init(jax.random.key(1), jnp.zeros((1, 24, 32, 3)))))
+
+
+def optimizer(**kwargs):
+    schedule = optim.poly_schedule(lr=0.1, end_lr=1e-4, power=0.9, steps=STEPS)
+    defaults = {"learning_rate": schedule, "momentum": 0.9, "weight_decay": 5e-4}
+    return optim.sgd(initial(), **{**defaults, **kwargs})
+
+
+@functools.cache
+def compiled(plan, dtype, dropout, accumulate, optim_kwargs, kwargs):
+    c = config(precision=dtype)
+    c.model.dropout = dropout
+    opt = optimizer(**dict(optim_kwargs))
+    run = step.make_train_step(
+        tiny.build(c.model, CLASSES, axis_name=plan.axis_name),
+        opt,
+        num_classes=CLASSES,
+        loss={},
+        accumulate=accumulate,
+        axis_name=plan.axis_name,
+        shards=plan.shards,
+        **{"seed": 0, **dict(kwargs)},
+    )
+    return opt, plan.compile(run)
+
+
+def train(plan, data, *, dtype="float32", dropout=0.0, accumulate=1, optim_kwargs=None, **kwargs):
+    """Runs a step per batch; returns the state on the host and the metrics of each step."""
+    options = tuple((optim_kwargs or {}).items()), tuple(kwargs.items())
+    opt, run = compiled(plan, dtype, dropout, accumulate, *options)
+    now = plan.put_state(state.create(initial(), opt, ema=kwargs.get("ema_decay", 0) > 0))
+    metrics = []
+    for batch in data:
+        now, values = run(now, plan.put_batch(batch, accumulate=accumulate))
+        metrics.append(jax.tree.map(float, strategy.to_host(values)))
+    return strategy.to_host(now), metrics
+
+
+def plan(name, devices):
+    return strategy.Strategy(name, tuple(jax.devices()[:devices]))
+
+
+def assert_close(left, right, rtol=1e-5):
+    """Every array agrees to rtol of its own largest value (or of a hundredth, where tiny)."""
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True
+    ):
+        scale = max(float(np.abs(a).max(initial=0)), 1e-2)
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * scale, err_msg=str(path))
+
+
+@pytest.mark.parametrize("normalization", ["all_pixels", "valid_pixels", "valid_pixels_per_shard"])
+def test_devices_and_strategies_agree(normalization):
+    kwargs = {"normalization": normalization, "ema_decay": 0.9}
+    runs = {
+        (name, n): train(plan(name, n), batches(), **kwargs)
+        for name, n in (("pmap", 1), ("pmap", 2), ("jit", 2))
+    }
+    if normalization == "valid_pixels_per_shard":  # one shard is another loss, and must be seen
+        assert runs["pmap", 1][1][0]["loss"] != pytest.approx(runs["pmap", 2][1][0]["loss"], 1e-3)
+        del runs["pmap", 1]
+    expected, metrics = runs.pop(next(iter(runs)))
+    for found, values in runs.values():
+        assert_close(expected, found)
+        for a, b in zip(metrics, values, strict=True):
+            assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_accumulation_equals_one_larger_batch():
+    # BatchNorm frozen: its statistics are those of the micro-batch.
+    kwargs = {"optim_kwargs": {"freeze": ("bn",)}, "normalization": "valid_pixels"}
+    whole = list(batches(size=6))
+    parts = [{k: x.reshape(3, 2, *x.shape[1:]) for k, x in b.items()} for b in whole]
+    expected, metrics = train(plan("pmap", 1), whole, **kwargs)
+    for name, devices in (("pmap", 2), ("jit", 2)):
+        found, values = train(plan(name, devices), parts, accumulate=3, **kwargs)
+        assert_close(expected, found)
+        assert [m["loss"] for m in values] == pytest.approx([m["loss"] for m in metrics], rel=1e-5)
+
+
+def test_accumulation_carries_batch_statistics_through_the_micro_batches():
+    (batch,) = batches(count=1)
+    parts = {k: x.reshape(2, 2, *x.shape[1:]) for k, x in batch.items()}
+    one = train(plan("pmap", 1), [{k: x[1] for k, x in parts.items()}])[0].batch_stats
+    two = train(plan("pmap", 1), [parts], accumulate=2)[0].batch_stats
+    start = initial()["batch_stats"]
+    # After two momenta of 0.1 the start weighs 0.81, after one 0.9.
+    first = train(plan("pmap", 1), [{k: x[0] for k, x in parts.items()}])[0].batch_stats
+    expected = jax.tree.map(lambda a, b, s: 0.9 * a + (b - 0.9 * s), first, one, start)
+    assert_close(expected, two)
+
+
+def test_dropout_differs_between_steps_and_replicas_and_repeats_by_seed():
+    data = [next(iter(batches()))] * 2
+    kwargs = {"dropout": 0.5, "optim_kwargs": {"learning_rate": lambda step: jnp.float32(0.0)}}
+    one, again = (train(plan("pmap", 1), data, **kwargs)[1] for _ in range(2))
+    assert one == again
+    assert one[0]["loss"] != one[1]["loss"]  # another step, same weights: only the mask changed
+    other = train(plan("pmap", 1), data, seed=1, **kwargs)[1]
+    assert other[0]["loss"] != one[0]["loss"]
+    same = {k: np.concatenate([x[:1]] * 2) for k, x in data[1].items()}
+    same["label"][:] = 1
+    replicated = train(plan("pmap", 2), [same], **kwargs)[1][0]["loss"]
+    alone = train(plan("pmap", 1), [{k: x[:1] for k, x in same.items()}], **kwargs)[1][0]["loss"]
+    assert replicated != pytest.approx(alone, rel=1e-6)  # equal images, unequal masks
+
+
+def test_moving_average_follows_the_weights():
+    data = list(batches(count=3))
+    seen = [initial()["params"]]
+    for count in range(1, 4):
+        seen.append(train(plan("pmap", 1), data[:count])[0].params)
+    expected = seen[0]
+    for params in seen[1:]:
+        expected = jax.tree.map(lambda e, p: 0.8 * e + 0.2 * p, expected, params)
+    found = train(plan("pmap", 1), data, ema_decay=0.8)[0]
+    assert_close(expected, found.ema)
+    assert found.variables["params"] is found.ema
+
+
+def test_clipping_bounds_the_gradient_as_torch_does():
+    data = list(batches(count=1))
+    free, metrics = train(plan("pmap", 1), data, optim_kwargs={"weight_decay": 0.0})
+    norm = metrics[0]["grad_norm"]
+    options = {"weight_decay": 0.0, "clip_norm": norm / 4}
+    clipped, values = train(plan("pmap", 1), data, optim_kwargs=options)
+    assert values[0]["grad_norm"] == norm  # what is reported is the unclipped one
+    trace = [optax.tree_utils.tree_get(s.opt_state, "trace") for s in (free, clipped)]
+    assert_close(jax.tree.map(lambda g: g / 4, trace[0]), trace[1])
+
+
+@pytest.mark.parametrize("freeze", ["backbone", "bn"])
+def test_what_is_frozen_stays_as_initialised(freeze):
+    found, _ = train(plan("pmap", 2), batches(), optim_kwargs={"freeze": (freeze,)})
+    start = initial()
+    np.testing.assert_equal(found.batch_stats, start["batch_stats"])
+    backbone, before = found.params["backbone"], start["params"]["backbone"]
+    np.testing.assert_equal(backbone["layer4_0_bn"], before["layer4_0_bn"])
+    moved = np.abs(backbone["layer4_0_conv"]["kernel"] - before["layer4_0_conv"]["kernel"]).max()
+    assert (moved == 0) == (freeze == "backbone")
+    kernels = [p["decode_head"]["conv_seg"]["kernel"] for p in (found.params, start["params"])]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
+    opt = optimizer()
+    model = tiny.build(config().model, CLASSES)
+    run = jax.jit(
+        step.make_train_step(model, opt, num_classes=CLASSES, loss={}, seed=0, ema_decay=0.9)
+    )
+    broken = jax.tree.map(np.copy, initial())
+    broken["params"]["decode_head"]["conv_seg"]["bias"] = np.full(CLASSES, np.nan, np.float32)
+    before = state.create(broken, opt, ema=True)
+    after, metrics = run(before, next(iter(batches())))
+    assert not metrics["finite"]
+    assert int(after.step) == 1
+    unchanged = jax.tree.map(
+        functools.partial(np.array_equal, equal_nan=True), after.replace(step=before.step), before
+    )
+    assert all(jax.tree.leaves(unchanged))
+
+
+def test_bfloat16_follows_float32():
+    data = [b for _ in range(40) for b in batches()]
+    schedule = {"learning_rate": lambda step: jnp.float32(0.02)}
+    wide, narrow = (
+        np.array(
+            [m["loss"] for m in train(plan("jit", 1), data, dtype=d, optim_kwargs=schedule)[1]]
+        )
+        for d in ("float32", "bfloat16")
+    )
+    assert wide[-5:].mean() < 0.98 * wide[:5].mean()  # it learns something
+    assert np.abs(wide - narrow).max() < 0.01 * wide[0]
+    assert np.abs(wide - narrow).max() > 0  # or bfloat16 was not used
+
+
+def test_state_buffers_are_reused():
+    one = plan("pmap", 2)
+    opt = optimizer()
+    model = tiny.build(config().model, CLASSES, axis_name=one.axis_name)
+    run = one.compile(
+        step.make_train_step(
+            model, opt, num_classes=CLASSES, loss={}, seed=0, axis_name=one.axis_name
+        )
+    )
+    before = one.put_state(state.create(initial(), opt))
+    run(before, one.put_batch(next(iter(batches()))))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
