@@ -63,7 +63,7 @@ def test_the_pipeline_packs_pixels_for_it():
     config.data.resize_scale = (80, 48)
     config.data.photometric = False
     config.train.batch_size = 4
-    source = StreetScenes("val", size=(48, 80))
+    source = StreetScenes("val", shape=(48, 80))
     full = next(pipeline.build_train(config, source))
     config.data.crop_first = True
     fast = next(pipeline.build_train(config, source))

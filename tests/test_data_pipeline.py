@@ -11,7 +11,7 @@ from fastfcn_jax.data import datasets, pipeline, transforms
 from fastfcn_jax.data.datasets.synthetic import StreetScenes
 from fastfcn_jax.errors import UserError
 
-DRAWN = StreetScenes("val", size=(48, 80))
+DRAWN = StreetScenes("val", shape=(48, 80))
 
 
 class InMemory:
