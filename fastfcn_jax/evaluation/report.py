@@ -162,7 +162,7 @@ def _curves(history: Sequence[dict[str, Any]]) -> str:
         points = [(float(r["step"]), float(r[key])) for r in records]
         if points:
             drawn.append(charts.line_chart(title, points, unit))
-    return "".join(drawn)
+    return f'<div class="curves">{"".join(drawn)}</div>' if drawn else ""
 
 
 def _classes(result: Result, palette: np.ndarray, baselines: Sequence[Baseline]) -> str:

@@ -1,0 +1,195 @@
+"""Files for the Cityscapes and ADE20K test servers: made, zipped, and checked before they go.
+
+python -m fastfcn_jax.submit cityscapes --checkpoint DIR --images leftImg8bit/test --output FILE.zip
+python -m fastfcn_jax.submit ade20k     --checkpoint DIR --images FOLDER --output FILE.zip
+python -m fastfcn_jax.submit cityscapes|ade20k --images FOLDER --check FILE.zip
+
+Cityscapes wants label ids 0..33 in one PNG an image, `<city>_<sequence>_<frame>*.png`; ADE20K wants
+1..150 (0 = other) in PNGs named as the images.
+"""
+
+import dataclasses
+import zipfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from absl import flags
+from jaxtyping import UInt8
+
+from fastfcn_jax import cli
+from fastfcn_jax.data import decode
+from fastfcn_jax.data.datasets import ade20k, cityscapes
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation.files import replacing
+from fastfcn_jax.evaluation.progress import track
+
+FINDINGS = 1  # exit status of a check that found something
+MAX_LISTED = 20
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.")
+IMAGES = flags.DEFINE_string("images", None, "Folder of the test images.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "The zip file to write.")
+CHECK = flags.DEFINE_string("check", None, "A zip file to check instead.")
+PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """What a test server expects.
+
+    suffix: end of the image files' names; what stands before it names the image.
+    values: stored value of each class, in the model's order.
+    legal: every value that a file may hold.
+    expected: number of test images.
+    """
+
+    name: str
+    suffix: str
+    values: tuple[int, ...]
+    legal: tuple[int, ...]
+    expected: int
+
+    def encode(self, labels: UInt8[np.ndarray, "h w"]) -> bytes:
+        """A PNG of the stored values of class indices; 255 becomes 0."""
+        table = np.zeros(256, np.uint8)
+        table[: len(self.values)] = self.values
+        return cv2.imencode(".png", table[labels])[1].tobytes()
+
+    def images(self, folder: Path) -> dict[str, Path]:
+        """Image files by the name that their predictions start with.
+
+        Raises:
+          UserError: none there.
+        """
+        found = sorted(folder.rglob(f"*{self.suffix}"))
+        if not found:
+            raise UserError(f"--images {folder}: no file ending in {self.suffix}.")
+        return {path.name.removesuffix(self.suffix): path for path in found}
+
+
+SERVERS = {
+    "cityscapes": Server(
+        "cityscapes",
+        cityscapes.IMAGE_SUFFIX,
+        tuple(label for label, *_ in cityscapes.CLASSES),
+        tuple(range(34)),
+        1525,
+    ),
+    "ade20k": Server(
+        "ade20k", ".jpg", tuple(range(1, len(ade20k.CLASSES) + 1)), tuple(range(151)), 3352
+    ),
+}
+
+
+def write_zip(
+    server: Server, path: Path, predictions: Iterable[tuple[str, UInt8[np.ndarray, "_ _"]]]
+) -> None:
+    """Writes (image name, class indices) as the server wants them; the file is whole or absent."""
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, labels in predictions:
+            archive.writestr(f"{name}.png", server.encode(labels))
+
+
+def check(server: Server, archive_path: Path, images: dict[str, Path]) -> list[str]:
+    """What the server would reject, one sentence each; empty: nothing.
+
+    Raises:
+      UserError: the file is no zip file.
+    """
+    findings: list[str] = []
+    if len(images) != server.expected:
+        findings.append(f"{len(images)} test images are here, the server has {server.expected}.")
+    try:
+        archive = zipfile.ZipFile(archive_path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"--check {archive_path}: not a zip file that can be read.") from error
+    with archive:
+        members = [entry for entry in archive.infolist() if not entry.is_dir()]
+        owners = {entry.filename: _owner(entry.filename, images) for entry in members}
+        counts = Counter(owners.values())
+        for name in images:
+            if counts[name] != 1:
+                findings.append(f"{name}: {counts[name]} predictions instead of one.")
+        for entry in track(members, len(members), "checking"):
+            name = owners[entry.filename]
+            if name is None:
+                findings.append(f"{entry.filename}: belongs to no test image.")
+            else:
+                data = archive.read(entry)
+                findings += _check_png(server, entry.filename, data, images[name])
+    return findings
+
+
+def _owner(filename: str, images: dict[str, Path]) -> str | None:
+    stem = PurePosixPath(filename).name.removesuffix(".png")
+    if not filename.endswith(".png"):
+        return None
+    # Cityscapes allows anything after the frame number: try ever shorter beginnings.
+    parts = stem.split("_")
+    for length in range(len(parts), 0, -1):
+        if (name := "_".join(parts[:length])) in images:
+            return name
+    return None
+
+
+def _check_png(server: Server, filename: str, data: bytes, image: Path) -> list[str]:
+    try:
+        labels = decode.label(data, filename)
+        size = decode.size(image.read_bytes(), str(image))
+    except UserError as error:
+        return [str(error)]
+    if labels.ndim != 2:
+        return [f"{filename}: a colour picture; one grey channel of 8 bits is wanted."]
+    if labels.shape != size:
+        return [
+            f"{filename}: {labels.shape[1]}x{labels.shape[0]} pixels, "
+            f"the image has {size[1]}x{size[0]}."
+        ]
+    illegal = sorted(set(np.unique(labels).tolist()) - set(server.legal))
+    if illegal:
+        last = server.legal[-1]
+        return [f"{filename}: values {illegal[:5]} are no label ids (0..{last})."]
+    return []
+
+
+def _predict(server: Server, images: dict[str, Path]):
+    """Class indices of every image. UserError if the model is for other classes."""
+    from fastfcn_jax import api
+
+    model = api.load(CHECKPOINT.value, protocol=PROTOCOL.value)
+    if model.info.num_classes != len(server.values):
+        raise UserError(
+            f"--checkpoint {CHECKPOINT.value}: a model of {model.info.num_classes} classes; "
+            f"{server.name} has {len(server.values)}."
+        )
+    sizes = [decode.size(path.read_bytes(), str(path)) for path in images.values()]
+    model.predictor.expect(sizes)
+    for name, prediction in model.stream(images.items()):
+        yield name, prediction.labels
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in SERVERS:
+        raise UserError(f"say which server: {' or '.join(SERVERS)}.")
+    server = SERVERS[arguments[0]]
+    images = server.images(Path(IMAGES.value))
+    if CHECK.value is None:
+        if CHECKPOINT.value is None or OUTPUT.value is None:
+            raise UserError("give --checkpoint and --output, or --check.")
+        predictions = track(_predict(server, images), len(images), "predicting")
+        write_zip(server, Path(OUTPUT.value), predictions)
+    path = Path(CHECK.value or OUTPUT.value)
+    findings = check(server, path, images)
+    for finding in findings[:MAX_LISTED]:
+        print(finding)
+    if len(findings) > MAX_LISTED:
+        print(f"... and {len(findings) - MAX_LISTED} more")
+    print(f"{path}: {len(findings)} findings" if findings else f"{path}: fit to be sent")
+    return FINDINGS if findings else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
