@@ -29,8 +29,21 @@ def config(head: str = "psp"):
     return c
 
 
+def full_pair(head: str, num_classes: int):
+    """(real mmseg FastFCN-R50 with its config, our model, its variables): random, equal weights."""
+    theirs = oracle.mmseg_config(f"fastfcn/fastfcn_r50-d32_jpu_{head}_4xb2-80k_cityscapes-512x1024")
+    classes = {"num_classes": num_classes}
+    reference = oracle.build_mmseg(theirs, decode_head=classes, auxiliary_head=classes)
+    oracle.randomize(reference, seed=1)
+    reference.cfg = theirs
+    c = get_config()
+    c.model.update(head=head, se_branch=head == "enc")
+    ours = models.build(c.model, num_classes)
+    return reference, ours, jax.device_put(mmseg.to_flax(oracle.tensors_of(reference)))
+
+
 def pair(head: str, num_classes: int):
-    """(real mmseg model with its config, our model, its variables), random and equal weights."""
+    """The same as `full_pair` with a small ResNet-18, for tests."""
     theirs = oracle.mmseg_config(f"fastfcn/fastfcn_r50-d32_jpu_{head}_4xb2-80k_cityscapes-512x1024")
     stages = (2 * WIDTH, 4 * WIDTH, 8 * WIDTH)
     channels = {"channels": 2 * WIDTH, "in_channels": 8 * WIDTH, "num_classes": num_classes}
