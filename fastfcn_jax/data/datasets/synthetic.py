@@ -42,7 +42,7 @@ class StreetScenes:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def size(self, index: int) -> tuple[int, int]:
+    def image_size(self, index: int) -> tuple[int, int]:
         """(height, width) of an image."""
         return self.shape
 
