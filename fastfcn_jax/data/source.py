@@ -144,12 +144,12 @@ class LabelTable:
       what: the data set in words, for the message about any other value.
     """
 
-    _UNKNOWN = 254
+    UNKNOWN = 254
 
     def __init__(self, classes: Sequence[int], ignore: Sequence[int], what: str):
-        if len(classes) > self._UNKNOWN:
-            raise UserError(f"{what}: at most {self._UNKNOWN} classes fit an 8-bit label.")
-        self.table = np.full(256, self._UNKNOWN, np.uint8)
+        if len(classes) > self.UNKNOWN:
+            raise UserError(f"{what}: at most {self.UNKNOWN} classes fit an 8-bit label.")
+        self.table = np.full(256, self.UNKNOWN, np.uint8)
         self.table[list(ignore)] = IGNORE_LABEL
         self.table[IGNORE_LABEL] = IGNORE_LABEL
         self.table[list(classes)] = np.arange(len(classes))
@@ -162,8 +162,8 @@ class LabelTable:
                 "one class number a pixel in an 8-bit grey or palette PNG."
             )
         label = self.table[stored]
-        if (label == self._UNKNOWN).any():
-            unknown = np.unique(stored[label == self._UNKNOWN])
+        if (label == self.UNKNOWN).any():
+            unknown = np.unique(stored[label == self.UNKNOWN])
             raise UserError(
                 f"{name}: label value {', '.join(map(str, unknown[:8]))} is no class of "
                 f"{self.what}; correct the label, or the list of classes."

@@ -157,14 +157,14 @@ class Scene:
     def _pole(self, t: float) -> None:
         x, y = self._beside_road(t)
         h = self.h * t * self.rng.uniform(0.9, 1.4)
-        grey = self._color((120, 120, 118), 45)
-        self._paint(self._box(x, y, 0.14 * self.h * t, h), grey, POLE)
+        grey = self._color((165, 168, 170), 25)
+        self._paint(self._box(x, y, 0.15 * self.h * t, h), grey, POLE)
 
     def _sign(self, t: float) -> None:
         """A plate on a pole of its own."""
         x, y = self._beside_road(t)
         h = self.h * t * self.rng.uniform(0.65, 0.9)
-        self._paint(self._box(x, y, 0.1 * self.h * t, h), self._color((120, 120, 118), 45), POLE)
+        self._paint(self._box(x, y, 0.13 * self.h * t, h), self._color((165, 168, 170), 25), POLE)
         hues = ((200, 40, 40), (40, 70, 190), (225, 195, 40))
         strong = self._color(hues[self.rng.integers(3)], 25)
         half = 0.19 * self.h * t
