@@ -190,7 +190,7 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
             steps = [best, *(step for step in steps if step != best)]
         for step in steps:
             try:
-                variables = _read(_folder(folder, step), "model")
+                variables = read_item(_folder(folder, step), "model")
             except Damaged as damage:
                 _warn(f"{folder}/checkpoints/{step} is damaged and is skipped: {damage}")
                 continue
@@ -217,7 +217,7 @@ def restore(workdir: Path, step: int, template: TrainState) -> Restored:
       UserError: it does not fit the template.
     """
     folder = _folder(workdir, step)
-    model, training = _read(folder, "model"), _read(folder, "training")
+    model, training = read_item(folder, "model"), read_item(folder, "training")
     for got, wanted in zip((model, training), _split(template), strict=True):
         _check_fit(folder, got, wanted)
     opt_state = flax.serialization.from_state_dict(template.opt_state, training["opt_state"])
@@ -241,7 +241,7 @@ def verify(folder: Path, step: int) -> dict[str, str]:
     path = _folder(folder, step)
     checksums = _meta(path)["checksums"]
     for item in checksums:
-        _read(path, item)
+        read_item(path, item)
     return checksums
 
 
@@ -337,8 +337,12 @@ def _split(state: TrainState) -> tuple[dict, dict]:
     return _host(state.variables), _host(training)
 
 
-def _read(folder: Path, item: str) -> dict:
-    """Reads one item of a checkpoint as NumPy arrays and compares it with its checksum."""
+def read_item(folder: Path, item: str) -> dict:
+    """Reads one item of a checkpoint as a tree of NumPy arrays.
+
+    Raises:
+      Damaged: it differs from what was written.
+    """
     recorded = _meta(folder)["checksums"].get(item)
     try:
         handler = ocp.PyTreeCheckpointHandler()
