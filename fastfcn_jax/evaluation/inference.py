@@ -18,6 +18,7 @@ from fastfcn_jax.evaluation.plan import Group, Plan
 from fastfcn_jax.evaluation.protocols import Protocol
 from fastfcn_jax.evaluation.resize import Size, resize_image
 from fastfcn_jax.evaluation.upsampling import axis_matrices, stack, taps_of
+from fastfcn_jax.models import folding
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 Variables = dict[str, Any]
@@ -76,7 +77,8 @@ class Predictor:
         batch_size: int = 1,
         max_programs: int | None = None,
     ):
-        self.model = model
+        self._folds = isinstance(model, models.Segmentor)
+        self.model = folding.folded(model) if self._folds else model
         self.variables = variables
         self.protocol = protocol
         self.align_corners = align_corners
@@ -85,6 +87,16 @@ class Predictor:
         self.max_programs = max_programs or (20 if many else 6)
         self.plan = Plan(protocol)
         self.is_planned = False
+
+    @property
+    def variables(self) -> Variables:
+        """What the device holds: BatchNorm is folded into the convolutions."""
+        return self._variables
+
+    @variables.setter
+    def variables(self, variables: Variables) -> None:
+        used = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+        self._variables = jax.device_put(folding.fold(used) if self._folds else used)
 
     def expect(self, sizes: Iterable[Size]) -> None:
         """Plans the padded sizes for images to come; without it they grow as images arrive."""
