@@ -22,11 +22,13 @@ def get_config(variant: str = ""):
         name="synthetic",
         crop_size=(128, 192),
         resize_scale=(256, 128),
-        ratio_range=(0.75, 1.5),
+        ratio_range=(0.8, 1.25),
+        photometric=False,
         test_scale=(256, 128),
     )
+    c.optim.update(lr=0.05, warmup_steps=20)
     c.train.update(
-        steps=400, batch_size=8, log_every=20, eval_every=200, save_every=100, pictures=4
+        steps=1500, batch_size=4, log_every=50, eval_every=750, save_every=250, pictures=4
     )
     c.eval.update(crop_size=(128, 192), stride=(64, 96))
     return apply_variant(c, variant, {})

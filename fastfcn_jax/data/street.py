@@ -136,9 +136,9 @@ class Scene:
         x, y = self._beside_road(t)
         h = 0.72 * self.h * t * self.rng.uniform(0.85, 1.1)
         lean = self.rng.uniform(-0.05, 0.05) * h
-        cloth = self._color((130, 90, 90), 90)
+        cloth = self._color((225, 125, 50), 40)
         self._paint(self._ellipse(x, y - 0.58 * h, 0.19 * h, 0.25 * h), cloth, PERSON)
-        legs = self._color((60, 60, 85), 45)
+        legs = self._color((45, 50, 110), 30)
         for side in (-1, 1):
             self._paint(self._box(x + side * 0.09 * h + lean, y, 0.16 * h, 0.45 * h), legs, PERSON)
         skin = self._color((190, 145, 120), 40)
