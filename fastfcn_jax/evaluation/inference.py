@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Num, UInt8
 from ml_collections import ConfigDict
 
@@ -62,7 +63,8 @@ class Predictor:
       variables: {"params", "batch_stats"}; may be replaced by assignment, nothing is recompiled.
       protocol: what `protocols.build` made.
       align_corners: of every resize of the logits (False: mmseg, True: official lineage).
-      batch_size: images (windows, where the protocol cuts them) that share a pass.
+      batch_size: images (windows, where the protocol cuts them) that share a pass; a multiple
+        of this process's devices spreads it over them.
       max_programs: upper bound on compiled programs for the sizes given to `expect`;
         None: 6 where the network sees an image once, else 20.
     """
@@ -77,6 +79,11 @@ class Predictor:
         batch_size: int = 1,
         max_programs: int | None = None,
     ):
+        devices = jax.local_devices()
+        spread = len(devices) > 1 and batch_size % len(devices) == 0
+        mesh = Mesh(np.array(devices if spread else devices[:1]), ("batch",))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._by_image = NamedSharding(mesh, PartitionSpec("batch"))
         self._folds = isinstance(model, models.Segmentor)
         self.model = folding.folded(model) if self._folds else model
         self.variables = variables
@@ -96,7 +103,8 @@ class Predictor:
     @variables.setter
     def variables(self, variables: Variables) -> None:
         used = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
-        self._variables = jax.device_put(folding.fold(used) if self._folds else used)
+        folded = folding.fold(used) if self._folds else used
+        self._variables = jax.device_put(folded, self._everywhere)
 
     def expect(self, sizes: Iterable[Size]) -> None:
         """Plans the padded sizes for images to come; without it they grow as images arrive."""
@@ -119,7 +127,7 @@ class Predictor:
             scores = windowed.scores(self, image, self.plan.group((height, width)))
             return np.asarray(scores)[:height, :width]
         group = self.plan.group((height, width))
-        maps, rows, columns = self._maps(group, [image])
+        maps, rows, columns = self._maps(group, _pad([image], self.batch_size))
         softmax = self.protocol.merge == "probabilities"
         return np.asarray(_merge_scores(maps, rows, columns, softmax=softmax))[0, :height, :width]
 
@@ -157,12 +165,12 @@ class Predictor:
         softmax = self.protocol.merge == "probabilities"
         if len(group.scales) * len(self.protocol.flips) == 1:
             batch = _pad(images, self.batch_size)
-            inputs, size = self._inputs(group, 0, False, batch)
-            rows, columns = self._weights(group, 0, False, batch)
+            inputs = self._inputs(group, 0, False, batch), self._weights(group, 0, False, batch)
+            (images_in, size), (rows, columns) = jax.device_put(inputs, self._by_image)
             return _predict(
                 self.model,
                 self.variables,
-                inputs,
+                images_in,
                 size,
                 [rows],
                 [columns],
@@ -176,6 +184,7 @@ class Predictor:
         self, images: Num[np.ndarray, "b h w 3"], size: Int[np.ndarray, "b 2"] | None
     ) -> Float[Array, "b h8 w8 k"]:
         """Logits at 1/8 of a padded batch, on the device; see `network`."""
+        images, size = jax.device_put((images, size), self._by_image)
         return _network(self.model, self.variables, images, size)
 
     def _maps(self, group: Group, images: list[Image]) -> tuple[list, list, list]:
@@ -185,7 +194,8 @@ class Predictor:
             for flip in self.protocol.flips:
                 inputs, size = self._inputs(group, scale, flip, images)
                 maps.append(self.run(inputs, size))
-                y, x = self._weights(group, scale, flip, images)
+                weights = self._weights(group, scale, flip, images)
+                y, x = jax.device_put(weights, self._by_image)
                 rows.append(y)
                 columns.append(x)
         return maps, rows, columns
