@@ -90,11 +90,7 @@ def disk(config: ConfigDict, source: datasets.Source) -> list[Finding]:
     pixels = source[0].label.size * len(source)
     needed = pixels * cache.BYTES_PER_PIXEL / 1e9
     if not config.data.cache:
-        return [
-            Finding(
-                "note", f"a decoded cache would take {needed:.1f} GB", "--config.data.cache=DIR"
-            )
-        ]
+        return [Finding("ok", f"no decoded cache is set; it would take {needed:.1f} GB")]
     folder = Path(config.data.cache).absolute()
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(existing).free / 1e9
@@ -187,7 +183,8 @@ def draw(config: ConfigDict, source: datasets.Source, folder: Path, count: int =
         place = number % config.train.batch_size
         image, label = batch["image"][place], batch["label"][place]
         both = np.hstack([image, pictures.colorize(label, source.info.palette)])
-        picture = pictures.with_legend(both, label, source.info.class_names, source.info.palette)
+        labels = np.hstack([label, label])  # the legend counts shares of the picture's pixels
+        picture = pictures.with_legend(both, labels, source.info.class_names, source.info.palette)
         name = source.ids[int(batch["index"][place])].replace("/", "_")
         cv2.imwrite(str(folder / f"{number}_{name}.png"), picture[..., ::-1])
     print(f"{count} augmented samples in {folder}")
