@@ -1,24 +1,25 @@
 """The single operations whose forms `gpu_program.py` and `time_forms.py` compare."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 
-from fastfcn_jax.models.ops import depthwise, encoding
+from fastfcn_jax.models.ops import convolution, depthwise, encoding, joint, max_pool
 
 Form = tuple[str, Callable, tuple]
 
 
 def all_forms(num_classes: int, dtype=jnp.bfloat16, batch: int = 8) -> Iterator[Form]:
     """Yields (name, function, shapes of its arguments) at the sizes of 512x1024 images."""
-    yield from _depthwise(dtype, batch)
-    yield from _encoding(dtype, batch)
+    for family in FAMILIES.values():
+        yield from family(dtype, batch, (64, 128))
 
 
-def _depthwise(dtype, batch) -> Iterator[Form]:
+def _depthwise(dtype, batch, size) -> Iterator[Form]:
     """JPU's four dilations over 1536 channels."""
-    x = jax.ShapeDtypeStruct((batch, 64, 128, 1536), dtype)
+    x = jax.ShapeDtypeStruct((batch, *size, 1536), dtype)
     kernels = jax.ShapeDtypeStruct((4, 3, 3, 1, 1536), dtype)
     for form in (depthwise.depthwise_conv_direct, depthwise.depthwise_conv):
 
@@ -40,14 +41,102 @@ def _depthwise(dtype, batch) -> Iterator[Form]:
         )
 
 
-def _encoding(dtype, batch) -> Iterator[Form]:
-    x = jax.ShapeDtypeStruct((batch, 64 * 128, 512), dtype)
+def _encoding(dtype, batch, size) -> Iterator[Form]:
+    x = jax.ShapeDtypeStruct((batch, size[0] * size[1], 512), dtype)
     codewords = jax.ShapeDtypeStruct((32, 512), jnp.float32)
     scale = jax.ShapeDtypeStruct((32,), jnp.float32)
     for form in (encoding.encode_direct, encoding.encode):
-        yield f"{form.__name__} forward", form, (x, codewords, scale)
+        yield from _passes(form.__name__, form, (x, codewords, scale))
 
-        def gradient(*arguments, form=form):
-            return jax.grad(lambda *a: form(*a).sum(), argnums=(0, 1, 2))(*arguments)
 
-        yield f"{form.__name__} gradient", gradient, (x, codewords, scale)
+def _pyramid(dtype, batch, size) -> Iterator[Form]:
+    """PSP's bottleneck: 2048 channels of the map, 512 of each grid."""
+    x = jax.ShapeDtypeStruct((batch, *size, 2048), dtype)
+    grids = [jax.ShapeDtypeStruct((batch, s, s, 512), dtype) for s in (1, 2, 3, 6)]
+    kernel = jax.ShapeDtypeStruct((3, 3, 4096, 512), dtype)
+    for form in (joint.joint_conv_direct, joint.joint_conv):
+
+        def bottleneck(x, kernel, *grids, form=form):
+            return form([x, *map(joint.Grid, grids)], kernel)
+
+        yield from _passes(f"{form.__name__} psp", bottleneck, (x, kernel, *grids))
+
+
+def _image_pool(dtype, batch, size) -> Iterator[Form]:
+    """ASPP's bottleneck: the image pool beside four maps, 512 channels each."""
+    maps = [jax.ShapeDtypeStruct((batch, *size, 512), dtype)] * 4
+    grid = jax.ShapeDtypeStruct((batch, 1, 1, 512), dtype)
+    kernel = jax.ShapeDtypeStruct((3, 3, 2560, 512), dtype)
+    for form in (joint.joint_conv_direct, joint.joint_conv):
+
+        def bottleneck(grid, kernel, *maps, form=form):
+            return form([joint.Grid(grid), *maps], kernel)
+
+        yield from _passes(f"{form.__name__} aspp", bottleneck, (grid, kernel, *maps))
+
+
+def _dilated(dtype, batch, size) -> Iterator[Form]:
+    """ASPP's dilated branches, one at a time."""
+    x = jax.ShapeDtypeStruct((batch, *size, 2048), dtype)
+    kernel = jax.ShapeDtypeStruct((3, 3, 2048, 512), dtype)
+    for dilation in (12, 24, 36):
+        for form in (convolution.convolve_direct, convolution.convolve_by_taps):
+            branch = functools.partial(form, dilation=dilation)
+            yield from _passes(f"{form.__name__} dilation {dilation}", branch, (x, kernel))
+
+
+def _concatenation(dtype, batch, size) -> Iterator[Form]:
+    """The Enc head's 3x3 over the JPU's four branches: one convolution, or the sum of four."""
+    maps = [jax.ShapeDtypeStruct((batch, *size, 512), dtype)] * 4
+    kernel = jax.ShapeDtypeStruct((3, 3, 2048, 512), dtype)
+
+    def concatenated(kernel, *maps):
+        return convolution.convolve(jnp.concatenate(maps, -1), kernel)
+
+    def summed(kernel, *maps):
+        kernels = jnp.split(kernel, len(maps), axis=2)
+        return sum(convolution.convolve(x, k) for x, k in zip(maps, kernels, strict=True))
+
+    for form in (concatenated, summed):
+        yield from _passes(form.__name__, form, (kernel, *maps))
+
+
+def _strided(dtype, batch, size) -> Iterator[Form]:
+    """layer4's first 3x3, strided and dilated, and layer3's strided 1x1 shortcut."""
+    h, w = size[0] // 2, size[1] // 2
+    x = jax.ShapeDtypeStruct((batch, h, w, 512), dtype)
+    kernel = jax.ShapeDtypeStruct((3, 3, 512, 512), dtype)
+    fine = jax.ShapeDtypeStruct((batch, *size, 512), dtype)
+    shortcut = jax.ShapeDtypeStruct((1, 1, 512, 1024), dtype)
+    for form in (convolution.convolve_direct, convolution.convolve):
+        dilated = functools.partial(form, stride=2, dilation=2)
+        yield from _passes(f"{form.__name__} 3x3", dilated, (x, kernel))
+        yield from _passes(
+            f"{form.__name__} 1x1", functools.partial(form, stride=2), (fine, shortcut)
+        )
+
+
+def _max_pool(dtype, batch, size) -> Iterator[Form]:
+    x = jax.ShapeDtypeStruct((batch, 4 * size[0], 4 * size[1], 64), dtype)
+    for form in (max_pool.max_pool_direct, max_pool.max_pool):
+        yield from _passes(form.__name__, form, (x,))
+
+
+def _passes(name, form, shapes) -> Iterator[Form]:
+    """Yields the forward pass, and the gradient of the sum in all arguments."""
+    yield f"{name} forward", form, shapes
+    which = tuple(range(len(shapes)))
+    total = lambda *arguments: form(*arguments).astype(jnp.float32).sum()  # noqa: E731
+    yield f"{name} gradient", jax.grad(total, which), shapes
+
+
+FAMILIES = {
+    "depthwise": _depthwise,
+    "encoding": _encoding,
+    "pyramid": _pyramid,
+    "image_pool": _image_pool,
+    "dilated": _dilated,
+    "concatenation": _concatenation,
+    "strided": _strided,
+    "max_pool": _max_pool,
+}
