@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the package uninstalled; the mmseg importer
+
 LR = 1e-4  # on random weights a real rate would overflow; the work is the same
 LOSSES = 3  # training steps whose losses are compared
 
@@ -68,10 +70,8 @@ class Contender:
 
 def serve(name: str, job: Job, pipe) -> None:
     """Builds a contender and answers each number n with the seconds that n iterations took."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    side, *options = name.split("+")
     start = time.perf_counter()
-    contender = {"mmseg": _mmseg, "ours": _ours}[side](job, options)
+    contender = build(name, job)
     contender.run(2)
     _forget_peak()
     pipe.send((time.perf_counter() - start, contender.evidence))
@@ -79,12 +79,16 @@ def serve(name: str, job: Job, pipe) -> None:
         start = time.perf_counter()
         contender.run(n)
         pipe.send(time.perf_counter() - start)
-    pipe.send((contender.peak_bytes(), _versions(side, job.gpu)))
+    pipe.send((contender.peak_bytes(), _versions(name, job.gpu)))
+
+
+def build(name: str, job: Job) -> Contender:
+    side, *options = name.split("+")
+    return {"mmseg": _mmseg, "ours": _ours}[side](job, options)
 
 
 def write_weights(job: Job) -> None:
     """Stores a randomised mmseg model's state dict as the weights of both sides."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import oracle
 
     model = oracle.randomize(_mmseg_model(job), seed=0)
@@ -279,6 +283,7 @@ def _ours(job: Job, options: list[str]) -> Contender:
         jax.config.update("jax_platforms", "cpu")
     from fastfcn_jax import base_config, models
     from fastfcn_jax.conversion import mmseg
+    from fastfcn_jax.models import folding
 
     config = base_config.get_config()
     config.model.update(head=job.head, dropout=0.0, se_branch=job.head == "enc")
@@ -293,14 +298,14 @@ def _ours(job: Job, options: list[str]) -> Contender:
         return Contender(run, losses, peak)
 
     model = models.build(config.model, job.num_classes)
-    variables = {name: variables[name] for name in ("params", "batch_stats")}
+    folded, model_folded = folding.fold(variables), folding.folded(model)  # as Predictor does
     normalised = jax.device_put(models.normalize(jax.numpy.asarray(job.images())))
-    network = jax.jit(lambda variables, images: model.apply(variables, images).logits)
-    logits = np.asarray(network(variables, normalised))
+    network = jax.jit(lambda variables, images: model_folded.apply(variables, images).logits)
+    logits = np.asarray(network(folded, normalised))
 
     def forward(n):
         for _ in range(n):
-            result = network(variables, normalised)
+            result = network(folded, normalised)
         result.block_until_ready()
 
     if job.mode == "forward":
@@ -320,7 +325,6 @@ def _ours(job: Job, options: list[str]) -> Contender:
 
 
 def _our_training(job, config, variables):
-    import jax
 
     from fastfcn_jax import models
     from fastfcn_jax.training import optim, state, step, strategy
@@ -340,7 +344,7 @@ def _our_training(job, config, variables):
     )
     size = np.full((job.batch, 2), (job.height, job.width), np.int32)
     batch = spread.put_batch({"image": job.images(), "label": job.labels(), "size": size})
-    current = spread.put_state(jax.device_get(state.create(variables, optimizer)))
+    current = spread.put_state(state.create(variables, optimizer))
     losses = []
     for _ in range(LOSSES):
         current, metrics = train_step(current, batch)
@@ -367,8 +371,8 @@ def _peak_rss() -> int:
     return 0
 
 
-def _versions(side: str, gpu: bool) -> dict[str, str]:
-    if side == "ours":
+def _versions(name: str, gpu: bool) -> dict[str, str]:
+    if name.startswith("ours"):
         import jax
 
         return {"jax": jax.__version__, "device": jax.devices()[0].device_kind}

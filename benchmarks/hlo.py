@@ -207,15 +207,32 @@ def _fusion_bytes(instruction, table, fused) -> int:
             in_place.add(_origin(inner.operands[0], fused))
             written = fused[inner.operands[1]].result_bytes
             total += written - inner.result_bytes  # the whole result is added below
+    users: dict[str, list[Instruction]] = {name: [] for name in fused}
+    for inner in fused.values():
+        for name in set(inner.operands):
+            users[name].append(inner)
     for parameter in parameters:
-        users = [i for i in fused.values() if parameter.name in i.operands]
-        if parameter.name in in_place and len(users) == 1:
+        if parameter.name in in_place and len(users[parameter.name]) == 1:
             continue
-        if users and all(i.opcode in SLICING for i in users):
-            total += min(sum(i.result_bytes for i in users), parameter.result_bytes)
-        else:
-            total += parameter.result_bytes
+        total += math.ceil(parameter.result_bytes * _share_read(parameter, users))
     return total + instruction.result_bytes
+
+
+def _share_read(instruction, users) -> float:
+    """The share of a value that its users need: all of it, unless they are slices in the end."""
+    size = math.prod(instruction.shapes[0][1]) if instruction.shapes else 1
+    if instruction.root or not users[instruction.name] or not size:
+        return 1.0
+    share = 0.0
+    for user in users[instruction.name]:
+        user_size = math.prod(user.shapes[0][1])
+        if user.opcode in SLICING:
+            share += user_size / size
+        elif user_size == size and user.opcode not in ("reduce", "dot", "convolution"):
+            share += _share_read(user, users)
+        else:
+            return 1.0
+    return min(share, 1.0)
 
 
 def _origin(name, fused) -> str:

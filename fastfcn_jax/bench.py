@@ -165,6 +165,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
         ema_decay=config.train.ema_decay,
     )
     state = states.create(network.variables, optimizer, ema=config.train.ema_decay > 0)
+    leaves, structure = jax.tree.flatten(state)
 
     def predict(variables, images):
         logits = model.apply(variables, models.normalize(images)).logits
@@ -173,7 +174,11 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
 
     return {
         "forward": measure.Compiled(predict, network.variables, network.batch["image"]),
-        "training": measure.Compiled(train_step, state, network.batch),
+        "training": measure.Compiled(
+            lambda leaves, batch: jax.tree.leaves(train_step(structure.unflatten(leaves), batch)),
+            leaves,
+            network.batch,
+        ),
     }
 
 

@@ -1,7 +1,7 @@
 """Measures compiled functions, in turns, against the rates that the device attains."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -94,15 +94,15 @@ def _inner(parameters: Mapping[str, Any]):
 
 
 def in_turns(
-    functions: Mapping[str, Callable[[], Any]], rounds: int = 5, calls: int = 1
-) -> dict[str, list[float]]:
+    functions: Mapping[Hashable, Callable[[], Any]], rounds: int = 5, calls: int = 1
+) -> dict[Hashable, list[float]]:
     """Returns the seconds of each function in each round, after one call to warm up.
 
     Each takes its turn in every round, so that a machine that slows down slows all alike.
     """
     for function in functions.values():
         function()
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    seconds: dict[Hashable, list[float]] = {name: [] for name in functions}
     for turn in range(rounds):
         for name in list(functions)[:: 1 if turn % 2 == 0 else -1]:
             start = time.perf_counter()
