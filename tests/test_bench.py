@@ -1,0 +1,196 @@
+"""What the benchmarks count, and that they run: arithmetic, GPU programs, both sides' agreement."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fastfcn_jax import base_config, bench, measure, models
+from fastfcn_jax.models import macs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import contenders
+import hlo
+import versus_mmseg
+
+PROGRAM = """HloModule jit_f, is_scheduled=true
+
+%fused (p0: f32[8,4], p1: s32[]) -> f32[2,4] {
+  %p0 = f32[8,4]{1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %s = f32[2,4]{1,0} dynamic-slice(%p0, %p1, %zero), dynamic_slice_sizes={2,4}
+}
+
+%body (state: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %state = (s32[], f32[8,4]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %x = f32[8,4]{1,0} get-tuple-element(%state), index=1
+  %y = f32[8,4]{1,0} copy(%x)
+  ROOT %next = (s32[], f32[8,4]{1,0}) tuple(%i, %y)
+}
+
+ENTRY %main (a: bf16[2,6,6,16], w: bf16[32,3,3,16], x: f32[8,4], i: s32[]) -> f32[2,4] {
+  %a = bf16[2,6,6,16]{3,2,1,0} parameter(0)
+  %w = bf16[32,3,3,16]{3,2,1,0} parameter(1)
+  %x = f32[8,4]{1,0} parameter(2)
+  %i = s32[] parameter(3)
+  %start = f32[8,4]{1,0} all-reduce-start(%x), to_apply=%add
+  %conv = (bf16[2,4,4,32]{3,2,1,0}, u8[1000]{0}) custom-call(%a, %w), window={size=3x3}, \
+dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convForward"
+  %done = f32[8,4]{1,0} all-reduce-done(%start)
+  %pair = (s32[], f32[8,4]{1,0}) tuple(%i, %done)
+  %loop = (s32[], f32[8,4]{1,0}) while(%pair), condition=%c, body=%body, \
+backend_config={"known_trip_count":{"n":"5"}}
+  %last = f32[8,4]{1,0} get-tuple-element(%loop), index=1
+  ROOT %out = f32[2,4]{1,0} fusion(%last, %i), kind=kLoop, calls=%fused
+}
+"""
+
+
+def test_flops_count_convolutions_products_and_loops():
+    def function(x, kernel, w):
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+        def body(carry, _):
+            return carry @ w, None
+
+        return jax.lax.scan(body, y.reshape(-1, 8), None, length=3)[0]
+
+    arguments = jnp.ones((2, 6, 6, 4)), jnp.ones((3, 3, 4, 8)), jnp.ones((8, 8))
+    conv = 2 * 4 * 4 * 8 * 9 * 4
+    loop = 3 * (2 * 4 * 4 * 8 * 8)
+    assert measure.flops(function, *arguments) == 2 * (conv + loop)
+    assert measure.flops(jax.jit(jax.grad(lambda *a: function(*a).sum())), *arguments) > 2 * conv
+
+
+def test_depthwise_convolutions_count_one_input_channel_per_output():
+    def function(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=16,
+        )
+
+    assert measure.flops(function, jnp.ones((1, 4, 4, 16)), jnp.ones((3, 3, 1, 16))) == (
+        2 * 4 * 4 * 16 * 9
+    )
+
+
+def deployed_gmacs(head: str) -> tuple[float, float]:
+    """What the traced network computes for a 512x1024 image, and what it is defined to."""
+    config = base_config.get_config()
+    config.model.head = head
+    model = models.build(config.model, 19)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    images = jax.ShapeDtypeStruct((1, 512, 1024, 3), jnp.float32)
+    traced = measure.flops(lambda v, x: model.apply(v, x).logits, variables, images) / 2
+    return traced / 1e9, sum(macs.count(model, 512, 1024, auxiliary=False).values()) / 1e9
+
+
+@pytest.mark.parametrize(("head", "most"), [("psp", 183), ("aspp", 350), ("enc", 185.1)])
+def test_rewritten_networks_compute_less_than_they_are_defined_to(head, most):
+    traced, defined = deployed_gmacs(head)
+    assert traced <= most
+    assert traced <= defined
+
+
+def test_gpu_program_kernels_bytes_and_arithmetic():
+    kernels = {k.name: k for k in hlo.Program(PROGRAM).kernels()}
+    conv = kernels["conv"]
+    assert conv.kind == "conv"
+    assert conv.flops == 2 * (2 * 4 * 4 * 32) * 9 * 16
+    # Operands and the result, not the library's scratch space.
+    assert conv.bytes == 2 * (2 * 6 * 6 * 16 + 32 * 9 * 16 + 2 * 4 * 4 * 32)
+    # The fusion reads a slice of its operand.
+    assert kernels["out"].bytes == 4 * (2 * 4) + 4 + 4 * (2 * 4)
+    assert sum(k.name == "y" for k in hlo.Program(PROGRAM).kernels()) == 5
+    assert kernels["start"].kind == "collective"
+
+
+def test_gpu_program_overlap_is_what_runs_between_start_and_done():
+    machine = hlo.Machine(flops=1e9, float32_flops=1e9, bandwidth=1e30)
+    ((size, hidden),) = hlo.Program(PROGRAM).overlaps(machine)
+    assert size == 4 * 8 * 4
+    assert hidden == pytest.approx(2 * (2 * 4 * 4 * 32) * 9 * 16 / 1e9)
+
+
+@pytest.mark.parametrize(
+    ("target", "operands", "result"),
+    [
+        ("__cudnn$convBackwardInput", ("bf16[2,4,4,32]", "bf16[32,3,3,16]"), "bf16[2,6,6,16]"),
+        ("__cudnn$convBackwardFilter", ("bf16[2,6,6,16]", "bf16[2,4,4,32]"), "bf16[32,3,3,16]"),
+    ],
+)
+def test_gradients_of_a_convolution_cost_what_it_does(target, operands, result):
+    text = (
+        f"ENTRY %main (p: x) -> y {{\n  %a = {operands[0]}{{3,2,1,0}} parameter(0)\n"
+        f"  %b = {operands[1]}{{3,2,1,0}} parameter(1)\n"
+        f"  ROOT %c = ({result}{{3,2,1,0}}, u8[0]{{0}}) custom-call(%a, %b), "
+        f'dim_labels=b01f_o01i->b01f, custom_call_target="{target}"\n}}\n'
+    )
+    (kernel,) = hlo.Program(text).kernels()
+    assert kernel.flops == 2 * (2 * 4 * 4 * 32) * 9 * 16
+
+
+def test_functions_take_turns_in_both_directions():
+    order = []
+    functions = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    seconds = measure.in_turns(functions, rounds=2)
+    assert order == ["a", "b", "a", "b", "b", "a"]
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def tiny_config():
+    config = base_config.get_config()
+    config.model.update(
+        backbone="resnet18", base_width=8, neck_channels=8, head_channels=8, auxiliary_channels=8
+    )
+    config.data.update(name="synthetic", crop_size=(64, 64))
+    config.train.batch_size = 2
+    return config
+
+
+def test_bench_measures_every_part_and_names_the_slowest():
+    found = bench.measured(tiny_config(), rounds=1, with_twin=False)
+    parts = found["parts"]
+    assert {"backbone", "neck", "decode_head", "auxiliary_head", "loss", "optimiser"} < set(parts)
+    # A backward pass is two more products for each one forward.
+    for name in ("neck", "decode_head"):
+        ratio = parts[name]["training"]["flops"] / parts[name]["forward"]["flops"]
+        assert 2.4 < ratio <= 3.0
+    assert parts["whole"]["training"]["flops"] > 2.4 * parts["whole"]["forward"]["flops"]
+    found["input_seconds"] = 2 * parts["whole"]["training"]["seconds"]
+    assert "input is the bottleneck" in bench.verdict(found)
+    found["input_seconds"] = None
+    parts["loss"]["training"]["seconds"] = 1e3
+    assert bench.verdict(found).startswith("The loss is the bottleneck: 100%")
+    assert "not measured" in bench.table(found)
+
+
+def test_twin_is_the_dilated_model():
+    other = bench.twin(tiny_config())
+    assert (other.model.neck, other.model.output_stride) == ("none", 8)
+    assert bench.twin(other) is None
+    assert tiny_config().model.neck == "jpu"
+
+
+@pytest.mark.parametrize("options", ["", "+channels_last"])
+def test_both_sides_of_the_comparison_train_alike(options, tmp_path):
+    """Shipped and tuned mmseg, and ours: the same losses over three steps."""
+    pytest.importorskip("mmseg")
+    job = contenders.Job("enc", "train", 64, 96, 2, 19, False, str(tmp_path / "w.npz"))
+    contenders.write_weights(job)
+    theirs = contenders.build(f"mmseg{options}", job)
+    ours = contenders.build("ours", job)
+    np.testing.assert_allclose(ours.evidence, theirs.evidence, rtol=1e-4)
+    assert versus_mmseg.disagreement("train", ours.evidence, theirs.evidence)["of_largest"] < 1e-4
