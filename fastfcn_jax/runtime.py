@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+from jax.experimental import multihost_utils
 
 from fastfcn_jax.errors import UserError
 
@@ -31,6 +32,11 @@ def join_processes(
         jax.distributed.initialize(coordinator, num_processes, process_id)
     elif launched_in_parallel(os.environ):
         jax.distributed.initialize()
+    else:
+        return
+    # All have just met. Collectives on CPU wait only 30 s for the other side to set them up,
+    # which a process that reads its data slowly would later miss.
+    multihost_utils.sync_global_devices("all processes have joined")
 
 
 def launched_in_parallel(environment: Mapping[str, str]) -> bool:
