@@ -1,6 +1,6 @@
 """A data set of many image sizes: padded groups against one compiled program a size.
 
-python benchmarks/many_sizes.py [--count 24] [--batch 2] [--json FILE]
+python benchmarks/many_sizes.py [--count 24] [--batch 2] [--shrink 2] [--json FILE]
 
 Sizes are drawn like ADE20K's validation set, from what is published of it: photographs scaled down
 to a short side of 512 where they were larger, mostly 4:3 and 3:2, a quarter upright, the smaller
@@ -33,6 +33,7 @@ from fastfcn_jax.evaluation.inference import Predictor
 from fastfcn_jax.evaluation.plan import Plan
 
 COUNT = flags.DEFINE_integer("count", 24, "Images timed.")
+SHRINK = flags.DEFINE_integer("shrink", 1, "Divide the timed images' sides and test scale.")
 BATCH = flags.DEFINE_integer("batch", 2, "Images a pass in the padded run.")
 JSON = flags.DEFINE_string("json", None, "Write the figures to this file.")
 SCALE = (2048, 512)
@@ -97,7 +98,10 @@ def main(_) -> None:
 
     model, variables = small_model()
     variables = jax.device_put(variables)
-    protocol = protocols.build("single", test_scale=SCALE)
+    shrink = SHRINK.value
+    sizes = [(height // shrink, width // shrink) for height, width in sizes]
+    scale = (SCALE[0] // shrink, SCALE[1] // shrink)
+    protocol = protocols.build("single", test_scale=scale)
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 256, (*s, 3), dtype=np.uint8) for s in sizes[: COUNT.value]]
 

@@ -140,8 +140,9 @@ def _readable_sizes(found: list[photographs.Photograph]) -> list[tuple[int, int]
 
 def load_model():
     """The model of --checkpoint, set up as the flags say."""
-    from fastfcn_jax import api, checkpoint
+    from fastfcn_jax import api, checkpoint, runtime
 
+    runtime.cache_compilations()
     loaded = checkpoint.load_model(Path(CHECKPOINT.value))
     with loaded.config.unlocked():
         if BATCH_SIZE.value:

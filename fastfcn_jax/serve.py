@@ -151,8 +151,9 @@ class Server(ThreadingHTTPServer):
 
 
 def main(_) -> None:
-    from fastfcn_jax import api  # JAX starts only after the flags are accepted
+    from fastfcn_jax import api, runtime  # JAX starts only after the flags are accepted
 
+    runtime.cache_compilations()
     model = api.load(CHECKPOINT.value, protocol=PROTOCOL.value)
     try:
         server = Server((HOST.value, PORT.value), model)

@@ -157,8 +157,9 @@ def _check_png(server: Server, filename: str, data: bytes, image: Path) -> list[
 
 def _predict(server: Server, images: dict[str, Path]):
     """Class indices of every image. UserError if the model is for other classes."""
-    from fastfcn_jax import api
+    from fastfcn_jax import api, runtime
 
+    runtime.cache_compilations()
     model = api.load(CHECKPOINT.value, protocol=PROTOCOL.value)
     if model.info.num_classes != len(server.values):
         raise UserError(

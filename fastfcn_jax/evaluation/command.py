@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from fastfcn_jax import checkpoint, models
+from fastfcn_jax import checkpoint, models, runtime
 from fastfcn_jax.data import datasets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
@@ -37,6 +37,7 @@ def run(
     Raises:
       UserError: no checkpoint, no data, or another number of classes than the model has.
     """
+    runtime.cache_compilations()
     other = [] if compare is None else [baselines.read(compare)]
     loaded = checkpoint.load_model(folder)
     config = loaded.config if config is None else config
