@@ -4,6 +4,8 @@ The draws, the geometry and the labels are those of `transforms.augment`; the im
 it by the rounding of the interpolation, at most one grey level (with OpenCV 5).
 """
 
+import functools
+
 import cv2
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -37,6 +39,7 @@ def augment(
     rows, columns = (_nearest(pixels.shape[axis], size[axis]) for axis in (0, 1))
     h, w = crop_size
 
+    @functools.cache  # the crop that is accepted was looked at
     def label_at(y: int, x: int) -> UInt8[np.ndarray, "_ _"]:
         return _take_label(pixels, rows[y : y + h], columns[x : x + w])
 

@@ -16,6 +16,9 @@ Image = UInt8[np.ndarray, "h w 3"]
 Label = UInt8[np.ndarray, "h w"]
 
 
+_VALUES = np.arange(256, dtype=np.uint8)
+
+
 @runtime_checkable
 class Draws(Protocol):
     """What a transform asks of its random generator; `np.random.Generator` has it."""
@@ -175,22 +178,21 @@ def photometric_distortion(
     Every change truncates to uint8, so one of brightness and contrast is a table of 256 values.
     Contrast comes before saturation and hue when the mode drawn is 1 (mmseg's comment says 0).
     """
-    table = np.arange(256, dtype=np.uint8)
+    table = _VALUES
     if rng.integers(0, 2):
         table = _affine(table, 1, rng.uniform(-brightness, brightness))
     contrast_first = rng.integers(0, 2) == 1
     if contrast_first and rng.integers(0, 2):
         table = _affine(table, rng.uniform(*contrast), 0)
-    image = cv2.LUT(image, table)
+    if table is not _VALUES:
+        image = cv2.LUT(image, table)
     if rng.integers(0, 2):
-        image = _in_hsv(
-            image, 1, _affine(np.arange(256, dtype=np.uint8), rng.uniform(*saturation), 0)
-        )
+        image = _in_hsv(image, 1, _affine(_VALUES, rng.uniform(*saturation), 0))
     if rng.integers(0, 2):
         shift = int(rng.integers(-hue, hue))
         image = _in_hsv(image, 0, ((np.arange(256) + shift) % 180).astype(np.uint8))
     if not contrast_first and rng.integers(0, 2):
-        image = cv2.LUT(image, _affine(np.arange(256, dtype=np.uint8), rng.uniform(*contrast), 0))
+        image = cv2.LUT(image, _affine(_VALUES, rng.uniform(*contrast), 0))
     return image
 
 
@@ -202,9 +204,8 @@ def _affine(values: np.ndarray, factor: float, offset: float) -> np.ndarray:
 def _in_hsv(image: Image, channel: int, table: np.ndarray) -> Image:
     """Maps one channel of OpenCV's uint8 HSV (hue 0..179) through a table."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    tables = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-    tables[:, channel] = table
-    return cv2.cvtColor(cv2.LUT(hsv, tables[None]), cv2.COLOR_HSV2RGB)
+    cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
 def pad(image: Image, label: Label, crop_size: tuple[int, int]) -> Augmented:
