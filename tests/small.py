@@ -2,13 +2,12 @@
 
 import functools
 
-import jax
 import numpy as np
 import oracle
 from flax import traverse_util
 
 from fastfcn_jax.base_config import get_config
-from fastfcn_jax.conversion import fit, official
+from fastfcn_jax.conversion import fit, mmseg, official
 
 WIDTH = 8  # of layer1's 3x3 convolutions; 64 in the published models
 CHANNELS = 16  # of neck and heads; 512 there
@@ -62,17 +61,11 @@ def mmseg_model(head: str, neck: str, num_classes: int = 19):
 
 
 def variables(model, num_classes: int, seed: int = 0) -> dict:
-    """Random variables of `config.model`: drawn by path, statistics positive."""
-    drawn = {
-        path: oracle.random_tensor(_torch_like(path), shape.shape, seed)
-        for path, shape in fit.template(model, num_classes).items()
-    }
-    return jax.tree.map(np.asarray, traverse_util.unflatten_dict(drawn))
-
-
-def _torch_like(path: tuple[str, ...]) -> str:
-    leaf = {"var": "running_var", "mean": "running_mean"}.get(path[-1], path[-1])
-    return ".".join([*path[1:-1], leaf])
+    """Random variables of `config.model`, drawn by their mmsegmentation names."""
+    template = fit.template(model, num_classes)
+    stand_ins = {path: np.broadcast_to(np.float32(0), s.shape) for path, s in template.items()}
+    shapes = mmseg.from_flax(traverse_util.unflatten_dict(stand_ins))
+    return mmseg.to_flax({n: oracle.random_tensor(n, t.shape, seed) for n, t in shapes.items()})
 
 
 @functools.cache
