@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
     d.test_scale = (2048, 1024)  # width, height an image is scaled into for testing; (0, 0): as is
     d.cache = ""  # folder of the decoded cache; empty: decode the files each time
     d.threads = 8  # threads that read and augment
+    d.workers = 0  # processes of that many threads each; 0: threads of this one, mostly faster
     d.prefetch = 4  # batches prepared ahead
 
     s = c.loss = ConfigDict()

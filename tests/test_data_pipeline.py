@@ -90,6 +90,12 @@ def test_threads_do_not_change_a_batch(two_epochs, threads):
     assert list(map(digest, batches(16, threads=threads))) == list(map(digest, two_epochs))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_do_not_change_a_batch(two_epochs, workers):
+    first = batches(5, workers=workers, threads=1)
+    assert list(map(digest, first)) == list(map(digest, two_epochs[:5]))
+
+
 def test_two_hosts_read_the_two_halves_of_the_global_batch(two_epochs):
     halves = [batches(16, shard=(host, 2)) for host in (0, 1)]
     joined = [{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*halves, strict=True)]
@@ -164,6 +170,13 @@ SENTENCE = "/data/x.png: cut off before its end (truncated); copy the file again
 class Broken(InMemory):
     def __getitem__(self, index):
         raise UserError(SENTENCE)
+
+
+def test_a_bad_file_met_by_a_worker_process_arrives_as_its_own_sentence():
+    stream = pipeline.train_batches(Broken(), AUGMENT, batch_size=4, seed=0, workers=1)
+    with pytest.raises(UserError) as caught:
+        next(stream)
+    assert str(caught.value) == SENTENCE
 
 
 @pytest.mark.parametrize("threads", [0, 4])

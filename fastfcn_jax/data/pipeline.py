@@ -33,6 +33,7 @@ def build_train(
         shard=shard,
         threads=config.data.threads,
         prefetch=config.data.prefetch,
+        workers=config.data.workers,
     )
 
 
@@ -76,12 +77,13 @@ def train_batches(
     shard: tuple[int, int] = (0, 1),
     threads: int = 8,
     prefetch: int = 4,
+    workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless training batches; the step number is the whole state.
 
     Sample number `position` = step * batch_size + place is drawn from an order shuffled anew
-    each epoch and augmented with `default_rng((seed, position))`. So neither threads nor hosts
-    change a batch: hosts take consecutive parts of the global one.
+    each epoch and augmented with `default_rng((seed, position))`. So neither threads, worker
+    processes nor hosts change a batch: hosts take consecutive parts of the global one.
 
     Args:
       batch_size: samples of the global batch, over all hosts.
@@ -89,6 +91,8 @@ def train_batches(
       shard: (index, count) of this host.
       threads: threads that read and augment, each a whole batch.
       prefetch: least number of batches prepared ahead.
+      workers: processes with `threads` threads each; 0: threads of this process, which is faster
+        unless the augmentation holds Python's lock. The program needs a `__main__` guard then.
 
     Yields:
       dict with `image` uint8 (b, h, w, 3), `label` uint8 (b, h, w), `size` int32 (b, 2): height
@@ -103,7 +107,7 @@ def train_batches(
             batch_size // count, batch_fn=_stack
         )
     )[start_step * count + index :: count]
-    return _read(batches, threads, prefetch)
+    return _read(batches, threads, prefetch, workers)
 
 
 def in_order(
@@ -157,8 +161,11 @@ def _stack(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {key: np.stack([s[key] for s in samples]) for key in samples[0]}
 
 
-def _read(dataset: grain.MapDataset, threads: int, prefetch: int) -> Iterator:
+def _read(dataset: grain.MapDataset, threads: int, prefetch: int, workers: int = 0) -> Iterator:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, also where no absl app runs
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads, 1))
-    return iter(dataset.to_iter_dataset(options))
+    read = dataset.to_iter_dataset(options)
+    if workers:
+        read = read.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(read)
