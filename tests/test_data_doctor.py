@@ -1,5 +1,6 @@
 """What the doctor finds, and the configuration it writes for a folder of one's own photos."""
 
+import functools
 import json
 import shutil
 
@@ -118,7 +119,8 @@ def small(root):
     return config
 
 
-def test_the_whole_report(tmp_path, capsys):
+def test_the_whole_report(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "loading", functools.partial(doctor.loading, seconds=0.1))
     for split in ("train", "val"):
         lay(tmp_path, [values(0, 1, 2, 255)] * 4, {"classes": ["a", "b", "c"]}, split)
     config = small(tmp_path)

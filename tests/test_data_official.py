@@ -61,7 +61,7 @@ def reference(image, label, rotate):
 @pytest.mark.parametrize("rotate", [False, True])
 def test_equal_to_the_official_code_given_the_same_draws(rotate):
     padded = 0
-    for seed in range(60):
+    for seed in range(30):
         size = (70, 110) if seed % 3 else (120, 65)
         image, label = scene(seed % 6, size)
         random.seed(seed)
@@ -83,4 +83,4 @@ def test_equal_to_the_official_code_given_the_same_draws(rotate):
         np.testing.assert_array_equal(result.label, expected_label)
         assert result.size == (CROP, CROP)  # black borders are picture, not padding
         padded += (expected_image[-1] == 0).all()
-    assert 2 < padded < 50
+    assert 1 < padded < 28

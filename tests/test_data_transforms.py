@@ -74,7 +74,7 @@ def ours(image, label, **changes):
 def test_the_pipeline_equals_mmseg_given_the_same_draws():
     reference = mmseg_pipeline(RESIZE, RANDOM_CROP, FLIP, DISTORT)
     padded = 0
-    for seed in range(80):
+    for seed in range(40):
         image, label = scene(seed % 10, (90, 160) if seed % 3 else (131, 77))
         np.random.seed(seed)
         expected_image, expected_label = reference(image, label)
@@ -90,7 +90,7 @@ def test_the_pipeline_equals_mmseg_given_the_same_draws():
         assert (result.label[:, w:] == 255).all()
         assert result.image.shape == (*CROP, 3)
         padded += (h, w) != CROP
-    assert 5 < padded < 75  # both cases were met
+    assert 2 < padded < 38  # both cases were met
 
 
 def test_photometric_distortion_equals_mmseg_on_every_colour():
@@ -98,7 +98,7 @@ def test_photometric_distortion_equals_mmseg_on_every_colour():
     reference = mmseg_pipeline(DISTORT)
     image = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
     label = np.zeros((48, 48), np.uint8)
-    for seed in range(200):
+    for seed in range(100):
         np.random.seed(seed)
         expected, _ = reference(image, label)
         np.random.seed(seed)

@@ -1,0 +1,42 @@
+"""Every contender of benchmarks/loader.py reads the real frames; no times are looked at."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CROP = (128, 256)
+
+
+@pytest.fixture(scope="module")
+def loader():
+    path = Path(__file__).parents[1] / "benchmarks" / "loader.py"
+    spec = importlib.util.spec_from_file_location("loader_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_contender_gives_samples_of_the_crop_size(loader, shared_data, tmp_path):
+    root = str(shared_data / "cityscapes")
+    samples = {
+        name: loader.sampler(name, root, str(tmp_path), CROP)(7) for name in loader.CONTENDERS
+    }
+    for name in ("png", "png, crop first", "cache", "cache, chunked"):
+        assert samples[name].image.shape == (*CROP, 3)
+        assert samples[name].label.shape == CROP
+    assert samples["mmseg"]["inputs"].shape == (3, *CROP)
+    assert samples["limit"].shape == (*CROP, 4)
+    np.testing.assert_array_equal(samples["png"].label, samples["cache"].label)
+    np.testing.assert_array_equal(samples["png, crop first"].image, samples["cache"].image)
+    sizes = loader.sizes(root, str(tmp_path))
+    assert sizes["cache_mb"] > sizes["png_mb"] > 0
+
+
+def test_ratios_are_taken_within_each_round(loader):
+    mmseg = [(2.0, 2.0), (40.0, 40.0), (4.0, 4.0)]
+    ours = [(1.0, 1.0), (10.0, 10.0), (4.0, 4.0)]
+    summary = loader._summary(ours, mmseg, workers=2)
+    assert summary["times_mmseg"] == 2.0
+    assert summary["samples_per_second"] == 0.5
