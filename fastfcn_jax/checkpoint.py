@@ -27,6 +27,9 @@ from fastfcn_jax.training.state import TrainState
 
 FORMAT = 1
 
+# Orbax logs with a traceback what it also raises; the exception is enough.
+logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+
 
 class LoadedModel(NamedTuple):
     """A trained or converted model; `variables` holds "params" and "batch_stats", NumPy arrays."""

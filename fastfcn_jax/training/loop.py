@@ -118,9 +118,13 @@ def _read_metrics(run: Run, in_flight: deque, *, leave: int) -> None:
             _not_finite(run, step, values, indices)
         run.meter.add(values)
         if due(step, run.config.train.log_every, run.config.train.steps):
-            record = {**run.meter.flush(), **run.console.rate()}
-            run.records.add("train", step, record)
-            run.console.report(step, record)
+            _log(run, step)
+
+
+def _log(run: Run, step: int) -> None:
+    record = {**run.meter.flush(), **run.console.rate()}
+    run.records.add("train", step, record)
+    run.console.report(step, record)
 
 
 def _not_finite(run: Run, step: int, values: dict[str, float], indices: np.ndarray) -> None:
@@ -142,6 +146,8 @@ def _validate_and_save(run: Run, interrupt: Interrupt) -> None:
         miou = _validate(run, interrupt)
     except validation.Interrupted:
         miou = None  # the next start finds it missing and does it first
+    if _stopped_early(run) and run.meter.pending:
+        _log(run, run.step)
     _save(run, miou=miou)
     run.console.restart_clock()
 

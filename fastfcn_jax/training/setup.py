@@ -1,5 +1,6 @@
 """Builds all that a run needs from its configuration, and restores what an earlier start left."""
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,10 @@ class Run:
     def close(self) -> None:
         """Ends the terminal line and the sinks; checkpoints are closed by the loop."""
         self.console.close()
-        self.records.close()
-        for sink in (self.tensorboard, *self.extra_sinks):
+        for sink in (self.records, self.tensorboard, *self.extra_sinks):
             if sink is not None:
-                sink.close()
+                with contextlib.suppress(OSError):  # a full disk has been reported by then
+                    sink.close()
 
 
 def prepare(config: ConfigDict, workdir: Path) -> Run:

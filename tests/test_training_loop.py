@@ -1,0 +1,312 @@
+"""The loop around a three-layer model: what it leaves, resumes, refuses and survives."""
+
+import json
+import math
+import subprocess
+
+import numpy as np
+import pytest
+import tiny
+
+from fastfcn_jax import checkpoint, models, replay
+from fastfcn_jax.data import datasets
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.training import class_weights, loop, records, run_card, step
+
+pytestmark = pytest.mark.xdist_group("training-loop")  # the group shares compiled programs
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny_model(tmp_path_factory):
+    """Models of three layers, and a compilation cache of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "build", tiny.build)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        yield
+
+
+def config(**train):
+    c = tiny.get_config()
+    c.train.update(**{"steps": 12, "eval_every": 6, "save_every": 4, **train})
+    return c
+
+
+def history(workdir, kind="train"):
+    return [r for r in records.read(workdir / "metrics.jsonl") if r["kind"] == kind]
+
+
+def losses(workdir):
+    return [loss for record in history(workdir) for loss in record["losses"]]
+
+
+def test_a_run_leaves_what_it_promises(tmp_path, capsys):
+    assert loop.train(config(pictures=2), tmp_path) == 0
+    train, evaluations = history(tmp_path), history(tmp_path, "eval")
+    assert [r["step"] for r in train] == [5, 10, 12]
+    assert [len(r["losses"]) for r in train] == [5, 5, 2]
+    assert train[0]["loss"] == pytest.approx(np.mean(train[0]["losses"]))
+    assert train[0]["loss"] == pytest.approx(
+        train[0]["loss_decode"] + train[0]["loss_auxiliary"], rel=1e-5
+    )
+    assert train[-1]["learning_rate"] == pytest.approx(1e-4)
+    assert [r["step"] for r in evaluations] == [6, 12]
+    assert len(list((tmp_path / "pictures" / "step_00000012").glob("*.png"))) == 2
+    assert checkpoint.load_model(tmp_path, "latest").step == 12
+    card = json.loads((tmp_path / "run.json").read_text())
+    assert card["config"]["train"]["steps"] == 12
+    assert card["data"]["samples"] == 512
+    assert len(card["starts"]) == 1
+    out = capsys.readouterr().out
+    assert "images/s  data wait" in out
+    assert "compiling the training step" in out
+    tags = tensorboard_tags(tmp_path)
+    assert {"train/loss", "train/learning_rate", "eval/mIoU", "eval/IoU/road"} <= tags["scalars"]
+    assert len(tags["images"]) == 2
+
+
+def tensorboard_tags(workdir):
+    """Tags of an event file: records of (length, its CRC, an Event, its CRC)."""
+    from tensorboardX.proto import event_pb2
+
+    (path,) = (workdir / "tensorboard").glob("events*")
+    content, tags = path.read_bytes(), {"scalars": set(), "images": set()}
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        event = event_pb2.Event.FromString(content[12 : 12 + length])
+        for value in event.summary.value:
+            tags["images" if value.HasField("image") else "scalars"].add(value.tag)
+        content = content[16 + length :]
+    return tags
+
+
+def test_a_run_that_went_on_reads_as_one(tmp_path):
+    loop.train(config(), tmp_path / "alone")
+    loop.train(config(steps=12), tmp_path / "twice")
+    # As if it had been killed after step 9: newer checkpoints are gone, its records are there.
+    (tmp_path / "twice/checkpoints/12").rename(tmp_path / "gone")
+    assert checkpoint.finished_steps(tmp_path / "twice")[-1] == 8
+    loop.train(config(), tmp_path / "twice")
+    assert losses(tmp_path / "twice") == losses(tmp_path / "alone")
+    assert [r["step"] for r in history(tmp_path / "twice")] == [5, 10, 12]
+    scores = [[r["mIoU"] for r in history(tmp_path / n, "eval")] for n in ("alone", "twice")]
+    assert scores[0] == scores[1]
+    verified = [checkpoint.verify(tmp_path / n, 12) for n in ("alone", "twice")]
+    assert verified[0] == verified[1]
+    starts = run_card.read(tmp_path / "twice")["starts"]
+    assert [start["step"] for start in starts] == [0, 8]
+
+
+def test_replay_finds_every_bit_or_the_first_other_one(tmp_path, capsys):
+    loop.train(config(), tmp_path)
+    assert replay.replay(tmp_path, steps=4, start=8) == 0
+    assert "bit-identical to the log, and so are the arrays of step 12" in capsys.readouterr().out
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    (record,) = (r for r in lines if r["kind"] == "train" and r["step"] == 10)
+    record["losses"][-1] = math.nextafter(record["losses"][-1], 0)  # step 10
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert replay.replay(tmp_path, steps=4, start=8) == 1
+    assert "first difference at step 10" in capsys.readouterr().out
+
+
+def test_a_configuration_that_does_not_fit_names_its_keys(tmp_path):
+    loop.train(config(steps=4, eval_every=0), tmp_path)
+    other = config(steps=4, eval_every=0, ema_decay=0.9)
+    other.model.head = "aspp"
+    with pytest.raises(UserError, match=r"config\.model\.head: 'psp' -> 'aspp'.*ema_decay"):
+        loop.train(other, tmp_path)
+
+
+def test_harmless_changes_are_reported_and_taken(tmp_path, capsys):
+    loop.train(config(steps=4, eval_every=0), tmp_path)
+    loop.train(config(steps=6, eval_every=0), tmp_path)
+    assert "changed since this run began: train.steps: 4 -> 6" in capsys.readouterr().out
+    assert len(losses(tmp_path)) == 6
+
+
+def explode(monkeypatch):
+    """Makes the loss infinite, whatever the weights."""
+    total_loss = step.losses.total_loss
+
+    def infinite(*args, **kwargs):
+        total, parts = total_loss(*args, **kwargs)
+        return total * np.float32(np.inf), parts
+
+    monkeypatch.setattr(step.losses, "total_loss", infinite)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_samples_named(tmp_path, monkeypatch):
+    loop.train(config(steps=4, eval_every=0), tmp_path)
+    explode(monkeypatch)
+    with pytest.raises(UserError) as caught:
+        loop.train(config(steps=9, eval_every=0), tmp_path)
+    message = str(caught.value)
+    assert message.startswith("step 5: loss inf")
+    assert message.count("train_") == 4  # the four samples of its batch
+    assert f"The last good checkpoint is that of step 4 in {tmp_path}" in message
+    assert checkpoint.finished_steps(tmp_path) == [4]
+
+
+def test_steps_that_are_not_finite_are_skipped_on_request(tmp_path, monkeypatch, capsys):
+    loop.train(config(steps=4, eval_every=0), tmp_path)
+    before = checkpoint.load_model(tmp_path).variables
+    explode(monkeypatch)
+    loop.train(config(steps=8, eval_every=0, on_nonfinite="skip"), tmp_path)
+    assert losses(tmp_path)[4:] == [None] * 4
+    assert history(tmp_path)[-1]["skipped"] == 3
+    assert history(tmp_path)[-1]["loss"] is None
+    assert "step 5: loss inf" in capsys.readouterr().out
+    after = checkpoint.load_model(tmp_path, "latest").variables
+    np.testing.assert_equal(after["params"], before["params"])
+
+
+def test_early_stopping_counts_evaluations_without_a_better_one(tmp_path, monkeypatch, capsys):
+    scores = iter([10.0, 30.0, 20.0, 30.0, 50.0])
+    monkeypatch.setattr(loop, "_validate", lambda run, _: _pretend(run, next(scores)))
+    loop.train(config(steps=40, eval_every=2, early_stop=2), tmp_path)
+    assert [r["mIoU"] for r in history(tmp_path, "eval")] == [10.0, 30.0, 20.0, 30.0]
+    assert "stopped early at step 8" in capsys.readouterr().out
+    loop.train(config(steps=40, eval_every=2, early_stop=2), tmp_path)  # is and stays finished
+    assert len(losses(tmp_path)) == 8
+
+
+def _pretend(run, miou):
+    run.records.add("eval", run.step, {"mIoU": miou})
+    return miou
+
+
+def test_every_nth_checkpoint_is_kept(tmp_path):
+    loop.train(config(save_every=1, eval_every=0, keep_every=5), tmp_path)
+    assert checkpoint.finished_steps(tmp_path) == [5, 10, 11, 12]
+
+
+def test_averaged_weights_are_evaluated_and_loaded(tmp_path):
+    loop.train(config(steps=6, ema_decay=0.99), tmp_path / "ema")
+    loop.train(config(steps=6), tmp_path / "plain")
+    kernels = [
+        checkpoint.load_model(tmp_path / n).variables["params"]["decode_head"]["conv_seg"]["kernel"]
+        for n in ("ema", "plain")
+    ]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-3  # the average lags behind
+    assert losses(tmp_path / "ema") == losses(tmp_path / "plain")
+    evaluated = [history(tmp_path / n, "eval")[0]["mIoU"] for n in ("ema", "plain")]
+    assert evaluated[0] != evaluated[1]
+
+
+def test_fine_tuning_with_another_class_count(tmp_path, monkeypatch):
+    loop.train(config(steps=4, eval_every=0), tmp_path / "before")
+    load = datasets.load
+    monkeypatch.setattr(datasets, "load", lambda *a: FewerClasses(load(*a)))
+    tuned = config(steps=2, eval_every=0)
+    tuned.init.checkpoint = str(tmp_path / "before")
+    with pytest.raises(UserError, match=r"trained on 9 classes.*init.reset_head=True"):
+        loop.train(tuned, tmp_path / "refused")
+    tuned.init.reset_head = True
+    tuned.optim.lr, tuned.optim.end_lr = 0.0, 0.0
+    loop.train(tuned, tmp_path / "tuned")
+    before, after = (
+        checkpoint.load_model(tmp_path / n).variables["params"] for n in ("before", "tuned")
+    )
+    np.testing.assert_equal(after["backbone"], before["backbone"])
+    assert after["decode_head"]["conv_seg"]["kernel"].shape[-1] == 5
+
+
+class FewerClasses:
+    """A source whose classes beyond the fifth are ignored."""
+
+    def __init__(self, source):
+        self.source, self.ids = source, source.ids
+        info = source.info
+        self.info = datasets.DatasetInfo(info.name, info.class_names[:5], info.palette[:5])
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        sample = self.source[index]
+        return sample._replace(label=np.where(sample.label < 5, sample.label, np.uint8(255)))
+
+
+def test_class_weights_balance_the_classes():
+    frequencies = np.array([0.7, 0.2, 0.1, 0.0])
+    weights = np.array(class_weights.balanced(frequencies))
+    assert weights[0] < weights[1] < weights[2]
+    assert (weights * frequencies).sum() == pytest.approx(1.0)
+    assert weights[3] == 1.0
+    source = datasets.load("synthetic", "", "val")
+    counts = np.zeros(9)
+    for i in range(len(source)):
+        label = source[i].label
+        counts += np.bincount(label[label < 9], minlength=9)
+    np.testing.assert_allclose(class_weights.label_frequencies(source), counts / counts.sum())
+    with pytest.raises(UserError, match="2 values"):
+        class_weights.resolve((1.0, 2.0), source)
+
+
+def test_options_of_the_loss_reach_the_step(tmp_path):
+    plain, weighted, hard = config(steps=2), config(steps=2), config(steps=2)
+    weighted.loss.class_weights = ("auto",)
+    hard.loss.ohem_threshold, hard.loss.ohem_min_kept = 0.05, 100
+    first = []
+    for name, c in (("plain", plain), ("weighted", weighted), ("hard", hard)):
+        c.train.eval_every = 0
+        loop.train(c, tmp_path / name)
+        first.append(losses(tmp_path / name)[0])
+    assert len(set(first)) == 3
+    assert first[2] < 0.8 * first[0]  # the easy pixels are gone from the sum
+
+
+def test_an_unwritable_workdir_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written .*another --workdir"):
+        loop.train(config(), tmp_path / "file" / "run")
+
+
+def test_a_full_disk_ends_in_one_sentence_and_leaves_the_last_checkpoint(tmp_path):
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)], capture_output=True
+    )
+    if mount.returncode:
+        pytest.skip("mounting a small tmpfs needs privileges")
+    try:
+        with pytest.raises(UserError, match=r"no space left|No space left") as caught:
+            loop.train(config(steps=200, save_every=1, keep_every=1, eval_every=0), tmp_path)
+        last = checkpoint.finished_steps(tmp_path)[-1]
+        assert f"The last good checkpoint is that of step {last}" in str(caught.value)
+        checkpoint.verify(tmp_path, last)
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_vanished_file_names_itself_and_the_last_checkpoint(tmp_path, monkeypatch):
+    loop.train(config(steps=4, eval_every=0), tmp_path)
+    load = datasets.load
+    monkeypatch.setattr(datasets, "load", lambda *a: Vanishing(load(*a)))
+    with pytest.raises(UserError, match=r"gone\.png.*last good checkpoint is that of step \d"):
+        loop.train(config(steps=60, eval_every=0), tmp_path)
+
+
+class Vanishing(FewerClasses):
+    """A source whose files are deleted once some samples have been read."""
+
+    def __init__(self, source):
+        super().__init__(source)
+        self.info, self.reads = source.info, 0
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if self.reads > 50:
+            raise FileNotFoundError(2, "No such file or directory", "gone.png")
+        return self.source[index]
+
+
+def test_a_batch_that_cannot_be_split_says_what_to_take(tmp_path):
+    with pytest.raises(UserError, match="batch_size=3 cannot be split evenly over 2 devices"):
+        loop.train(config(batch_size=3), tmp_path)
+
+
+def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "train", "step": 5}\n{"kind": "train", "ste')
+    assert records.read(path) == [{"kind": "train", "step": 5}]
