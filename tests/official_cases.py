@@ -68,3 +68,10 @@ def counted(key: str) -> bool:
 
 def part_name(parts: dict) -> str:
     return "".join(f"_{name}" for name, on in parts.items() if on)
+
+
+def calm(key: str) -> float:
+    """Factor on a weight for the SGD step: with full residual branches a random network's
+    gradients are so ill-conditioned that PyTorch's float32 is 0.5 % from its float64.
+    """
+    return 0.2 if key.endswith("bn3.weight") else 1.0
