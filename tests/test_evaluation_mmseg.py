@@ -18,13 +18,14 @@ from fastfcn_jax.evaluation.metrics import confusion_matrix, scores
 
 RATIOS = (0.5, 1.25)
 CLASSES = 150
+SCALE = (1024, 256)  # ADE20K's at half size
 pytestmark = pytest.mark.xdist_group("mmseg_inference")
 pair = functools.cache(mmseg_inference.pair)
 
 
 @pytest.fixture(scope="module")
 def photos(shared_data):
-    """ADE20K (683x512, 500x364 enlarged by the test scale) and CamVid (480x360)."""
+    """ADE20K (683x512 and 500x364) and CamVid (480x360)."""
     ade = shared_data / "ADEChallengeData2016/images/validation"
     files = [
         ade / "ADE_val_00000001.jpg",
@@ -43,21 +44,21 @@ def assert_same(ours, theirs):
 def test_single(head, photos):
     """Three sizes in one padded program against mmsegmentation without padding."""
     reference, *network = pair(head, CLASSES)
-    predictor = Predictor(*network, protocol=protocols.build("single", test_scale=(2048, 512)))
+    predictor = Predictor(*network, protocol=protocols.build("single", test_scale=SCALE))
     predictor.expect(photo.shape[:2] for photo in photos)
     for photo in photos:
-        assert_same(predictor(photo), mmseg_inference.infer(reference, photo, (2048, 512)))
+        assert_same(predictor(photo), mmseg_inference.infer(reference, photo, SCALE))
 
 
 def test_slide(photos):
     reference, *network = pair("psp", CLASSES)
-    crop, stride = (256, 320), (170, 213)
-    protocol = protocols.build("slide", test_scale=(2048, 512), crop_size=crop, stride=stride)
+    crop, stride = (128, 160), (85, 106)
+    protocol = protocols.build("slide", test_scale=SCALE, crop_size=crop, stride=stride)
     predictor = Predictor(*network, protocol=protocol, batch_size=4)
     whole = reference.test_cfg
     reference.test_cfg = type(whole)(mode="slide", crop_size=crop, stride=stride)
     try:
-        theirs = mmseg_inference.infer(reference, photos[1], (2048, 512))
+        theirs = mmseg_inference.infer(reference, photos[1], SCALE)
     finally:
         reference.test_cfg = whole
     assert_same(predictor(photos[1]), theirs)
@@ -66,12 +67,12 @@ def test_slide(photos):
 @pytest.mark.parametrize("name", ["ms_flip", "ms_flip_0x"])
 def test_multi_scale(photos, name):
     reference, *network = pair("enc" if name == "ms_flip" else "psp", CLASSES)
-    protocol = protocols.build(name, test_scale=(2048, 512), ratios=RATIOS)
+    protocol = protocols.build(name, test_scale=SCALE, ratios=RATIOS)
     photo = photos[1]
     if name == "ms_flip":
         resizes = [{"scale_factor": ratio} for ratio in RATIOS]
     else:
-        resizes = [{"scale": (int(2048 * ratio), int(512 * ratio))} for ratio in RATIOS]
+        resizes = [{"scale": tuple(int(side * ratio) for side in SCALE)} for ratio in RATIOS]
     theirs = mmseg_inference.infer_tta(reference, photo, resizes)
     assert_same(Predictor(*network, protocol=protocol)(photo), theirs)
 
