@@ -1,0 +1,242 @@
+"""Trains real mmsegmentation and this package on the same batches and compares them step by step.
+
+python benchmarks/training_parity.py [--head psp enc aspp] [--steps 50] [--json FILE]
+
+Both sides start from the same weights, those of mmseg's own initialisation, and see the same
+images; dropout is 0. mmseg's side is its own model (`fastfcn_r50-d32_jpu_*`), `loss`, OptimWrapper
+with torch.optim.SGD, and PolyLR. Printed per head: the relative difference of each part of the
+loss over the steps, the same between two mmseg runs of which one began one rounding away ("twin"),
+and after the last step the largest relative difference of parameters, momenta and statistics.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+NAMES = {  # ours -> mmseg's
+    "loss_decode": "decode.loss_ce",
+    "loss_se": "decode.loss_se",
+    "loss_auxiliary": "aux.loss_ce",
+    "accuracy": "decode.acc_seg",
+}
+CLASSES = 19
+
+
+def build_reference(head: str, depth: int, lr: float, steps: int):
+    """mmseg's model as it initialises itself, its optimiser wrapper and its scheduler."""
+    import oracle
+    import torch
+    from mmengine.logging import MMLogger
+    from mmengine.optim import OptimWrapper, PolyLR
+
+    oracle.import_mmseg()
+    config = oracle.mmseg_config(f"fastfcn/fastfcn_r50-d32_jpu_{head}_4xb2-80k_cityscapes-512x1024")
+    decode, auxiliary = config.model.decode_head, config.model.auxiliary_head
+    for part in (decode, auxiliary):
+        part.dropout_ratio = 0.0
+    torch.manual_seed(0)  # codewords are drawn by the constructor, the rest by init_weights
+    model = oracle.build_mmseg(config, backbone={"depth": depth}).train()
+    MMLogger.get_current_instance().setLevel("ERROR")
+    model.init_weights()
+    sgd = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    wrapper = OptimWrapper(optimizer=sgd)
+    scheduler = PolyLR(sgd, eta_min=lr / 100, power=0.9, begin=0, end=steps, by_epoch=False)
+    return model, wrapper, scheduler
+
+
+def nudge(model) -> None:
+    """Moves every weight by one rounding, up or down."""
+    import torch
+
+    with torch.no_grad():
+        for i, parameter in enumerate(model.parameters()):
+            aim = torch.full_like(parameter, torch.inf if i % 2 else -torch.inf)
+            parameter.copy_(torch.nextafter(parameter, aim))
+
+
+def train_reference(model, wrapper, scheduler, batches) -> list[dict[str, float]]:
+    """mmseg's own step: loss, parse_losses, OptimWrapper.update_params, scheduler."""
+    import oracle
+    import torch
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    from fastfcn_jax.models.segmentor import MEAN, STD
+
+    history = []
+    for batch in batches:
+        scaled = (batch["image"].astype(np.float32) - np.float32(MEAN)) / np.float32(STD)
+        samples = [
+            SegDataSample(gt_sem_seg=PixelData(data=torch.from_numpy(label[None]).long()))
+            for label in batch["label"]
+        ]
+        parts = model.loss(oracle.to_torch(scaled), samples)
+        total, logs = model.parse_losses(parts)
+        wrapper.update_params(total)
+        scheduler.step()
+        values = {
+            name: float(logs[theirs].detach()) for name, theirs in NAMES.items() if theirs in logs
+        }
+        history.append({"loss": float(total.detach()), **values})
+    return history
+
+
+def train_ours(tensors, head: str, depth: int, lr: float, batches):
+    """Returns the metrics of each step and the final state."""
+    import jax
+
+    from fastfcn_jax import models
+    from fastfcn_jax.base_config import get_config
+    from fastfcn_jax.conversion import mmseg
+    from fastfcn_jax.training import optim, state, step
+
+    c = get_config()
+    c.model.update(backbone=f"resnet{depth}", head=head, se_branch=head == "enc", dropout=0.0)
+    c.optim.update(lr=lr, end_lr=lr / 100)
+    c.train.steps = len(batches)
+    model = models.build(c.model, CLASSES)
+    variables = mmseg.to_flax(tensors)
+    optimizer = optim.build(c, variables)
+    run = jax.jit(
+        step.make_train_step(model, optimizer, num_classes=CLASSES, loss={}, seed=0),
+        donate_argnums=0,
+    )
+    now = jax.device_put(state.create(variables, optimizer))
+    history = []
+    for batch in batches:
+        now, metrics = run(now, batch)
+        history.append({name: float(value) for name, value in metrics.items()})
+    return history, jax.tree.map(np.asarray, now)
+
+
+def make_batches(steps: int, size: tuple[int, int], batch: int = 4) -> list[dict[str, np.ndarray]]:
+    """Images of coloured rectangles with their classes as labels, a part of them ignored."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (CLASSES, 3))
+    made = []
+    for _ in range(steps):
+        labels = np.zeros((batch, *size), np.uint8)
+        for label in labels:
+            for _ in range(12):
+                top, left = rng.integers(0, size[0] - 8), rng.integers(0, size[1] - 8)
+                height, width = rng.integers(8, np.array(size) // 2)
+                label[top : top + height, left : left + width] = rng.integers(CLASSES)
+        noise = rng.normal(0, 20, (*labels.shape, 3))
+        images = np.clip(colours[labels] + noise, 0, 255).astype(np.uint8)
+        labels[:, : size[0] // 6] = 255
+        extent = np.tile(np.array(size, np.int32), (batch, 1))
+        made.append({"image": images, "label": labels, "size": extent})
+    return made
+
+
+def arrays_of(model, wrapper) -> dict[str, dict[str, np.ndarray]]:
+    """The parameters, momenta and statistics of mmseg's side, by our names."""
+    import oracle
+
+    from fastfcn_jax.conversion import mmseg
+
+    slots = wrapper.optimizer.state
+    momenta = {n: slots[p]["momentum_buffer"].numpy() for n, p in model.named_parameters()}
+    variables = mmseg.to_flax(oracle.tensors_of(model))
+    return {
+        "parameters": variables["params"],
+        "momenta": mmseg.to_flax(momenta)["params"],
+        "statistics": variables["batch_stats"],
+    }
+
+
+def arrays_of_state(state) -> dict[str, dict[str, np.ndarray]]:
+    """The same of our side."""
+    import optax
+
+    return {
+        "parameters": state.params,
+        "momenta": optax.tree_utils.tree_get(state.opt_state, "trace"),
+        "statistics": state.batch_stats,
+    }
+
+
+def differences(left, right) -> dict[str, float]:
+    """Of each group of arrays, the norm of the difference over the norm of `right`."""
+    import jax
+
+    def norm(tree):
+        return (
+            sum(float(np.square(x, dtype=np.float64).sum()) for x in jax.tree.leaves(tree)) ** 0.5
+        )
+
+    return {
+        group: norm(jax.tree.map(np.subtract, left[group], right[group])) / norm(right[group])
+        for group in right
+    }
+
+
+def relative(left, right) -> dict[str, list[float]]:
+    """Per part, the relative difference of two histories at each step."""
+    return {
+        name: [
+            abs(a[name] - b[name]) / max(abs(b[name]), 1e-12)
+            for a, b in zip(left, right, strict=True)
+        ]
+        for name in right[0]
+    }
+
+
+def compare(head: str, depth: int, steps: int, size: tuple[int, int], lr: float) -> dict:
+    """One head on both sides; see the module's text for what comes back."""
+    import oracle
+
+    batches = make_batches(steps, size)
+    reference = build_reference(head, depth, lr, steps)
+    start = {k: v.copy() for k, v in oracle.tensors_of(reference[0]).items()}
+    theirs = train_reference(*reference, batches)
+    ours, final = train_ours(start, head, depth, lr, batches)
+    twin = build_reference(head, depth, lr, steps)
+    nudge(twin[0])
+    twins = train_reference(*twin, batches)
+    expected = arrays_of(*reference[:2])
+    return {
+        "head": head,
+        "losses": [values["loss"] for values in theirs],
+        "ours": relative(ours, theirs),
+        "twin": relative(twins, theirs),
+        "after": differences(arrays_of_state(final), expected),
+        "after_twin": differences(arrays_of(*twin[:2]), expected),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--head", nargs="+", default=["psp", "aspp", "enc"])
+    parser.add_argument("--depth", type=int, default=50, choices=(50, 101))
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--size", type=int, nargs=2, default=(97, 131))
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results = []
+    for head in arguments.head:
+        result = compare(
+            head, arguments.depth, arguments.steps, tuple(arguments.size), arguments.lr
+        )
+        results.append(result)
+        print(f"\n{head}: loss {result['losses'][0]:.4f} -> {result['losses'][-1]:.4f}")
+        marks = [i for i in (0, 1, 2, 4, 9, 19, 29, 39, 49) if i < arguments.steps]
+        print("step".ljust(24) + "".join(f"{i + 1:>10d}" for i in marks))
+        for name in result["ours"]:
+            for side in ("ours", "twin"):
+                row = "".join(f"{result[side][name][i]:10.1e}" for i in marks)
+                print(f"{name} {side}".ljust(24) + row)
+        print("after the last step:", result["after"], "twin:", result["after_twin"])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
