@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 
-from fastfcn_jax.models.ops import convolution, depthwise, encoding, joint, max_pool
+from fastfcn_jax.models import spatial
+from fastfcn_jax.models.ops import (
+    batch_norm,
+    convolution,
+    depthwise,
+    encoding,
+    joint,
+    max_pool,
+)
 
 Form = tuple[str, Callable, tuple]
 
@@ -122,6 +130,37 @@ def _max_pool(dtype, batch, size) -> Iterator[Form]:
         yield from _passes(form.__name__, form, (x,))
 
 
+def _batch_norm(dtype, batch, size) -> Iterator[Form]:
+    """A 512-channel map in training, with the ReLU behind it."""
+    x = jax.ShapeDtypeStruct((batch, *size, 512), dtype)
+    channels = jax.ShapeDtypeStruct((512,), jnp.float32)
+    for form in (batch_norm.batch_norm_direct, batch_norm.batch_norm):
+
+        def normalised(x, scale, bias, form=form):
+            return jax.nn.relu(form(x, scale, bias, None)[0])
+
+        yield f"{form.__name__} forward", normalised, (x, channels, channels)
+        yield (
+            f"{form.__name__} gradient",
+            lambda x, s, b, g, f=normalised: jax.vjp(f, x, s, b)[1](g),
+            (x, channels, channels, x),
+        )
+
+
+def _upsampling(dtype, batch, size) -> Iterator[Form]:
+    """Doubling c4's map within the JPU."""
+    x = jax.ShapeDtypeStruct((batch, size[0] // 2, size[1] // 2, 512), dtype)
+
+    def library(x):
+        return jax.image.resize(x, (batch, *size, 512), "bilinear")
+
+    def resize(x):
+        return spatial.resize(x, size)
+
+    for form in (library, resize):
+        yield from _passes(f"{form.__name__} upsampling", form, (x,))
+
+
 def _passes(name, form, shapes) -> Iterator[Form]:
     """Yields the forward pass, and the gradient of the sum in all arguments."""
     yield f"{name} forward", form, shapes
@@ -139,4 +178,6 @@ FAMILIES = {
     "concatenation": _concatenation,
     "strided": _strided,
     "max_pool": _max_pool,
+    "batch_norm": _batch_norm,
+    "upsampling": _upsampling,
 }

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fastfcn_jax.models import spatial
+from fastfcn_jax.models.ops import max_pool
 
 
 def noise(*shape):
@@ -86,4 +87,4 @@ def test_pyramid_pools_of_a_padded_batch():
 def test_max_pool_is_torchs(size):
     x = noise(1, *size, 3)
     expected = torch.nn.functional.max_pool2d(oracle.to_torch(x), 3, 2, 1)
-    np.testing.assert_array_equal(spatial.max_pool(jnp.asarray(x)), oracle.to_numpy(expected))
+    np.testing.assert_array_equal(max_pool.max_pool(jnp.asarray(x)), oracle.to_numpy(expected))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.models.ops.batch_norm import EPS, batch_norm, batch_norm_direct
 from fastfcn_jax.models.ops.convolution import convolve, convolve_direct
 from fastfcn_jax.models.ops.depthwise import depthwise_conv, depthwise_conv_direct
 from fastfcn_jax.models.ops.joint import channels, joint_conv, joint_conv_direct
@@ -139,37 +140,25 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", self.scale_init, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
-        wide = x.astype(jnp.float32)
-        if train:
-            axis_name = None if self.is_initializing() else self.common.axis_name
-            mean, var, count = _statistics(wide, axis_name)
-            if not self.is_initializing():
-                if count < 2:
-                    raise UserError(
-                        "BatchNorm has a single value per channel to take statistics from: "
-                        "raise train.batch_size to 2 or more"
-                    )
-                running_mean.value = 0.9 * running_mean.value + 0.1 * mean
-                unbiased = var * (count / (count - 1))
-                running_var.value = 0.9 * running_var.value + 0.1 * unbiased
-        else:
+        if not train:
             mean, var = running_mean.value, running_var.value
-        return ((wide - mean) * (jax.lax.rsqrt(var + 1e-5) * scale) + bias).astype(x.dtype)
-
-
-def _statistics(x, axis_name):
-    """Returns mean, biased variance and count per channel over all replicas of `axis_name`."""
-    axes = tuple(range(x.ndim - 1))
-    count = x.size // x.shape[-1]
-    mean = x.mean(axes)
-    var = jnp.square(x - mean).mean(axes)  # two passes: E[x^2] - mean^2 would cancel
-    if axis_name is not None:
-        # Replicas hold equally many values, so means of means are exact; one collective.
-        means, variances = jax.lax.all_gather((mean, var), axis_name)
-        mean = means.mean(0)
-        var = (variances + jnp.square(means - mean)).mean(0)
-        count *= means.shape[0]
-    return mean, var, count
+            factor = jax.lax.rsqrt(var + EPS) * scale
+            return ((x.astype(jnp.float32) - mean) * factor + bias).astype(x.dtype)
+        axis_name = None if self.is_initializing() else self.common.axis_name
+        form = batch_norm_direct if self.common.direct else batch_norm
+        y, mean, var = form(x, scale, bias, axis_name)
+        if not self.is_initializing():
+            replicas = 1 if axis_name is None else jax.lax.psum(1, axis_name)
+            count = x.size // x.shape[-1] * replicas
+            if count < 2:
+                raise UserError(
+                    "BatchNorm has a single value per channel to take statistics from: "
+                    "raise train.batch_size to 2 or more"
+                )
+            running_mean.value = 0.9 * running_mean.value + 0.1 * mean
+            unbiased = var * (count / (count - 1))
+            running_var.value = 0.9 * running_var.value + 0.1 * unbiased
+        return y
 
 
 class GroupNorm(nn.Module):

@@ -6,6 +6,8 @@ of many sizes. Coordinates are computed in float32 because PyTorch does: more ex
 from it by up to 3e-4.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,18 +65,53 @@ def bilinear_taps(length: int, n_in, n_out, align_corners: bool):
 
 
 def _interpolate(x, axis: int, taps):
+    """Interpolates float32 x along an axis; `taps` are those of `bilinear_taps`."""
     low, high, weight = taps
     if low.ndim == 1:
-        picked = [jnp.take(x, index, axis=axis, mode="clip") for index in (low, high)]
-        weight = weight[None]
-    else:
-        low, high = (jnp.broadcast_to(i, (x.shape[0], i.shape[1])) for i in (low, high))
-        pick = jax.vmap(lambda image, i: jnp.take(image, i, axis=axis - 1, mode="clip"))
-        picked = [pick(x, low), pick(x, high)]
+        return _interpolate_alike(x, axis, _Taps(low, high, weight, x.shape[axis]))
+    low, high = (jnp.broadcast_to(i, (x.shape[0], i.shape[1])) for i in (low, high))
+    pick = jax.vmap(lambda image, i: jnp.take(image, i, axis=axis - 1, mode="clip"))
+    return _blend(pick(x, low), pick(x, high), weight, axis)
+
+
+def _blend(low, high, weight, axis):
     shape = [weight.shape[0], 1, 1, 1]
     shape[axis] = weight.shape[1]
     weight = jnp.reshape(weight, shape)
-    return picked[0] * (1 - weight) + picked[1] * weight
+    return low * (1 - weight) + high * weight
+
+
+class _Taps:
+    """Taps along an axis of `length`, all images alike; hashed by identity."""
+
+    def __init__(self, low, high, weight, length):
+        self.low, self.high, self.weight, self.length = low, high, weight, length
+
+    def matrix(self) -> np.ndarray:
+        """Returns the (outputs, inputs) matrix that interpolating multiplies by."""
+        matrix = np.zeros((len(self.low), self.length), np.float32)
+        rows = np.arange(len(self.low))
+        np.add.at(matrix, (rows, self.low), np.float32(1) - self.weight)
+        np.add.at(matrix, (rows, self.high), self.weight)
+        return matrix
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _interpolate_alike(x, axis, taps):
+    """Its gradient is a matrix product: that of the picking would be a scatter, slow on every
+    device and of random order on GPUs."""
+    low, high = (jnp.take(x, i, axis=axis, mode="clip") for i in (taps.low, taps.high))
+    return _blend(low, high, jnp.asarray(taps.weight)[None], axis)
+
+
+def _interpolate_backward(axis, taps, _, gradient):
+    equation = "oi,bowc->biwc" if axis == 1 else "oi,bhoc->bhic"
+    return (jnp.einsum(equation, taps.matrix(), gradient),)
+
+
+_interpolate_alike.defvjp(
+    lambda x, *fixed: (_interpolate_alike(x, *fixed), None), _interpolate_backward
+)
 
 
 def resize(
