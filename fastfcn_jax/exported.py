@@ -123,7 +123,7 @@ def load(path: str | Path) -> Exported:
         return Exported(run, json.loads(metadata))
     except ImportError as error:
         raise UserError(f"{path}: needs {error.name}: pip install {error.name}.") from error
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, RuntimeError) as error:
+    except Exception as error:  # each library raises kinds of its own for a broken file
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a file that this program exported ({reason}).") from error
 
@@ -184,12 +184,9 @@ def _safetensors(path: Path):
 
 
 def _tflite(path: Path):
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        from tensorflow.lite import Interpreter
+    import tensorflow as tf  # its `lite` is an attribute, not a module to import from
 
-    interpreter = Interpreter(str(path))
+    interpreter = tf.lite.Interpreter(str(path))
     runner = interpreter.get_signature_runner()
     metadata = zipfile.ZipFile(path).read("fastfcn_jax.json")
 

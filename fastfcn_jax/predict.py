@@ -3,6 +3,8 @@
 python -m fastfcn_jax.predict --checkpoint DIR --input IMAGE|FOLDER|GLOB|VIDEO|- --output OUT
     [--protocol NAME] [--legend] [--confidence] [--save-logits] [--tile PIXELS]
 
+`--model FILE` instead of --checkpoint runs what `fastfcn_jax.export` wrote.
+
 Leaves OUT/<stem>.png (class indices) and OUT/<stem>_overlay.png of every photograph; of a video
 OUT/<stem>_overlay.mp4 and OUT/<stem>/<frame>.png. A broken file does not stop the others: it is
 named at the end, and the exit status is 1.
@@ -23,7 +25,8 @@ from fastfcn_jax.evaluation.progress import track
 
 SOME_FAILED = 1
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.", required=True)
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.")
+MODEL = flags.DEFINE_string("model", None, "Exported file, instead of --checkpoint.")
 INPUT = flags.DEFINE_string("input", None, "Image, folder, pattern, video, or -.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
 PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
@@ -139,7 +142,15 @@ def _readable_sizes(found: list[photographs.Photograph]) -> list[tuple[int, int]
 
 
 def load_model():
-    """The model of --checkpoint, set up as the flags say."""
+    """The model of --checkpoint or --model, set up as the flags say."""
+    if bool(CHECKPOINT.value) == bool(MODEL.value):
+        raise UserError("give either --checkpoint DIR or --model FILE.")
+    if MODEL.value:
+        if PROTOCOL.value or TILE.value or BATCH_SIZE.value:
+            raise UserError("--model has one size: no --protocol, --tile or --batch_size with it.")
+        from fastfcn_jax import exported
+
+        return exported.load(MODEL.value)
     from fastfcn_jax import api, checkpoint, runtime
 
     runtime.cache_compilations()
