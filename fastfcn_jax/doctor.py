@@ -27,7 +27,9 @@ from fastfcn_jax.training import setup, strategy
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
 
 
-def examine(config: ConfigDict, *, samples: int, model_folder: str = "") -> list[Finding]:
+def examine(
+    config: ConfigDict, *, samples: int, model_folder: str = "", workdir: Path = Path("runs")
+) -> list[Finding]:
     """All findings about an experiment; the problems among them stop or spoil a run."""
     found = environment()
     sources = {}
@@ -46,7 +48,7 @@ def examine(config: ConfigDict, *, samples: int, model_folder: str = "") -> list
         found += class_count(config, source)
         found += disk(config, source)
         problems = any(f.level == "problem" for f in found)
-        found += [] if problems else [*loading(config, source), *memory(config, source)]
+        found += [] if problems else [*loading(config, source), *memory(config, source, workdir)]
         if model_folder:
             found += fitting(model_folder, source)
     return found
@@ -91,14 +93,12 @@ def disk(config: ConfigDict, source: datasets.Source) -> list[Finding]:
     needed = pixels * cache.BYTES_PER_PIXEL / 1e9
     if not config.data.cache:
         return [Finding("ok", f"no decoded cache is set; it would take {needed:.1f} GB")]
-    folder = Path(config.data.cache).absolute()
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(existing).free / 1e9
+    free = _free(Path(config.data.cache)) / 1e9
     if needed > free:
         return [
             Finding(
                 "problem",
-                f"the decoded cache takes {needed:.1f} GB and {existing} has {free:.1f} GB free",
+                f"the decoded cache takes {needed:.1f} GB, {config.data.cache} has {free:.1f} free",
                 "--config.data.cache=DIR on another disk, or =''",
             )
         ]
@@ -124,8 +124,8 @@ def loading(config: ConfigDict, source: datasets.Source, seconds: float = 4.0) -
     ]
 
 
-def memory(config: ConfigDict, source: datasets.Source) -> list[Finding]:
-    """Device memory of the training step by XLA's own analysis, against what a device has."""
+def memory(config: ConfigDict, source: datasets.Source, workdir: Path) -> list[Finding]:
+    """Device memory of the training step by XLA's own analysis, and disk for its checkpoints."""
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
     _, state, train_step, _ = setup.build_training(config, source, plan)
     height, width = config.data.crop_size
@@ -139,22 +139,32 @@ def memory(config: ConfigDict, source: datasets.Source) -> list[Finding]:
         batch = {k: np.stack([x] * config.train.accumulate) for k, x in batch.items()}
     placed = plan.put_batch(batch, accumulate=config.train.accumulate)
     compiled = train_step.lower(plan.put_state(state), placed).compile()
+    found = [checkpoints(sum(x.nbytes for x in jax.tree.leaves(state)), workdir)]
     analysis = compiled.memory_analysis()
     if analysis is None:
-        return [Finding("note", "this backend tells nothing about the step's memory")]
+        return [*found, Finding("note", "this backend tells nothing about the step's memory")]
     kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
     needed = analysis.temp_size_in_bytes + kept - analysis.alias_size_in_bytes
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     text = f"the training step takes {needed / 2**30:.2f} GiB on each device"
     if limit is None:
-        return [Finding("ok", text)]
+        return [*found, Finding("ok", text)]
     text += f", which has {limit / 2**30:.1f}"
     if needed > limit:
         remedy = (
             "--config.train.accumulate=2 with half the batch size, or --config.model.remat=True"
         )
-        return [Finding("problem", text, remedy)]
-    return [Finding("ok", text)]
+        return [*found, Finding("problem", text, remedy)]
+    return [*found, Finding("ok", text)]
+
+
+def checkpoints(size: int, workdir: Path) -> Finding:
+    """Room for the checkpoints that a run keeps: two latest, the best, one being written."""
+    needed, free = 4 * size / 1e9, _free(workdir) / 1e9
+    text = f"checkpoints take up to {needed:.1f} GB; {workdir} has {free:.1f} GB free"
+    if needed > free:
+        return Finding("problem", text, "--workdir on another disk")
+    return Finding("ok", text)
 
 
 def fitting(folder: str, source: datasets.Source) -> list[Finding]:
@@ -201,6 +211,12 @@ def report(found: list[Finding]) -> int:
     return int(problems > 0)
 
 
+def _free(folder: Path) -> int:
+    """Bytes free on the disk that a folder is or will be on."""
+    folder = folder.absolute()
+    return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+
+
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
@@ -217,7 +233,13 @@ def main(arguments: list[str]) -> int:
     if flags.FLAGS["config"].value is None:
         raise UserError("doctor: say --config FILE, or --folder PHOTOS for photos of your own.")
     config, _ = configs.from_flag()
-    status = report(examine(config, samples=_SAMPLES.value, model_folder=_CHECKPOINT.value))
+    found = examine(
+        config,
+        samples=_SAMPLES.value,
+        model_folder=_CHECKPOINT.value,
+        workdir=Path(_WORKDIR.value),
+    )
+    status = report(found)
     if _IMAGES.value and not status:
         source = datasets.load(config.data.name, config.data.root, config.data.train_split)
         draw(config, source, Path(_IMAGES.value))
@@ -228,6 +250,7 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "Experiment: FILE[:variant].")
     _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Model folder to hold against the data.")
     _IMAGES = flags.DEFINE_string("images", "", "Folder for pictures of augmented samples.")
+    _WORKDIR = flags.DEFINE_string("workdir", "runs", "Where checkpoints will be written.")
     _SAMPLES = flags.DEFINE_integer("samples", 200, "Images to read of each split.", lower_bound=1)
     _FOLDER = flags.DEFINE_string(
         "folder", "", "Folder of photos and labels to write a config for."

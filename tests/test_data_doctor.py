@@ -127,7 +127,13 @@ def test_the_whole_report(tmp_path, capsys, monkeypatch):
     status = doctor.report(doctor.examine(config, samples=10))
     text = capsys.readouterr().out
     assert status == 0, text
-    for part in ("train: 4 images", "GiB on each device", "samples a second", "b  "):
+    for part in (
+        "train: 4 images",
+        "GiB on each device",
+        "checkpoints take",
+        "samples a second",
+        "b  ",
+    ):
         assert part in text
     doctor.draw(config, datasets.load("folder", str(tmp_path), "train"), tmp_path / "drawn", 3)
     pictures = sorted((tmp_path / "drawn").iterdir())
@@ -151,6 +157,8 @@ def test_a_cache_disk_that_is_too_small(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
     assert doctor.disk(config, source)[0].level == "problem"
+    assert doctor.checkpoints(2, tmp_path / "run").level == "ok"
+    assert doctor.checkpoints(3, tmp_path / "run").level == "problem"  # four of them
 
 
 class TestOwnPhotos:
