@@ -25,6 +25,14 @@ def pytest_configure(config):
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Gives a file's tests to one worker, for its fixtures are dear; marked groups stay their own."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real labelled images beside the repository; skips where it is absent."""

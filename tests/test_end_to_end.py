@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.xdist_group("end_to_end")  # one training serves all
 TINY = [
     "--config.model.backbone=resnet18",
     "--config.model.base_width=8",
