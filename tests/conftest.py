@@ -27,7 +27,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Gives a file's tests to one worker, for its fixtures are dear; marked groups stay their own."""
+    """Gives a file's tests to one worker, for its fixtures are dear; marked groups stay."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
