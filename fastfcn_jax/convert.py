@@ -18,13 +18,6 @@ from fastfcn_jax import cli
 from fastfcn_jax import config as configuration
 from fastfcn_jax.errors import UserError
 
-INPUT = flags.DEFINE_string("input", None, "A .pth file, or a checkpoint folder.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "What to write: the other one.", required=True)
-CONFIG = config_flags.DEFINE_config_file("config", None, "The model that the .pth file holds.")
-TO = flags.DEFINE_enum("to", None, ["mmseg", "official"], "Whose code the .pth file is for.")
-RESET_HEAD = flags.DEFINE_bool("reset_head", False, "Start the classifiers anew (fine-tuning).")
-flags.DEFINE_alias("reset-head", "reset_head")
-
 
 def to_folder(path: Path, config: ConfigDict, output: Path, *, reset_head: bool = False):
     """Converts a `.pth` file into the checkpoint folder `output`; returns the `fit.Report`.
@@ -107,4 +100,12 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    INPUT = flags.DEFINE_string(
+        "input", None, "A .pth file, or a checkpoint folder.", required=True
+    )
+    OUTPUT = flags.DEFINE_string("output", None, "What to write: the other one.", required=True)
+    CONFIG = config_flags.DEFINE_config_file("config", None, "The model that the .pth file holds.")
+    TO = flags.DEFINE_enum("to", None, ["mmseg", "official"], "Whose code the .pth file is for.")
+    RESET_HEAD = flags.DEFINE_bool("reset_head", False, "Start the classifiers anew (fine-tuning).")
+    flags.DEFINE_alias("reset-head", "reset_head")
     cli.run(main)

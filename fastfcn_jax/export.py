@@ -23,14 +23,6 @@ from fastfcn_jax import cli
 from fastfcn_jax import config as configuration
 from fastfcn_jax.errors import UserError
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.", required=True)
-FORMAT = flags.DEFINE_enum(
-    "format", None, ["stablehlo", "onnx", "safetensors", "tflite"], "What to write.", required=True
-)
-OUTPUT = flags.DEFINE_string("output", None, "File to write.", required=True)
-SIZE = flags.DEFINE_string("size", None, "Height and width of the input images.", required=True)
-IMAGE = flags.DEFINE_string("image", None, "Photograph to compare on; default: a drawn street.")
-
 TOLERANCE = 1e-4  # of the largest logit: what rounding in another order comes to, with room
 
 EQUAL_LABELS = 0.999  # where two classes score the same within rounding, either may win
@@ -195,4 +187,15 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.", required=True)
+    FORMAT = flags.DEFINE_enum(
+        "format",
+        None,
+        ["stablehlo", "onnx", "safetensors", "tflite"],
+        "What to write.",
+        required=True,
+    )
+    OUTPUT = flags.DEFINE_string("output", None, "File to write.", required=True)
+    SIZE = flags.DEFINE_string("size", None, "Height and width of the input images.", required=True)
+    IMAGE = flags.DEFINE_string("image", None, "Photograph to compare on; default: a drawn street.")
     cli.run(main)

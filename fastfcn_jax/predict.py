@@ -25,19 +25,6 @@ from fastfcn_jax.evaluation.progress import track
 
 SOME_FAILED = 1
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.")
-MODEL = flags.DEFINE_string("model", None, "Exported file, instead of --checkpoint.")
-INPUT = flags.DEFINE_string("input", None, "Image, folder, pattern, video, or -.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
-PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a pass.", lower_bound=1)
-LEGEND = flags.DEFINE_bool("legend", False, "List the classes below the overlay.")
-CONFIDENCE = flags.DEFINE_bool("confidence", False, "Also write OUT/<stem>_confidence.png.")
-SAVE_LOGITS = flags.DEFINE_bool("save_logits", False, "Also write OUT/<stem>.npy, (H, W, classes).")
-TILE = flags.DEFINE_integer("tile", 0, "Own resolution in overlapping tiles of this side.")
-flags.DEFINE_alias("save-logits", "save_logits")
-flags.DEFINE_alias("batch-size", "batch_size")
-
 
 class Writer:
     """Writes the results of one model into a folder."""
@@ -183,4 +170,20 @@ def main(_) -> int:
 
 
 if __name__ == "__main__":
+    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.")
+    MODEL = flags.DEFINE_string("model", None, "Exported file, instead of --checkpoint.")
+    INPUT = flags.DEFINE_string(
+        "input", None, "Image, folder, pattern, video, or -.", required=True
+    )
+    OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
+    PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
+    BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a pass.", lower_bound=1)
+    LEGEND = flags.DEFINE_bool("legend", False, "List the classes below the overlay.")
+    CONFIDENCE = flags.DEFINE_bool("confidence", False, "Also write OUT/<stem>_confidence.png.")
+    SAVE_LOGITS = flags.DEFINE_bool(
+        "save_logits", False, "Also write OUT/<stem>.npy, (H, W, classes)."
+    )
+    TILE = flags.DEFINE_integer("tile", 0, "Own resolution in overlapping tiles of this side.")
+    flags.DEFINE_alias("save-logits", "save_logits")
+    flags.DEFINE_alias("batch-size", "batch_size")
     cli.run(main)

@@ -13,9 +13,6 @@ from fastfcn_jax import checkpoint, cli
 from fastfcn_jax import config as configuration
 from fastfcn_jax.errors import UserError
 
-STEPS = flags.DEFINE_integer("steps", 20, "How many steps to repeat.", lower_bound=1)
-START = flags.DEFINE_integer("start", None, "Checkpoint to start from; default: the earliest.")
-
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
@@ -96,4 +93,6 @@ def _start(workdir: Path, wanted: int | None, logged: dict[int, Any]) -> int:
 
 
 if __name__ == "__main__":
+    STEPS = flags.DEFINE_integer("steps", 20, "How many steps to repeat.", lower_bound=1)
+    START = flags.DEFINE_integer("start", None, "Checkpoint to start from; default: the earliest.")
     cli.run(main)

@@ -30,11 +30,6 @@ CONTENT_SECURITY = (
     "script-src 'unsafe-inline'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'"
 )
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.", required=True)
-HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; the default is local.")
-PORT = flags.DEFINE_integer("port", 8000, "Port; 0: any free one.")
-PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
-
 
 def answer(model, data: bytes) -> dict:
     """What the page shows for one uploaded photograph.
@@ -169,4 +164,8 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.", required=True)
+    HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; the default is local.")
+    PORT = flags.DEFINE_integer("port", 8000, "Port; 0: any free one.")
+    PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
     cli.run(main)

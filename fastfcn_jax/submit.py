@@ -29,12 +29,6 @@ from fastfcn_jax.evaluation.progress import track
 FINDINGS = 1  # exit status of a check that found something
 MAX_LISTED = 20
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.")
-IMAGES = flags.DEFINE_string("images", None, "Folder of the test images.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "The zip file to write.")
-CHECK = flags.DEFINE_string("check", None, "A zip file to check instead.")
-PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
-
 
 @dataclasses.dataclass(frozen=True)
 class Server:
@@ -193,4 +187,9 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.")
+    IMAGES = flags.DEFINE_string("images", None, "Folder of the test images.", required=True)
+    OUTPUT = flags.DEFINE_string("output", None, "The zip file to write.")
+    CHECK = flags.DEFINE_string("check", None, "A zip file to check instead.")
+    PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
     cli.run(main)
