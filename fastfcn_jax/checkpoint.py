@@ -1,4 +1,4 @@
-"""Checkpoint folders: saving, restoring, and loading a model from one. Alone in knowing Orbax.
+"""Checkpoint folders: saving, restoring, and loading a model from one.
 
 A folder is `DIR/model.json` (configuration, classes, palette, preprocessing, versions) and
 `DIR/checkpoints/<step>/` with the items `model` (what prediction needs), `training` (what only
@@ -6,29 +6,39 @@ resuming needs; absent in converted weights) and `meta` (checksums and the loop'
 """
 
 import json
-import os
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.serialization
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from absl import logging
 from ml_collections import ConfigDict
-from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
 from fastfcn_jax import config as configuration
+from fastfcn_jax import storage
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.storage import Damaged, read_item, write_json
 from fastfcn_jax.training.state import TrainState
 
-FORMAT = 1
+__all__ = [
+    "Checkpoints",
+    "Damaged",
+    "LoadedModel",
+    "Restored",
+    "checksums",
+    "finished_steps",
+    "load_model",
+    "model_card",
+    "read_card",
+    "read_item",
+    "restore",
+    "save_model",
+    "verify",
+    "write_json",
+]
 
-# Orbax logs with a traceback what it also raises; the exception is enough.
-logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+FORMAT = 1
 
 
 class LoadedModel(NamedTuple):
@@ -47,10 +57,6 @@ class Restored(NamedTuple):
     notes: dict[str, Any]
 
 
-class Damaged(Exception):
-    """A checkpoint that cannot be read back as it was written."""
-
-
 class Checkpoints:
     """The checkpoints of one training run: the latest two, the best, and every n-th on request.
 
@@ -64,13 +70,8 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep_every: int = 0):
         self.folder = workdir.absolute() / "checkpoints"
-        policies = [
-            preservation.LatestN(2),  # if the last one turns out damaged there is one before
-            preservation.BestN(get_metric_fn=_miou, n=1, keep_checkpoints_without_metrics=False),
-        ]
-        if keep_every:
-            policies.append(preservation.EveryNSteps(keep_every))
-        self._manager = _manager(self.folder, preservation.AnyPreservationPolicy(policies))
+        policy = storage.keep_latest_and_best(keep_every)
+        self._manager = storage.open_manager(self.folder, policy)
 
     def save(
         self, state: TrainState, *, miou: float | None = None, notes: dict[str, Any] | None = None
@@ -84,11 +85,11 @@ class Checkpoints:
             if miou is None or self._manager.metrics(step) is not None:
                 return
             self._manager.delete(step)
-        metrics = None if miou is None else {"mIoU": miou}
+        meta = {"format": FORMAT, "step": step, "notes": notes or {}}
         try:
-            self._manager.save(step, args=_items(state, notes or {}), metrics=metrics, force=True)
+            storage.write(self._manager, step, _items(state), meta, miou=miou)
         except Exception as error:
-            raise _unwritable(self.folder, error) from error
+            raise storage.unwritable(self.folder, error) from error
 
     def restore_latest(self, template: TrainState) -> Restored | None:
         """The latest checkpoint that is whole; None if there is none.
@@ -117,14 +118,14 @@ class Checkpoints:
     @property
     def best(self) -> int | None:
         """Step of the checkpoint with the highest validated mIoU."""
-        return _best_step(self._manager)
+        return storage.best_step(self._manager)
 
     def wait(self) -> None:
         """Returns when everything saved is on the disk."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise _unwritable(self.folder, error) from error
+            raise storage.unwritable(self.folder, error) from error
 
     def close(self) -> None:
         self.wait()
@@ -157,20 +158,16 @@ def save_model(
       UserError: the folder cannot be written or already holds this step.
     """
     folder = Path(folder)
-    manager = _manager(folder.absolute() / "checkpoints", preservation.PreserveAll())
+    manager = storage.open_manager(folder.absolute() / "checkpoints", storage.keep_all())
     try:
         if step in manager.all_steps():
             raise UserError(f"{folder} already holds a checkpoint; give another output folder.")
         model = _host({key: variables[key] for key in ("params", "batch_stats")})
-        meta = {"format": FORMAT, "step": step, "checksums": {"model": _checksum(model)}}
-        arguments = ocp.args.Composite(
-            model=ocp.args.StandardSave(model), meta=ocp.args.JsonSave(meta)
-        )
-        manager.save(step, args=arguments, force=True)
+        storage.write(manager, step, {"model": model}, {"format": FORMAT, "step": step})
         manager.wait_until_finished()
         write_json(folder / "model.json", model_card)
     except (OSError, ValueError) as error:
-        raise _unwritable(folder, error) from error
+        raise storage.unwritable(folder, error) from error
     finally:
         manager.close()
 
@@ -186,10 +183,11 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
     """
     folder = Path(folder)
     card = read_card(folder)
-    manager = _manager(folder.absolute() / "checkpoints", preservation.PreserveAll(), read=True)
+    path = folder.absolute() / "checkpoints"
+    manager = storage.open_manager(path, storage.keep_all(), read=True)
     try:
         steps = sorted(manager.all_steps(), reverse=True)
-        if which == "best" and (best := _best_step(manager)) is not None:
+        if which == "best" and (best := storage.best_step(manager)) is not None:
             steps = [best, *(step for step in steps if step != best)]
         for step in steps:
             try:
@@ -220,9 +218,11 @@ def restore(workdir: Path, step: int, template: TrainState) -> Restored:
       UserError: it does not fit the template.
     """
     folder = _folder(workdir, step)
-    model, training = read_item(folder, "model"), read_item(folder, "training")
-    for got, wanted in zip((model, training), _split(template), strict=True):
-        _check_fit(folder, got, wanted)
+    wanted = _items(template)
+    items = {name: read_item(folder, name) for name in wanted}
+    for name, tree in items.items():
+        _check_fit(folder, tree, wanted[name])
+    model, training = items["model"], items["training"]
     opt_state = flax.serialization.from_state_dict(template.opt_state, training["opt_state"])
     averaged = template.ema is not None
     state = TrainState(
@@ -232,7 +232,7 @@ def restore(workdir: Path, step: int, template: TrainState) -> Restored:
         opt_state=opt_state,
         ema=model["params"] if averaged else None,
     )
-    return Restored(state, _meta(folder)["notes"])
+    return Restored(state, storage.read_meta(folder)["notes"])
 
 
 def verify(folder: Path, step: int) -> dict[str, str]:
@@ -242,7 +242,7 @@ def verify(folder: Path, step: int) -> dict[str, str]:
       Damaged: something cannot be read back as it was written.
     """
     path = _folder(folder, step)
-    checksums = _meta(path)["checksums"]
+    checksums = storage.read_meta(path)["checksums"]
     for item in checksums:
         read_item(path, item)
     return checksums
@@ -250,8 +250,7 @@ def verify(folder: Path, step: int) -> dict[str, str]:
 
 def checksums(state: TrainState) -> dict[str, str]:
     """The checksum of each item that a checkpoint of this state has."""
-    model, training = _split(state)
-    return {"model": _checksum(model), "training": _checksum(training)}
+    return {name: storage.checksum(tree) for name, tree in _items(state).items()}
 
 
 def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) -> dict[str, Any]:
@@ -289,84 +288,16 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON so that the file is either the old or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
 def _folder(workdir: Path, step: int) -> Path:
     return Path(workdir).absolute() / "checkpoints" / str(step)
 
 
-def _manager(folder: Path, policy, *, read: bool = False) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=policy,
-        best_fn=_miou,  # with it alone are metrics written; what is kept, the policy decides
-        best_mode="max",
-        cleanup_tmp_directories=not read,
-        create=not read,
-        read_only=read,
-    )
-    try:
-        return ocp.CheckpointManager(folder, options=options)
-    except Exception as error:
-        if read:
-            raise UserError(f"{folder} cannot be read: {_first_line(error)}.") from error
-        raise _unwritable(folder, error) from error
-
-
-def _items(state: TrainState, notes: dict[str, Any]) -> ocp.args.Composite:
-    model, training = _split(state)
-    meta = {
-        "format": FORMAT,
-        "step": int(state.step),
-        "checksums": checksums(state),
-        "notes": notes,
-    }
-    return ocp.args.Composite(
-        model=ocp.args.StandardSave(model),
-        training=ocp.args.StandardSave(training),
-        meta=ocp.args.JsonSave(meta),
-    )
-
-
-def _split(state: TrainState) -> tuple[dict, dict]:
+def _items(state: TrainState) -> dict[str, Any]:
     """The state's arrays as prediction's part and the rest, each a tree of NumPy arrays."""
     training = {"opt_state": flax.serialization.to_state_dict(state.opt_state), "step": state.step}
     if state.ema is not None:
         training["params"] = state.params
-    return _host(state.variables), _host(training)
-
-
-def read_item(folder: Path, item: str) -> dict:
-    """Reads one item of a checkpoint as a tree of NumPy arrays.
-
-    Raises:
-      Damaged: it differs from what was written.
-    """
-    recorded = _meta(folder)["checksums"].get(item)
-    try:
-        handler = ocp.PyTreeCheckpointHandler()
-        saved = handler.metadata(folder / item).tree
-        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-        tree = handler.restore(
-            folder / item, args=ocp.args.PyTreeRestore(item=saved, restore_args=arguments)
-        )
-    except Exception as error:  # Orbax, TensorStore and JSON raise a dozen kinds for broken files
-        raise Damaged(_first_line(error)) from error
-    if _checksum(tree) != recorded:
-        raise Damaged(f"the checksum of {item} differs from the one saved")
-    return tree
-
-
-def _meta(folder: Path) -> dict[str, Any]:
-    try:
-        meta = ocp.JsonCheckpointHandler().restore(folder / "meta")
-        return {"notes": {}, **meta, "checksums": dict(meta["checksums"])}
-    except Exception as error:
-        raise Damaged(_first_line(error)) from error
+    return {"model": _host(state.variables), "training": _host(training)}
 
 
 def _check_fit(folder: Path, got: Any, wanted: Any) -> None:
@@ -383,26 +314,8 @@ def _check_fit(folder: Path, got: Any, wanted: Any) -> None:
         )
 
 
-def _checksum(tree: Any) -> str:
-    """CRC-32 over names, types, shapes and bytes: storage reports no flipped bit by itself."""
-    checksum = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        head = f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}"
-        checksum = zlib.crc32(np.ascontiguousarray(leaf), zlib.crc32(head.encode(), checksum))
-    return f"{checksum:08x}"
-
-
 def _host(tree: Any) -> Any:
     return jax.tree.map(np.asarray, tree)
-
-
-def _best_step(manager) -> int | None:
-    scored = [(manager.metrics(step), step) for step in manager.all_steps()]
-    return max(((m["mIoU"], step) for m, step in scored if m is not None), default=(0, None))[1]
-
-
-def _miou(metrics: dict[str, float]) -> float:
-    return metrics["mIoU"]
 
 
 def _info(card: dict[str, Any]) -> DatasetInfo:
@@ -419,24 +332,6 @@ def _barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def _unwritable(folder: Path, error: Exception) -> Exception:
-    """A UserError where the disk is to blame, the error itself where the program is."""
-    text = str(error)
-    if isinstance(error, UserError):
-        return error
-    if "No space left" in text or "ENOSPC" in text or "Disk quota" in text:
-        return UserError(f"{folder}: no space left on the disk; free some and run again.")
-    if isinstance(error, OSError) or "PERMISSION_DENIED" in text or "Permission denied" in text:
-        return UserError(f"{folder} cannot be written: {_first_line(error)}.")
-    return error
-
-
 def _warn(text: str) -> None:
     if jax.process_index() == 0:
-        logging.get_absl_handler().flush()
         print(f"warning: {text}", flush=True)
-
-
-def _first_line(error: Exception) -> str:
-    lines: Sequence[str] = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(".")

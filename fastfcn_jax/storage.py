@@ -1,0 +1,160 @@
+"""Named trees of arrays on the disk: atomic, checksummed, a policy for what is kept. By Orbax."""
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
+
+from fastfcn_jax.errors import UserError
+
+METRIC = "mIoU"
+
+# Orbax logs with a traceback what it also raises; the exception is enough.
+logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+
+
+class Damaged(Exception):
+    """A checkpoint that cannot be read back as it was written."""
+
+
+def keep_all() -> Any:
+    """A policy for `open_manager`: nothing is ever deleted."""
+    return preservation.PreserveAll()
+
+
+def keep_latest_and_best(every: int = 0) -> Any:
+    """The latest two, the one of highest mIoU, and every multiple of `every` (0: none).
+
+    Orbax's own `max_to_keep` with `best_fn` would delete the newest one.
+    """
+    policies = [
+        preservation.LatestN(2),  # if the last one turns out damaged there is one before
+        preservation.BestN(get_metric_fn=_miou, n=1, keep_checkpoints_without_metrics=False),
+    ]
+    if every:
+        policies.append(preservation.EveryNSteps(every))
+    return preservation.AnyPreservationPolicy(policies)
+
+
+def open_manager(folder: Path, policy: Any, *, read: bool = False) -> ocp.CheckpointManager:
+    """The manager of a folder of checkpoints; `read`: nothing in it is created or removed.
+
+    Raises:
+      UserError: the folder cannot be read or written.
+    """
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policy,
+        best_fn=_miou,  # with it alone are metrics written; what is kept, the policy decides
+        best_mode="max",
+        cleanup_tmp_directories=not read,
+        create=not read,
+        read_only=read,
+    )
+    try:
+        return ocp.CheckpointManager(folder, options=options)
+    except Exception as error:
+        if read:
+            raise UserError(f"{folder} cannot be read: {first_line(error)}.") from error
+        raise unwritable(folder, error) from error
+
+
+def write(
+    manager: ocp.CheckpointManager,
+    step: int,
+    items: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    *,
+    miou: float | None = None,
+) -> None:
+    """Writes trees of NumPy arrays and a `meta` of plain values as one checkpoint, in a thread."""
+    meta = {**meta, "checksums": {name: checksum(tree) for name, tree in items.items()}}
+    saves = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+    arguments = ocp.args.Composite(**saves, meta=ocp.args.JsonSave(meta))
+    metrics = None if miou is None else {METRIC: miou}
+    manager.save(step, args=arguments, metrics=metrics, force=True)
+
+
+def read_item(folder: Path, item: str) -> dict:
+    """Reads one item of a checkpoint as a tree of NumPy arrays.
+
+    Raises:
+      Damaged: it differs from what was written.
+    """
+    recorded = read_meta(folder)["checksums"].get(item)
+    try:
+        handler = ocp.PyTreeCheckpointHandler()
+        saved = handler.metadata(folder / item).tree
+        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+        tree = handler.restore(
+            folder / item, args=ocp.args.PyTreeRestore(item=saved, restore_args=arguments)
+        )
+    except Exception as error:  # Orbax, TensorStore and JSON raise a dozen kinds for broken files
+        raise Damaged(first_line(error)) from error
+    if checksum(tree) != recorded:
+        raise Damaged(f"the checksum of {item} differs from the one saved")
+    return tree
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Reads `meta` of a checkpoint; `checksums` by item, `notes` as they were given.
+
+    Raises:
+      Damaged: it is missing or broken.
+    """
+    try:
+        meta = ocp.JsonCheckpointHandler().restore(folder / "meta")
+        return {"notes": {}, **meta, "checksums": dict(meta["checksums"])}
+    except Exception as error:
+        raise Damaged(first_line(error)) from error
+
+
+def best_step(manager: ocp.CheckpointManager) -> int | None:
+    """The step of highest mIoU among those that have one."""
+    scored = [(manager.metrics(step), step) for step in manager.all_steps()]
+    return max(((m[METRIC], step) for m, step in scored if m is not None), default=(0, None))[1]
+
+
+def checksum(tree: Any) -> str:
+    """CRC-32 over names, types, shapes and bytes: storage reports no flipped bit by itself."""
+    checksum = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        head = f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}"
+        checksum = zlib.crc32(np.ascontiguousarray(leaf), zlib.crc32(head.encode(), checksum))
+    return f"{checksum:08x}"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON so that the file is either the old or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def unwritable(folder: Path, error: Exception) -> Exception:
+    """A UserError where the disk is to blame, the error itself where the program is."""
+    text = str(error)
+    if isinstance(error, UserError):
+        return error
+    if "No space left" in text or "ENOSPC" in text or "Disk quota" in text:
+        return UserError(f"{folder}: no space left on the disk; free some and run again.")
+    if isinstance(error, OSError) or "PERMISSION_DENIED" in text or "Permission denied" in text:
+        return UserError(f"{folder} cannot be written: {first_line(error)}.")
+    return error
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says first, cut to a readable length."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(".")
+
+
+def _miou(metrics: dict[str, float]) -> float:
+    return metrics[METRIC]
