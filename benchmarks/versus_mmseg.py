@@ -5,7 +5,7 @@ python benchmarks/versus_mmseg.py --mode=inference --head=psp,enc,aspp --height=
 
 Each contender lives in its own process; in every round each takes its turn, so that a machine
 that slows down slows all of them. Logits (or the losses of the first steps) are compared in the
-same run. A dropout of 0 and a learning rate of 1e-4 on both sides make that possible. Printed are
+same run. A dropout of 0 and a learning rate of 1e-6 on both sides make that possible. Printed are
 medians, the ratio of times round by round (median, smallest, largest) and peak memory: on a GPU
 what the framework allocated, on a CPU the resident set of the process.
 
