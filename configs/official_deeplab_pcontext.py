@@ -18,7 +18,7 @@ def get_config(variant: str = ""):
     c.data.update(
         name="pascal_context", augmentation="official", crop_size=(480, 480), test_scale=(0, 0)
     )
-    c.loss.update(normalization="valid_pixels_per_shard", auxiliary_weight=0.4)
+    c.loss.update(normalization="valid_pixels", auxiliary_weight=0.4)
     c.optim.update(
         lr=0.001, weight_decay=1e-4, end_lr=0.0, poly_reaches_end=False, head_lr_multiplier=10.0
     )

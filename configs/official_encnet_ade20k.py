@@ -19,7 +19,7 @@ def get_config(variant: str = ""):
     c = base()
     c.model.update(lineage="official", head="enc", se_branch=True)
     c.data.update(name="ade20k", augmentation="official", crop_size=(480, 480), test_scale=(0, 0))
-    c.loss.update(normalization="valid_pixels_per_shard", auxiliary_weight=0.2)
+    c.loss.update(normalization="valid_pixels", auxiliary_weight=0.2)
     c.optim.update(
         lr=0.01, weight_decay=1e-4, end_lr=0.0, poly_reaches_end=False, head_lr_multiplier=10.0
     )

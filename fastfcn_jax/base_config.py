@@ -52,7 +52,9 @@ def get_config() -> ConfigDict:
     d.prefetch = 4  # batches prepared ahead
 
     s = c.loss = ConfigDict()
-    s.normalization = "all_pixels"  # all_pixels (mmseg) | valid_pixels | valid_pixels_per_shard
+    # all_pixels (mmseg) | valid_pixels (official, over the global batch) |
+    # valid_pixels_per_shard (the official trainer to the letter: the mean of its GPUs' means)
+    s.normalization = "all_pixels"
     s.auxiliary_weight = 0.4
     s.se_weight = 0.2
     s.class_weights = ()  # one factor a class, or ("auto",): from label frequencies; (): none

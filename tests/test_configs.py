@@ -258,7 +258,7 @@ def test_recipe_is_the_official_codes(name):
         "model.dropout": 0.1,
         "model.head_channels": 256 if "deeplab" in name else 512,
         "model.se_branch": "encnet" in name,
-        "loss.normalization": "valid_pixels_per_shard",
+        "loss.normalization": "valid_pixels",
         "loss.auxiliary_weight": auxiliary_weight,
         "loss.se_weight": 0.2,
         "optim.lr": lr,
