@@ -71,7 +71,7 @@ def get_config() -> ConfigDict:
     o.end_lr = 1e-4
     o.poly_reaches_end = True  # last step runs at end_lr (mmseg 1.x); False: one step short of it
     o.head_lr_multiplier = 1.0  # neck and heads against backbone; 10 in the official lineage
-    o.warmup_steps = 0  # linear, from 0
+    o.warmup_steps = 0  # step i of them runs at (i + 1) / warmup_steps of the schedule
     o.clip_norm = 0.0  # clip the global gradient norm; 0: off
     o.layer_decay = 1.0  # learning-rate factor from one backbone stage to the one below; 1: off
     o.freeze = ()  # of "backbone", "bn": parameters (and statistics) that stay as initialised
