@@ -64,6 +64,7 @@ def test_real_ade20k_reduces_zero_to_ignore(shared_data):
     assert sample.id == "ADE_train_00000001"
     np.testing.assert_array_equal(sample.label, stored - np.uint8(1))  # 0 wraps to 255
     assert len(datasets.load("ade20k", str(root), "val")) == 2
+    assert len(datasets.load("ade20k", str(root), "trainval")) == 7
 
 
 @pytest.fixture

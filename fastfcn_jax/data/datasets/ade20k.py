@@ -164,7 +164,11 @@ INFO = DatasetInfo(
     "ade20k", tuple(n for n, _ in CLASSES), np.array([c for _, c in CLASSES], np.uint8)
 )
 LABELS = LabelTable(range(1, 151), [0], "ADE20K (0 = other, 1..150)")
-SPLITS = {"train": "training", "val": "validation"}
+SPLITS = {  # trainval: what the official code trains on for the test server
+    "train": ("training",),
+    "val": ("validation",),
+    "trainval": ("training", "validation"),
+}
 SPLIT_SIZES = {"train": 20210, "val": 2000}
 
 
@@ -172,11 +176,13 @@ def load(root: str, split: str) -> Source:
     """Reads images/ and annotations/ of ADEChallengeData2016, given as `root` or within it."""
     if Path(root, "ADEChallengeData2016").is_dir():
         root = str(Path(root, "ADEChallengeData2016"))
-    folder = SPLITS.get(split, split)
     holds = "the ADEChallengeData2016 folder that holds images/ and annotations/"
-    images_folder = layout.folder(root, "images", folder, holds=holds)
-    labels_folder = layout.folder(root, "annotations", folder, holds=holds)
-    images = sorted(images_folder.glob("*.jpg"))
-    labels = [labels_folder / f"{p.stem}.png" for p in images]
-    ids = [p.stem for p in images]
+    images, labels = [], []
+    for name in SPLITS.get(split, (split,)):
+        images_folder = layout.folder(root, "images", name, holds=holds)
+        labels_folder = layout.folder(root, "annotations", name, holds=holds)
+        found = sorted(images_folder.glob("*.jpg"))
+        images += found
+        labels += [labels_folder / f"{path.stem}.png" for path in found]
+    ids = [path.stem for path in images]
     return EncodedSource(INFO, ids, layout.pair(images, labels, f"ADE20K {split}"), LABELS)
