@@ -99,14 +99,24 @@ def check(config: ConfigDict) -> None:
     for key in ("train.steps", "train.batch_size", "train.accumulate", "eval.batch_size"):
         if values[key] < 1:
             raise UserError(f"config.{key}={values[key]} must be at least 1.")
-    if (values["model.neck"] == "none") != (values["model.output_stride"] == 8):
+    check_model(config.model)
+
+
+def check_model(model: ConfigDict) -> None:
+    """Raises UserError for a combination of `config.model`'s values that no reference has."""
+    if (model.neck == "none") != (model.output_stride == 8):
         raise UserError(
-            f"config.model.neck={values['model.neck']!r} does not go with "
-            f"config.model.output_stride={values['model.output_stride']}: "
+            f"config.model.neck={model.neck!r} does not go with "
+            f"config.model.output_stride={model.output_stride}: "
             "a JPU needs 32, the dilated twin ('none') needs 8."
         )
-    if values["model.neck"] == "jpu_x" and values["model.lineage"] != "official":
+    official = model.lineage == "official"
+    if model.neck == "jpu_x" and not official:
         raise UserError("config.model.neck='jpu_x' needs config.model.lineage='official'.")
+    if official and model.backbone in ("resnet18", "resnet34"):
+        raise UserError(f"config.model.lineage='official' has no {model.backbone}.")
+    if model.se_branch and model.head != "enc":
+        raise UserError("config.model.se_branch needs config.model.head='enc'.")
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:

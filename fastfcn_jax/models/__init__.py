@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from fastfcn_jax.errors import UserError
+from fastfcn_jax.config import check_model
 from fastfcn_jax.models.heads import HEADS, FCNHead
 from fastfcn_jax.models.jpu import JPU, JPUX
 from fastfcn_jax.models.layers import Common, kaiming_fan_out, torch_uniform
@@ -25,7 +25,7 @@ def build(
     axis_name: mapped axis over which BatchNorm takes its statistics in training.
     Raises UserError for a combination that no reference has.
     """
-    _check(config)
+    check_model(config)
     mmseg = config.lineage == "mmseg"
     common = Common(
         align_corners=not mmseg,
@@ -87,17 +87,3 @@ def _head(config, common, num_classes) -> nn.Module:
 
 def _depth(backbone: str) -> int:
     return int(backbone.removeprefix("resnet"))
-
-
-def _check(config) -> None:
-    if config.neck == "jpu_x" and config.lineage != "official":
-        raise UserError('config.model.neck "jpu_x" needs config.model.lineage "official"')
-    if (config.neck == "none") != (config.output_stride == 8):
-        raise UserError(
-            "config.model.output_stride must be 8 without a neck and 32 with one: "
-            f"neck is {config.neck!r}, output_stride {config.output_stride}"
-        )
-    if config.lineage == "official" and config.backbone in ("resnet18", "resnet34"):
-        raise UserError('config.model.lineage "official" has no resnet18 or resnet34')
-    if config.se_branch and config.head != "enc":
-        raise UserError('config.model.se_branch needs config.model.head "enc"')
