@@ -110,3 +110,21 @@ def infer_tta(reference, image: np.ndarray, resizes: list[dict]) -> np.ndarray:
         with torch.no_grad():
             (result,) = model.test_step(batch)
     return result.pred_sem_seg.data.numpy().astype(np.uint8).reshape(image.shape[:2])
+
+
+def iou_metric(labels, predictions, num_classes: int) -> list[float]:
+    """[mIoU, mAcc, aAcc] in percent by mmsegmentation's `IoUMetric`."""
+    oracle.import_mmseg()
+    import torch
+    from mmengine.logging import MMLogger
+    from mmseg.evaluation import IoUMetric
+
+    MMLogger.get_current_instance().setLevel("ERROR")  # its table would go to the terminal
+    metric = IoUMetric()
+    metric.dataset_meta = {"classes": [str(i) for i in range(num_classes)]}
+    for label, prediction in zip(labels, predictions, strict=True):
+        both = {"pred_sem_seg": prediction, "gt_sem_seg": label}
+        sample = {k: {"data": torch.from_numpy(v[None].copy()).long()} for k, v in both.items()}
+        metric.process({}, [sample])
+    found = metric.compute_metrics(metric.results)
+    return [round(float(found[name]), 2) for name in ("mIoU", "mAcc", "aAcc")]

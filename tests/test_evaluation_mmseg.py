@@ -4,7 +4,6 @@ import functools
 
 import cv2
 import numpy as np
-import oracle
 import pytest
 
 pytest.importorskip("torch")
@@ -78,32 +77,18 @@ def test_multi_scale(photos, name):
 
 
 def test_scores_equal_iou_metric():
-    oracle.import_mmseg()
-    import torch
-    from mmseg.evaluation import IoUMetric
-
     rng = np.random.default_rng(0)
-    metric = IoUMetric()
-    metric.dataset_meta = {"classes": [str(i) for i in range(19)]}
+    labels, predictions = [], []
     matrix = np.zeros((19, 19), np.int64)
     for _ in range(3):
         # Of 19 classes 17 and 18 occur nowhere and 16 only in predictions.
         label = rng.choice(np.r_[np.arange(16), 255].astype(np.uint8), (120, 160))
-        prediction = np.where(rng.random(label.shape) < 0.6, label, 255).astype(np.uint8)
         noise = rng.integers(0, 17, label.shape, dtype=np.uint8)
-        prediction = np.where(prediction == 255, noise, prediction)
+        prediction = np.where((rng.random(label.shape) < 0.6) & (label < 255), label, noise)
         matrix += confusion_matrix(label, prediction, 19)
-        metric.process(
-            {},
-            [
-                {
-                    "pred_sem_seg": {"data": torch.from_numpy(prediction[None]).long()},
-                    "gt_sem_seg": {"data": torch.from_numpy(label[None]).long()},
-                }
-            ],
-        )
-    theirs = metric.compute_metrics(metric.results)
+        labels.append(label)
+        predictions.append(prediction)
     ours = scores(matrix)
-    assert (round(ours.miou, 2), round(ours.macc, 2), round(ours.aacc, 2)) == pytest.approx(
-        (theirs["mIoU"], theirs["mAcc"], theirs["aAcc"]), abs=1e-9
+    assert [round(ours.miou, 2), round(ours.macc, 2), round(ours.aacc, 2)] == pytest.approx(
+        mmseg_inference.iou_metric(labels, predictions, 19), abs=1e-9
     )
