@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # of initial weights, data order, augmentation and dropout
 
-    m = c.model = ConfigDict()
+    m = c.model = ConfigDict()  # the network
     m.lineage = "mmseg"  # mmseg | official: whose layer order, align_corners and initialisation
     m.backbone = "resnet50"  # resnet18 | resnet34 | resnet50 | resnet101 | resnet152
     m.base_width = 64  # channels of layer1's 3x3 convolutions; the other stages are multiples
@@ -24,16 +24,16 @@ def get_config() -> ConfigDict:
     m.dropout = 0.1  # share of channels dropped before the classifier
     m.se_branch = False  # enc head only: predict which classes are present (SE loss)
     m.auxiliary = True  # FCN head on c4 while training
-    m.auxiliary_channels = 256
+    m.auxiliary_channels = 256  # width of the auxiliary head
     m.num_classes = 0  # 0: as many as the data set has
     m.precision = "float32"  # float32 | bfloat16: compute type; parameters stay float32
     m.remat = False  # recompute activations per block: less memory, about 11 % more work
 
-    d = c.data = ConfigDict()
+    d = c.data = ConfigDict()  # the data set, its augmentation, and how it is read
     d.name = "cityscapes"  # cityscapes | ade20k | pascal_context | camvid | folder | synthetic
     d.root = ""  # folder of the data set, in its own published layout
-    d.train_split = "train"
-    d.val_split = "val"
+    d.train_split = "train"  # the images to learn from; docs/datasets.md has the names
+    d.val_split = "val"  # the images to evaluate on
     d.augmentation = "mmseg"  # mmseg | official: order and arithmetic of the training transforms
     d.crop_size = (512, 1024)  # height, width of a training sample
     d.resize_scale = (2048, 1024)  # mmseg: width, height that ratio 1.0 scales an image into
@@ -51,24 +51,23 @@ def get_config() -> ConfigDict:
     d.workers = 0  # processes of that many threads each; 0: threads of this one, mostly faster
     d.prefetch = 4  # batches prepared ahead
 
-    s = c.loss = ConfigDict()
+    s = c.loss = ConfigDict()  # cross entropy, its auxiliary terms and its denominator
     # all_pixels (mmseg) | valid_pixels (official, over the global batch) |
     # valid_pixels_per_shard (the official trainer to the letter: the mean of its GPUs' means)
     s.normalization = "all_pixels"
-    s.auxiliary_weight = 0.4
-    s.se_weight = 0.2
+    s.auxiliary_weight = 0.4  # of the auxiliary head's cross entropy
+    s.se_weight = 0.2  # of the SE loss, where model.se_branch is on
     s.class_weights = ()  # one factor a class, or ("auto",): from label frequencies; (): none
     s.ohem_threshold = 0.0  # online hard examples: keep pixels with confidence below; 0: off
     s.ohem_min_kept = 100_000  # ... and at least this many pixels an image
 
-    o = c.optim = ConfigDict()
-    o.lr = 0.01
-    o.momentum = 0.9
-    o.weight_decay = (
-        5e-4  # on every parameter, BatchNorm and biases included, as in both references
-    )
-    o.power = 0.9  # poly schedule
-    o.end_lr = 1e-4
+    o = c.optim = ConfigDict()  # SGD with momentum under a poly schedule
+    o.lr = 0.01  # at the start of the schedule
+    o.momentum = 0.9  # PyTorch's: v = momentum * v + gradient
+    # on every parameter, BatchNorm and biases included, as in both references
+    o.weight_decay = 5e-4
+    o.power = 0.9  # of the poly schedule
+    o.end_lr = 1e-4  # where the schedule ends
     o.poly_reaches_end = True  # last step runs at end_lr (mmseg 1.x); False: one step short of it
     o.head_lr_multiplier = 1.0  # neck and heads against backbone; 10 in the official lineage
     o.warmup_steps = 0  # step i of them runs at (i + 1) / warmup_steps of the schedule
@@ -76,13 +75,13 @@ def get_config() -> ConfigDict:
     o.layer_decay = 1.0  # learning-rate factor from one backbone stage to the one below; 1: off
     o.freeze = ()  # of "backbone", "bn": parameters (and statistics) that stay as initialised
 
-    t = c.train = ConfigDict()
-    t.steps = 80_000
+    t = c.train = ConfigDict()  # length of the run, batches, checkpoints
+    t.steps = 80_000  # updates of the weights
     t.batch_size = 8  # over all devices and hosts
     t.accumulate = 1  # gradient steps summed into one update
     t.ema_decay = 0.0  # moving average of the weights, evaluated and saved; 0: off
-    t.log_every = 50
-    t.eval_every = 8_000
+    t.log_every = 50  # steps between two records of metrics.jsonl
+    t.eval_every = 8_000  # steps between two evaluations of the validation split
     t.save_every = 2_000  # checkpoint the latest state; the best is kept besides
     t.keep_every = 0  # keep every checkpoint that is a multiple of this; 0: latest and best only
     t.early_stop = 0  # stop after this many evaluations without a better mIoU; 0: off
@@ -92,21 +91,21 @@ def get_config() -> ConfigDict:
     t.pictures = 4  # validation images whose predictions are drawn at each evaluation
     t.wandb = False  # also log to Weights & Biases, if it is installed
 
-    e = c.eval = ConfigDict()
+    e = c.eval = ConfigDict()  # how scores are computed, during training and by eval.py
     e.protocol = "single"  # single | ms_flip | ms_flip_0x | slide | official | official_ms
-    e.batch_size = 1
+    e.batch_size = 1  # images that go through the network together
     e.max_images = 0  # evaluate only the first ones during training; 0: all
     e.ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # ms_flip
     e.crop_size = (512, 1024)  # slide: height, width of a window
     e.stride = (341, 683)  # slide: vertical, horizontal
 
-    i = c.init = ConfigDict()
+    i = c.init = ConfigDict()  # what a new run starts from
     i.checkpoint = ""  # checkpoint folder whose weights training starts from
     i.backbone = ""  # .pth file with ImageNet weights of the backbone
     i.reset_head = False  # leave out the classifiers of init.checkpoint: another class count
 
     p = c.published = ConfigDict()  # the figures this experiment is to be held against
     p.miou = 0.0  # single scale; 0: none printed
-    p.miou_ms_flip = 0.0
-    p.source = ""
+    p.miou_ms_flip = 0.0  # multi-scale + flip
+    p.source = ""  # where they are published
     return c.lock()

@@ -1,7 +1,8 @@
-"""Experiment files: loading, checking, storing; and the command that shows and compares them.
+"""Experiment files: loading, checking, storing; and the command about them.
 
 python -m fastfcn_jax.config show configs/jpu_psp_cityscapes.py:4x4
 python -m fastfcn_jax.config diff configs/jpu_psp_ade20k.py configs/jpu_enc_ade20k.py:160k
+python -m fastfcn_jax.config document | complete bash|zsh
 """
 
 import importlib.util
@@ -169,8 +170,19 @@ def main(arguments: list[str]) -> None:
         case ["diff", first, second]:
             for key, left, right in differences(load(first), load(second)):
                 print(f"{key}: {left!r} -> {right!r}")
+        case ["document"]:
+            from fastfcn_jax import config_page
+
+            print(config_page.page(), end="")
+        case ["complete", "bash" | "zsh" as shell]:
+            from fastfcn_jax import completion
+
+            print(completion.script(shell))
         case _:
-            raise UserError("usage: python -m fastfcn_jax.config show FILE | diff FILE FILE")
+            raise UserError(
+                "usage: python -m fastfcn_jax.config "
+                "show FILE | diff FILE FILE | document | complete bash|zsh"
+            )
 
 
 if __name__ == "__main__":

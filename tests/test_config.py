@@ -1,12 +1,14 @@
 """Configurations: what is accepted, what is refused, and that storing one loses nothing."""
 
+import ast
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fastfcn_jax import base_config, config
+from fastfcn_jax import base_config, completion, config, config_page
 from fastfcn_jax.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -84,3 +86,46 @@ def test_bad_command_lines_end_with_one_sentence_and_status_2(arguments, sentenc
     assert sentence in run.stderr
     assert "Traceback" not in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_the_page_of_keys_is_up_to_date():
+    """Mend with: python -m fastfcn_jax.config document > docs/configuration.md"""
+    assert (ROOT / "docs/configuration.md").read_text() == config_page.page()
+
+
+def test_every_key_is_explained_on_the_page_with_its_default():
+    explained = {key: (default, meaning) for key, default, meaning in config_page.entries()}
+    for key, value in config.flatten(base_config.get_config()):
+        default, meaning = explained[key]
+        assert ast.literal_eval(default) == value
+        assert len(meaning) >= 5, f"{key} has no comment in base_config.py"
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("python train.py --config configs/demo", ["configs/demo.py"]),
+        ("python train.py --config=configs/jpu_psp_ca", ["configs/jpu_psp_camvid.py"]),
+        ("python eval.py --config a.py --config.train.ste", ["--config.train.steps="]),
+        ("python train.py --config a.py --config.model.head=", ["psp", "aspp", "enc", "fcn"]),
+        ("python train.py --config.train.wandb=T", ["True"]),
+        ("python -m fastfcn_jax.doctor --fol", ["--folder"]),
+        ("python -m fastfcn_jax.predict --config.train.ste", []),
+        ("python -m fastfcn_jax.pre", ["fastfcn_jax.predict"]),
+        ("python -m fastfcn_jax.config sh", ["show"]),
+        ("python -m fastfcn_jax.config show configs/demo", ["configs/demo.py"]),
+        ("python other.py --con", []),
+        ("python train.py --workdir ", []),
+    ],
+)
+def test_the_tab_key_offers(line, offered):
+    """The answer of the completion function, in a real bash."""
+    script = f"""{completion.script("bash")}
+        compopt() {{ :; }}  # speaks to the line editor, which is not there
+        COMP_LINE={shlex.quote(line)} COMP_POINT={len(line)}
+        _fastfcn_jax
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    run = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert run.stderr == ""
+    assert run.stdout.split() == offered

@@ -192,6 +192,14 @@ class TestOwnPhotos:
         assert config.data.root == str(root)
         assert tuple(config.data.crop_size) == (32, 32)
 
+    def test_the_folder_can_be_moved_and_has_a_small_variant(self, root):
+        lines = list(own_photos.adopt(root))
+        moved = root.rename(root.with_name("moved"))
+        assert any(f"{own_photos.CONFIG_NAME}:small" in line for line in lines)
+        config = configs.load(f"{moved / own_photos.CONFIG_NAME}:small")
+        assert config.data.root == str(moved)
+        assert config.model.backbone == "resnet18"
+
     def test_names_of_a_colour_list_are_used(self, root):
         (root / "label_colors.txt").write_text("200 0 0 tall grass\n0 200 0\twater\n0 0 200 sky\n")
         list(own_photos.adopt(root))

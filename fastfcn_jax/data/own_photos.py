@@ -73,7 +73,9 @@ def adopt(folder: Path, *, overwrite: bool = False) -> Iterator[str]:
     yield f"wrote {', '.join(WRITTEN)} in {folder}; put names to the classes in classes.json"
     yield "next:"
     yield f"  python -m fastfcn_jax.doctor --config {folder / CONFIG_NAME} --images doctor"
-    yield f"  python train.py --config {folder / CONFIG_NAME} --workdir runs/{folder.name}"
+    run = f"--workdir runs/{folder.resolve().name}"
+    yield f"  python train.py --config {folder / CONFIG_NAME}:small {run}-small   # minutes, no GPU"
+    yield f"  python train.py --config {folder / CONFIG_NAME} {run}"
 
 
 def find_pairs(folder: Path) -> Pairs:
@@ -190,29 +192,49 @@ def configuration(folder: Path, photos: list[Path], count: int) -> str:
     crop = tuple(max(min(512, s) // 32 * 32, 32) for s in (height, width))
     batch = min(8, count)
     steps = int(np.clip(count * 100 // batch, 2_000, 40_000))
-    return f'''"""FastFCN with a PSP head on the photos in {folder.name}.
+    small = tuple(max(min(256, s // 2) // 32 * 32, 32) for s in (height, width))
+    return f'''"""FastFCN with a PSP head on the photos in {folder.resolve().name}.
 
-python train.py --config {CONFIG_NAME}
+python train.py --config {CONFIG_NAME}          ResNet-50, for a GPU
+python train.py --config {CONFIG_NAME}:small    ResNet-18 of half the width, for a CPU
 
 Better from weights trained on a large data set, if you have some:
 --config.init.checkpoint=DIR --config.init.reset_head=True
 """
 
+from pathlib import Path
+
 from fastfcn_jax.base_config import get_config as base
 from fastfcn_jax.config import apply_variant
+
+SMALL = {{
+    "model.backbone": "resnet18",
+    "model.base_width": 32,
+    "model.neck_channels": 64,
+    "model.head_channels": 64,
+    "model.auxiliary_channels": 32,
+    "data.crop_size": {small},
+    "optim.lr": 0.05,
+    "optim.warmup_steps": 20,
+    "train.steps": 500,
+    "train.batch_size": {min(4, count)},
+    "train.log_every": 20,
+    "train.eval_every": 250,
+    "train.save_every": 100,
+}}
 
 
 def get_config(variant: str = ""):
     c = base()
     c.data.name = "folder"
-    c.data.root = {json.dumps(str(folder.absolute()))}
+    c.data.root = str(Path(__file__).resolve().parent)  # the folder may be moved
     c.data.crop_size = {crop}  # height, width
     c.data.resize_scale = {scale}  # the photos' own size, long side first
     c.data.test_scale = {scale}
     c.train.update(steps={steps}, batch_size={batch})
     c.train.update(eval_every={steps // 10}, save_every={steps // 10})
     c.eval.update(crop_size={crop}, stride={tuple(s * 2 // 3 for s in crop)})
-    return apply_variant(c, variant, {{}})
+    return apply_variant(c, variant, {{"small": SMALL}})
 '''
 
 
