@@ -1,38 +1,54 @@
 # make demo   train, evaluate and predict on generated street scenes (no data set needed)
-# make test   the linter and every test, against the real PyTorch references
+# make test   the linter, the types and every test, against the real PyTorch references
+# make lock   write requirements.lock anew: the newest versions that pyproject.toml allows
+#
+# Another Python: make test PYTHON=python3.13 VENV=.venv313
 PYTHON ?= python3
-PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 DEMO := runs/demo
+# The lock is of one Python; on others the tests take the newest versions there are.
+LOCK := $(shell $(PYTHON) -c "import sys; sys.version_info[:2] == (3, 11) and print('--constraint requirements.lock')")
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint lock clean
 
-demo: .venv/run.stamp
-	.venv/bin/python train.py --config configs/demo.py --workdir $(DEMO)
-	.venv/bin/python eval.py --checkpoint $(DEMO) --output $(DEMO)/evaluation
-	.venv/bin/python -m fastfcn_jax.data.photos --output $(DEMO)/photos --count 6
-	.venv/bin/python -m fastfcn_jax.predict --checkpoint $(DEMO) --input $(DEMO)/photos --output $(DEMO)/predictions
+demo: $(VENV)/run.stamp
+	$(VENV)/bin/python train.py --config configs/demo.py --workdir $(DEMO)
+	$(VENV)/bin/python eval.py --checkpoint $(DEMO) --output $(DEMO)/evaluation
+	$(VENV)/bin/python -m fastfcn_jax.data.photos --output $(DEMO)/photos --count 6
+	$(VENV)/bin/python -m fastfcn_jax.predict --checkpoint $(DEMO) --input $(DEMO)/photos --output $(DEMO)/predictions
 	@echo "checkpoint   $(DEMO)/checkpoints"
 	@echo "scores       $(DEMO)/evaluation/metrics.json, report.html"
 	@echo "predictions  $(DEMO)/predictions"
 
 test: lint
-	.venv/bin/python -m pytest -n 2 --dist loadgroup tests
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup tests
 
-lint: .venv/test.stamp
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+lint: $(VENV)/test.stamp
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 
-.venv/run.stamp: requirements.txt
-	$(PYTHON) -m venv .venv
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
 	$(PIP) -r requirements.txt
 	touch $@
 
 # mmcv asks for the desktop build of OpenCV, which needs a display library; the headless build
 # goes over it, as both unpack into the same folder.
-.venv/test.stamp: .venv/run.stamp pyproject.toml
-	$(PIP) --editable ".[test]"
-	$(PIP) --force-reinstall --no-deps opencv-python-headless
+$(VENV)/test.stamp: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(PIP) $(LOCK) --editable ".[test]"
+	$(PIP) $(LOCK) --force-reinstall --no-deps opencv-python-headless
 	touch $@
+
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet ".[test]"
+	echo "# Every package of \`make test\` on Python 3.11, as \`make lock\` found the newest that pyproject.toml allows." > requirements.lock
+	.venv-lock/bin/python -m pip freeze --exclude fastfcn-jax | sed 's/+cpu//' >> requirements.lock
+	rm -rf .venv-lock
 
 clean:
 	rm -rf .venv runs build *.egg-info
