@@ -15,6 +15,9 @@ _PNG_END = b"IEND\xaeB`\x82"
 _JPEG = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 _EXIF_ORIENTATION = 0x0112
+_MAX_PIXELS = 1 << 30  # OpenCV decodes no more, unless its environment variable says so
+# PIL reads headers and palettes here; it would refuse pictures that OpenCV still decodes.
+Image.MAX_IMAGE_PIXELS = None
 
 
 def image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -24,10 +27,7 @@ def image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
       UserError: the file is empty, cut off, damaged or no picture.
     """
     _check_whole(data, name)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    if pixels is None:
-        raise UserError(f"{name}: damaged, or not a picture; replace the file.")
-    return pixels
+    return _decode(data, name, cv2.IMREAD_COLOR_RGB)
 
 
 def size(data: bytes, name: str) -> tuple[int, int]:
@@ -61,12 +61,26 @@ def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray
         return _palette_indices(data, name)
     if depth not in (None, 8):
         raise UserError(f"{name}: a {depth}-bit grey label; store class numbers in 8 bits.")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise UserError(f"{name}: damaged, or not a picture; replace the file.")
+    pixels = _decode(data, name, cv2.IMREAD_UNCHANGED)
     if pixels.dtype != np.uint8:
         raise UserError(f"{name}: a {pixels.dtype} label; store class numbers in 8 bits.")
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])
+
+
+def _decode(data: bytes, name: str, flags: int) -> np.ndarray:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        pixels = None
+    if pixels is not None:
+        return pixels
+    height, width = size(data, name)
+    if height * width > _MAX_PIXELS:
+        raise UserError(
+            f"{name}: {width}x{height} pixels, more than OpenCV decodes; set "
+            f"OPENCV_IO_MAX_IMAGE_PIXELS={height * width} in the environment, or cut it into parts."
+        )
+    raise UserError(f"{name}: damaged, or not a picture; replace the file.")
 
 
 def _check_whole(data: bytes, name: str) -> None:

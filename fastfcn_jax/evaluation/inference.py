@@ -111,6 +111,15 @@ class Predictor:
         self.plan = Plan(self.protocol, sizes, self.max_programs)
         self.is_planned = True
 
+    def announce(self, sizes: Sequence[Size]) -> str:
+        """Plans as `expect`; says what the protocol is and what it costs on these images."""
+        self.expect(sizes)
+        cost = protocols.describe_cost(self.protocol, sizes)
+        return (
+            f"protocol {self.protocol.name}: {self.protocol.definition}\n"
+            f"{cost}, {self.plan.programs} programs to compile"
+        )
+
     def __call__(self, image: Image) -> UInt8[np.ndarray, "h w"]:
         """Class indices of one RGB image of any size."""
         return self.predict(image).labels

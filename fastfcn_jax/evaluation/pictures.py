@@ -36,11 +36,22 @@ def with_legend(
     palette: UInt8[np.ndarray, "k 3"],
 ) -> UInt8[np.ndarray, "h2 w 3"]:
     """The picture above a list of the classes in it, with their share of its pixels."""
-    counts = np.bincount(labels.ravel(), minlength=256)[: len(class_names)]
+    strip = legend(labels, class_names, palette, picture.shape[1])
+    return np.concatenate([picture, strip])
+
+
+def legend(
+    labels: UInt8[np.ndarray, "h w"],
+    class_names: Sequence[str],
+    palette: UInt8[np.ndarray, "k 3"],
+    width: int,
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """The list alone, `width` pixels wide."""
+    # By rows: bincount makes eight bytes of every one.
+    counts = sum(np.bincount(row, minlength=256) for row in labels)[: len(class_names)]
     present = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     texts = [f"{class_names[k]} {100 * counts[k] / labels.size:.1f}%" for k in present]
     widths = [_LINE + 10 + cv2.getTextSize(text, _FONT, 0.5, 1)[0][0] for text in texts]
-    width = picture.shape[1]
     x, y, places = 0, 0, []
     for entry in widths:
         if x and x + entry > width:
@@ -52,4 +63,4 @@ def with_legend(
         color = tuple(map(int, palette[k]))
         cv2.rectangle(strip, (x + 4, y + 4), (x + _LINE - 4, y + _LINE - 4), color, -1)
         cv2.putText(strip, text, (x + _LINE, y + 16), _FONT, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([picture, strip])
+    return strip

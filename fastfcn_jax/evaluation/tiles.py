@@ -1,5 +1,6 @@
 """Images too large to scale down or to hold as feature maps: overlapping tiles."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,6 +9,9 @@ from jaxtyping import UInt8
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.inference import Predictor
 from fastfcn_jax.evaluation.protocols import Interval
+from fastfcn_jax.evaluation.resize import Size
+
+MIN_TILE = 32
 
 
 def tiles(length: int, tile: int, margin: int) -> Iterator[tuple[Interval, Interval]]:
@@ -28,8 +32,14 @@ def tiles(length: int, tile: int, margin: int) -> Iterator[tuple[Interval, Inter
         kept = until
 
 
+def tile_sizes(size: Size, tile: int) -> list[Size]:
+    """(height, width) of every tile of an image."""
+    rows, columns = ([stop - start for (start, stop), _ in tiles(n, tile, tile // 8)] for n in size)
+    return list(itertools.product(rows, columns))
+
+
 def predict_tiles(
-    predictor: Predictor, image: UInt8[np.ndarray, "h w 3"], tile: int, *, margin: int | None = None
+    predictor: Predictor, image: UInt8[np.ndarray, "h w 3"], tile: int
 ) -> UInt8[np.ndarray, "h w"]:
     """Class indices of an image of any size at its own resolution.
 
@@ -38,15 +48,14 @@ def predict_tiles(
 
     Args:
       predictor: of a protocol that does not scale its images down.
-      tile: side of a tile in pixels.
-      margin: of a tile, predicted for context and dropped; None: an eighth of it.
+      tile: side of a tile in pixels; an eighth of it is margin, predicted for context and dropped.
 
     Raises:
-      UserError: tiles that are all margin.
+      UserError: tiles too small to hold more than margin.
     """
-    margin = tile // 8 if margin is None else margin
-    if tile < 32 or 2 * margin >= tile:
-        raise UserError(f"tiles of {tile} pixels with a margin of {margin} leave nothing to keep.")
+    if tile < MIN_TILE:
+        raise UserError(f"tiles of {tile} pixels are too small; give {MIN_TILE} or more.")
+    margin = tile // 8
     labels = np.empty(image.shape[:2], np.uint8)
 
     def windows():
