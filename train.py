@@ -24,6 +24,8 @@ def main(_):
     from fastfcn_jax import runtime  # JAX starts only after the configuration is accepted
     from fastfcn_jax.training import loop
 
+    if config.train.deterministic:
+        runtime.make_deterministic()
     runtime.join_processes(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     file, _, variant = spec.partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))

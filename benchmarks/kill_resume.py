@@ -2,15 +2,17 @@
 
 python benchmarks/kill_resume.py [--kills 20] [--steps 400] [--output DIR]
 python benchmarks/kill_resume.py --entry train.py --config configs/jpu_psp_camvid.py:small \
-    --kills 6 --steps 120 -- --config.data.root=../shared/data/camvid
+    --data_root ../shared/data/camvid --kills 10 --steps 120
 
-The moments alternate between: while starting (import, reading, restoring, compiling), between
-steps, inside a checkpoint's saving, inside an evaluation. Exit status 0: every loss of every
-step, every evaluation and the final weights, momenta and statistics are the same bits, every
+The moments alternate between: while the decoded cache is built (removed first, so that there is
+one to build), while starting (import, reading, restoring, compiling), between steps, inside a
+checkpoint's saving, inside an evaluation. Exit status 0: every loss of every step, every
+evaluation, the final weights, momenta and statistics and the cache are the same bits, every
 checkpoint found after a kill was whole, and each start went on from the newest of them.
 """
 
 import argparse
+import filecmp
 import json
 import random
 import re
@@ -24,10 +26,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import cv2  # noqa: E402
+
 from fastfcn_jax import checkpoint  # noqa: E402
+from fastfcn_jax.data.datasets import synthetic  # noqa: E402
 from fastfcn_jax.training import records  # noqa: E402
 
-MOMENTS = ("starting", "between steps", "saving", "evaluating")
+MOMENTS = ("caching", "starting", "between steps", "saving", "evaluating")
+SCENES = {"train": 240, "val": 8}
 
 
 class Training:
@@ -46,6 +52,8 @@ class Training:
                 f"--config.train.save_every={arguments.save_every}",
                 f"--config.train.eval_every={arguments.eval_every}",
                 "--config.train.log_every=5",
+                f"--config.data.root={arguments.data_root}",
+                f"--config.data.cache={cache_of(workdir)}",
                 *arguments.rest,
             ],
             cwd=ROOT,
@@ -67,9 +75,14 @@ class Training:
 
     def kill_at(self, moment: str, rng: random.Random, ahead: int) -> bool:
         """Kills in the given moment, `ahead` steps from where it begins; False: it ended first."""
-        if moment == "starting":
-            deadline = time.monotonic() + rng.uniform(0.5, 8)
-            self._wait(lambda: time.monotonic() > deadline or self.step >= 0)
+        if moment == "caching":
+            share = rng.uniform(0, 0.95) * cached_bytes(self.workdir.with_name("alone"))
+            self._wait(lambda: cached_bytes(self.workdir) > share)
+            time.sleep(rng.uniform(0, 0.01))
+        elif moment == "starting":
+            said = rng.randrange(8)  # lines; the seventh and last before a step: compiling
+            self._wait(lambda: len(self.lines) >= said or self.step >= 0)
+            time.sleep(rng.uniform(0, 0.5))
         else:
             self._wait(lambda: self.step >= 0)
             target = self.step + rng.randrange(ahead)
@@ -97,6 +110,30 @@ class Training:
     def _wait(self, condition) -> None:
         while self.process.poll() is None and not condition():
             time.sleep(0.001)
+
+
+def write_scenes(folder: Path) -> None:
+    """Generated street scenes as PNG files, in the layout of `data.name="folder"`."""
+    for split, count in SCENES.items():
+        source = synthetic.StreetScenes(split, (256, 512))
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for i in range(count):
+            sample = source[i]
+            name = f"{split}/{sample.id}.png"
+            cv2.imwrite(str(folder / "images" / name), sample.image[..., ::-1])
+            cv2.imwrite(str(folder / "labels" / name), sample.label)
+    classes = {"classes": list(synthetic.INFO.class_names)}
+    (folder / "classes.json").write_text(json.dumps(classes))
+
+
+def cache_of(workdir: Path) -> Path:
+    return workdir.with_name(f"{workdir.name}-cache")
+
+
+def cached_bytes(workdir: Path) -> int:
+    """How much of the decoded cache is written."""
+    return sum(path.stat().st_size for path in cache_of(workdir).glob("*/pixels.bin"))
 
 
 def unreadable(workdir: Path) -> list[str]:
@@ -133,6 +170,10 @@ def compare(left: Path, right: Path) -> list[str]:
     sums = [checkpoint.verify(workdir, last) for workdir in (left, right)]
     if sums[0] != sums[1]:
         found.append(f"the arrays of step {last} differ")
+    for name in ("pixels.bin", "index.jsonl"):
+        ours, theirs = (next(cache_of(workdir).glob(f"*/{name}")) for workdir in (left, right))
+        if not filecmp.cmp(ours, theirs, shallow=False):
+            found.append(f"{name} of the decoded cache differs")
     return found
 
 
@@ -140,6 +181,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--entry", default="tests/tiny.py")
     parser.add_argument("--config", default="tests/tiny.py")
+    parser.add_argument("--data_root", help="a data set of files; default: scenes are written")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--save_every", type=int, default=10)
@@ -151,6 +193,10 @@ def main() -> int:
     rng = random.Random(arguments.seed)
     shutil.rmtree(arguments.output, ignore_errors=True)
     alone, killed = arguments.output / "alone", arguments.output / "killed"
+    if not arguments.data_root:
+        arguments.data_root = arguments.output / "scenes"
+        arguments.rest.append("--config.data.name=folder")
+        write_scenes(arguments.data_root)
 
     reference = Training(arguments, alone)
     if reference.process.wait():
@@ -162,10 +208,14 @@ def main() -> int:
     while (count := sum(tally.values())) < arguments.kills:
         moment = MOMENTS[count % len(MOMENTS)]
         newest = max(checkpoint.finished_steps(killed), default=0)
+        if moment == "caching":
+            shutil.rmtree(cache_of(killed), ignore_errors=True)
         training = Training(arguments, killed)
         if not training.kill_at(moment, rng, ahead):
             problems.append(f"the run ended before kill {count + 1}")
             break
+        if moment == "caching" and list(cache_of(killed).glob("*/finished")):
+            problems.append(f"kill {count + 1} came after the cache was built")
         tally[moment] += 1
         resumed = [line for line in training.lines if line.startswith("resuming")]
         if newest and resumed and f"step {newest} " not in resumed[0]:

@@ -20,11 +20,10 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from fastfcn_jax import cli, measure, models, runtime
+from fastfcn_jax import cli, files, measure, models, runtime
 from fastfcn_jax import config as configs
 from fastfcn_jax.data import datasets, pipeline
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import files
 from fastfcn_jax.models import layers
 from fastfcn_jax.training import initial, losses, optim, step
 from fastfcn_jax.training import state as states

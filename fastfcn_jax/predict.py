@@ -10,6 +10,7 @@ OUT/<stem>_overlay.mp4 and OUT/<stem>/<frame>.png. A broken file does not stop t
 named at the end, and the exit status is 1.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from absl import flags
 
 from fastfcn_jax import cli
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import photographs, pictures
-from fastfcn_jax.evaluation.files import replacing, write_array, write_image
+from fastfcn_jax.evaluation import photographs, pictures, png
 from fastfcn_jax.evaluation.progress import track
+from fastfcn_jax.files import replacing, write_array, write_image
 
 SOME_FAILED = 1
+STRIP_ROWS = 256  # of an overlay, drawn and written at a time
 
 
 class Writer:
@@ -33,17 +35,21 @@ class Writer:
         self.folder = folder
         self.model = model
 
-    def draw(self, image, labels):
-        """The overlay, with its legend if asked for."""
+    def write_overlay(self, path: Path, image, labels) -> None:
+        """Draws and writes strip by strip, with the legend below if asked for."""
         info = self.model.info
-        drawn = pictures.overlay(image, labels, info.palette)
+        height, width = labels.shape
+        starts = range(0, height, STRIP_ROWS)
+        rows = (slice(start, start + STRIP_ROWS) for start in starts)
+        strips = (pictures.overlay(image[r], labels[r], info.palette) for r in rows)
         if LEGEND.value:
-            drawn = pictures.with_legend(drawn, labels, info.class_names, info.palette)
-        return drawn
+            legend = pictures.legend(labels, info.class_names, info.palette, width)
+            strips, height = itertools.chain(strips, [legend]), height + len(legend)
+        png.write(path, (height, width), strips)
 
     def write(self, stem: str, image, prediction) -> None:
         write_image(self.folder / f"{stem}.png", prediction.labels)
-        write_image(self.folder / f"{stem}_overlay.png", self.draw(image, prediction.labels))
+        self.write_overlay(self.folder / f"{stem}_overlay.png", image, prediction.labels)
         if prediction.confidence is not None:
             grey = np.round(255 * prediction.confidence).astype(np.uint8)
             write_image(self.folder / f"{stem}_confidence.png", grey)
@@ -54,8 +60,7 @@ class Writer:
 def predict_photographs(model, found: list[photographs.Photograph], writer: Writer) -> list[str]:
     """Writes the results of all that can be read; returns what was wrong with the others."""
     failures: list[str] = []
-    if len(found) > 1:
-        model.predictor.expect(_readable_sizes(found))
+    announce(model, _readable_sizes(found))
     held = {}
 
     def images():
@@ -76,8 +81,10 @@ def predict_photographs(model, found: list[photographs.Photograph], writer: Writ
 def predict_in_tiles(model, found: list[photographs.Photograph], writer: Writer) -> list[str]:
     """The same for images at their own resolution, tile by tile."""
     from fastfcn_jax.evaluation.inference import Prediction
-    from fastfcn_jax.evaluation.tiles import predict_tiles
+    from fastfcn_jax.evaluation.tiles import predict_tiles, tile_sizes
 
+    side = TILE.value
+    announce(model, [size for whole in _readable_sizes(found) for size in tile_sizes(whole, side)])
     failures: list[str] = []
     for photograph in track(found, len(found), "predicting"):
         try:
@@ -85,7 +92,7 @@ def predict_in_tiles(model, found: list[photographs.Photograph], writer: Writer)
         except UserError as error:
             failures.append(str(error))
             continue
-        labels = predict_tiles(model.predictor, image, TILE.value)
+        labels = predict_tiles(model.predictor, image, side)
         writer.write(photograph.stem, image, Prediction(labels, None))
     return failures
 
@@ -97,6 +104,7 @@ def predict_video(model, path: Path, writer: Writer) -> None:
       UserError: the file is no video, or holds no frame.
     """
     video = photographs.Video(path)
+    announce(model, [video.size] * video.length)
     frames = writer.folder / path.stem
     frames.mkdir(exist_ok=True)
     output = writer.folder / f"{path.stem}_overlay.mp4"
@@ -118,9 +126,18 @@ def predict_video(model, path: Path, writer: Writer) -> None:
     print(f"{count} frames -> {output}, {frames}")
 
 
+def announce(model, sizes: list[tuple[int, int]]) -> None:
+    """Says how images of these sizes will be tested and what that costs, where both are known."""
+    if sizes and not MODEL.value:
+        print(model.predictor.announce(sizes))
+
+
 def _readable_sizes(found: list[photographs.Photograph]) -> list[tuple[int, int]]:
+    """Of all files; standard input can be read only once."""
     sizes = []
     for photograph in found:
+        if photograph.path is None:
+            continue
         try:
             sizes.append(photograph.size())
         except UserError:

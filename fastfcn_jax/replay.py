@@ -32,12 +32,16 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     Raises:
       UserError: the folder is no run, or its log does not reach that far.
     """
-    from fastfcn_jax.training import console, loop, run_card, setup, strategy
+    from fastfcn_jax import runtime
+    from fastfcn_jax.training import checkpoints, console, loop, run_card, setup, strategy
 
     card = run_card.read(workdir)
     if card is None:
         raise UserError(f"{workdir} is not a training workdir: run.json is missing.")
     config = configuration.from_json(card["config"])
+    if config.train.deterministic:
+        runtime.make_deterministic()
+    runtime.cache_compilations()
     logged = dict(logged_losses(workdir))
     start = _start(workdir, start, logged)
     last = min(start + steps, config.train.steps)
@@ -53,7 +57,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     _, template, train_step, _ = setup.build_training(config, source, plan)
     state = template
     if start:
-        state = checkpoint.restore(workdir, start, template).state
+        state = checkpoints.restore(workdir, start, template).state
     terminal.say(f"replaying steps {start + 1} to {last}")
     state = plan.put_state(state)
     batches = loop.device_batches(config, source, plan, start)
@@ -65,7 +69,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
             return 1
     arrays = ""
     if last in checkpoint.finished_steps(workdir):
-        if checkpoint.checksums(strategy.to_host(state)) != checkpoint.verify(workdir, last):
+        if checkpoints.checksums(strategy.to_host(state)) != checkpoint.verify(workdir, last):
             terminal.say(f"losses agree, but the arrays of step {last} differ from its checkpoint")
             return 1
         arrays = f", and so are the arrays of step {last}"

@@ -68,7 +68,10 @@ def cache_compilations() -> Path | None:
 
 
 def make_deterministic() -> None:
-    """Bit-repeatable kernels on GPU, at some cost in speed; CPU kernels are so anyway."""
+    """Bit-repeatable kernels on GPU, at some cost in speed; CPU kernels are so anyway.
+
+    XLA reads its flags once: to be called before `join_processes` and any computation.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_gpu_deterministic_ops" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()

@@ -1,7 +1,5 @@
 """Named trees of arrays on the disk: atomic, checksummed, a policy for what is kept. By Orbax."""
 
-import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,13 +127,6 @@ def checksum(tree: Any) -> str:
         head = f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}"
         checksum = zlib.crc32(np.ascontiguousarray(leaf), zlib.crc32(head.encode(), checksum))
     return f"{checksum:08x}"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON so that the file is either the old or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def unwritable(folder: Path, error: Exception) -> Exception:

@@ -23,8 +23,8 @@ from fastfcn_jax import cli
 from fastfcn_jax.data import decode
 from fastfcn_jax.data.datasets import ade20k, cityscapes
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation.files import replacing
 from fastfcn_jax.evaluation.progress import track
+from fastfcn_jax.files import replacing
 
 FINDINGS = 1  # exit status of a check that found something
 MAX_LISTED = 20
@@ -161,7 +161,7 @@ def _predict(server: Server, images: dict[str, Path]):
             f"{server.name} has {len(server.values)}."
         )
     sizes = [decode.size(path.read_bytes(), str(path)) for path in images.values()]
-    model.predictor.expect(sizes)
+    print(model.predictor.announce(sizes))
     for name, prediction in model.stream(images.items()):
         yield name, prediction.labels
 

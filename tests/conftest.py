@@ -40,3 +40,17 @@ def shared_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real images at {root}")
     return root
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    """Models of three layers for the trainings of a module, and a compilation cache of its own."""
+    import tiny
+
+    from fastfcn_jax import models
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "build", tiny.build)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        yield

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tiny
 
-from fastfcn_jax import checkpoint
+from fastfcn_jax import checkpoint, files
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.training import optim, state
+from fastfcn_jax.training import checkpoints, optim, state
 
 CLASSES = ("road", "car")
 
@@ -43,24 +43,24 @@ def make(step=0, *, ema=False, freeze=(), width=3):
 
 def save(workdir, steps, *, keep_every=0, **kwargs):
     """Saves the given {step: mIoU or None} and returns what is left."""
-    checkpoints = checkpoint.Checkpoints(workdir, keep_every=keep_every)
+    run = checkpoints.Checkpoints(workdir, keep_every=keep_every)
     for step, miou in steps.items():
-        checkpoints.save(make(step, **kwargs), miou=miou, notes={"pending": {"loss": [step / 3]}})
-    checkpoints.close()
+        run.save(make(step, **kwargs), miou=miou, notes={"pending": {"loss": [step / 3]}})
+    run.close()
     return checkpoint.finished_steps(workdir)
 
 
 def restore(workdir, **kwargs):
-    checkpoints = checkpoint.Checkpoints(workdir)
-    restored = checkpoints.restore_latest(make(**kwargs))
-    checkpoints.close()
+    run = checkpoints.Checkpoints(workdir)
+    restored = run.restore_latest(make(**kwargs))
+    run.close()
     return restored
 
 
 def card(workdir):
     info = DatasetInfo("two", CLASSES, np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
     made = checkpoint.model_card(tiny.get_config(), info, {})
-    checkpoint.write_json(workdir / "model.json", made)
+    files.write_json(workdir / "model.json", made)
     return made
 
 
@@ -76,7 +76,7 @@ def damage(folder, item="model"):
 def test_latest_two_and_best_are_kept(tmp_path):
     kept = save(tmp_path, {1: 20.0, 2: 60.0, 3: 30.0, 4: None, 5: 40.0, 6: None})
     assert kept == [2, 5, 6]
-    again = checkpoint.Checkpoints(tmp_path)  # a new start knows the best one still
+    again = checkpoints.Checkpoints(tmp_path)  # a new start knows the best one still
     assert (again.latest, again.best) == (6, 2)
     again.save(make(7), miou=50.0)
     again.close()

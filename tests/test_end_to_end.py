@@ -134,6 +134,64 @@ def test_cityscapes_frames_train(shared_data, tmp_path):
     assert logged_steps(tmp_path) == [2, 4]
 
 
+@pytest.fixture(scope="module")
+def backbone_file(tmp_path_factory) -> tuple[Path, dict]:
+    """A ResNet-18 in PyTorch's format, and its tensors under the names they have here."""
+    import small
+    import torch
+
+    from fastfcn_jax import config
+    from fastfcn_jax.conversion import mmseg
+
+    model = config.load("configs/demo.py").model
+    model.update(base_width=8, neck_channels=8, head_channels=8, auxiliary_channels=8)
+    params = small.variables(model, 9)
+    tensors = {
+        name.removeprefix("backbone."): torch.tensor(tensor)
+        for name, tensor in mmseg.from_flax(params).items()
+        if name.startswith("backbone.")
+    }
+    file = tmp_path_factory.mktemp("backbone") / "resnet18.pth"
+    torch.save({"state_dict": tensors, "meta": {}}, file)
+    return file, params["params"]["backbone"]
+
+
+def test_training_starts_from_the_weights_of_a_backbone_file(backbone_file, tmp_path):
+    from fastfcn_jax import checkpoint
+
+    file, backbone = backbone_file
+    command = [
+        *("train.py", "--config", "configs/demo.py", "--workdir", tmp_path / "run", *TINY),
+        *(f"--config.init.backbone={file}", "--config.optim.lr=0.0", "--config.optim.end_lr=0.0"),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines = iter(process.stdout.readline, "")
+    assert any(line.startswith(f"initial backbone: {file}") for line in lines)
+    process.send_signal(signal.SIGTERM)  # before the first step, which need not be compiled then
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    found = checkpoint.load_model(tmp_path / "run").variables["params"]["backbone"]
+    np.testing.assert_equal(found, backbone)
+
+
+def test_a_backbone_file_of_another_network_is_one_sentence(backbone_file, tmp_path):
+    result = run(
+        *("train.py", "--config", "configs/demo.py", "--workdir", tmp_path / "run", *TINY),
+        f"--config.init.backbone={backbone_file[0]}",
+        "--config.model.backbone=resnet34",
+    )
+    assert result.returncode == 2
+    expected = f"error: {backbone_file[0]}: holds resnet18, and config.model.backbone is resnet34."
+    assert result.stderr.strip() == expected
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_missing_data_root_is_one_sentence(tmp_path):
     result = run(
         *("train.py", "--config", "configs/jpu_psp_camvid.py", "--workdir", tmp_path / "w"),

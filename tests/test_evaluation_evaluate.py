@@ -10,8 +10,8 @@ from flax import linen as nn
 from fastfcn_jax.data.datasets import DatasetInfo, Sample
 from fastfcn_jax.evaluation import protocols
 from fastfcn_jax.evaluation.evaluate import evaluate
-from fastfcn_jax.evaluation.files import write_json
 from fastfcn_jax.evaluation.inference import Prediction, Predictor
+from fastfcn_jax.files import write_json
 
 PALETTE = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 

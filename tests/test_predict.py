@@ -1,7 +1,9 @@
 """The predict command on a small model: every kind of input, every file it leaves, broken ones."""
 
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -12,10 +14,11 @@ from jax import numpy as jnp
 
 from fastfcn_jax import api, checkpoint, models
 from fastfcn_jax.base_config import get_config
+from fastfcn_jax.data import decode
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import photographs, pictures
-from fastfcn_jax.evaluation.tiles import tiles
+from fastfcn_jax.evaluation import photographs, pictures, png
+from fastfcn_jax.evaluation.tiles import tile_sizes, tiles
 
 ROOT = Path(__file__).resolve().parents[1]
 INFO = DatasetInfo("toy", ("sky", "road", "car"), np.eye(3, dtype=np.uint8) * 255)
@@ -79,6 +82,8 @@ def test_a_folder_with_a_broken_file_is_done_as_far_as_it_goes(folder, photos, t
     assert b"broken.png" in result.stderr
     assert b"Traceback" not in result.stderr
     assert b"2 of 3 images" in result.stdout
+    assert b"protocol single: each image scaled into 96x64" in result.stdout
+    assert b"2 images, 2 passes" in result.stdout
     model = api.load(folder)
     for name, size in {"a.png": (70, 90), "b.jpg": (60, 101)}.items():
         stem = name[0]
@@ -163,6 +168,29 @@ def test_tiles_keep_every_pixel_once_and_away_from_cut_edges(length, tile, margi
         assert stop - last >= (margin if stop < length else 0)
         covered[first:last] += 1
     assert (covered == 1).all()
+
+
+def test_tile_sizes_are_those_of_all_tiles():
+    assert tile_sizes((100, 20), 64) == [(64, 20)] * len(list(tiles(100, 64, 8)))
+
+
+def huge_png(width, height):
+    """A PNG that says how large it is, and holds nothing."""
+    start = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
+    header = b"IHDR" + struct.pack(">II", width, height) + start[24:29]
+    return start[:12] + header + struct.pack(">I", zlib.crc32(header)) + start[33:]
+
+
+def test_pictures_of_hundreds_of_megapixels_are_not_taken_for_an_attack():
+    assert decode.size(huge_png(20000, 20000), "big.png") == (20000, 20000)
+    with pytest.raises(UserError, match=r"far\.png: 40000x30000 .* OPENCV_IO_MAX_IMAGE_PIXELS"):
+        decode.image(huge_png(40000, 30000), "far.png")
+
+
+def test_a_picture_written_by_strips_is_the_picture(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    png.write(tmp_path / "a.png", (37, 53), (picture[i : i + 10] for i in range(0, 37, 10)))
+    np.testing.assert_array_equal(model_input(tmp_path / "a.png"), picture)
 
 
 def test_batches_and_arrays_in_python_answer_in_order(folder, photos):

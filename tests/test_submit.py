@@ -45,7 +45,9 @@ def test_cityscapes_labels_score_100_and_noise_scores_what_we_say(shared_data, t
         kept = labels.copy()
         kept[labels == 255] = 0
         ours = scores(confusion_matrix(sample.label, kept, 19))
-        assert f"{100 * result['averageScoreClasses']:.2f}" == f"{ours.miou:.2f}"
+        assert f"{result['averageScoreClasses']:.3f}" == f"{ours.miou / 100:.3f}"
+        theirs = [f"{result['classScores'][c]:.3f}" for c in source.info.class_names]
+        assert theirs == [f"{iou / 100:.3f}" for iou in ours.iou]
         if name == "perfect":
             assert ours.miou == 100
     assert 10 < ours.miou < 90

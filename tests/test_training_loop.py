@@ -6,38 +6,14 @@ import subprocess
 
 import numpy as np
 import pytest
-import tiny
+from tiny import config, history, losses
 
-from fastfcn_jax import checkpoint, models, replay
+from fastfcn_jax import checkpoint, replay
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.training import class_weights, loop, records, run_card, step
+from fastfcn_jax.training import loop, records, run_card, step
 
-pytestmark = pytest.mark.xdist_group("training-loop")  # the group shares compiled programs
-
-
-@pytest.fixture(autouse=True, scope="module")
-def tiny_model(tmp_path_factory):
-    """Models of three layers, and a compilation cache of the tests' own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "build", tiny.build)
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-        yield
-
-
-def config(**train):
-    c = tiny.get_config()
-    c.train.update(**{"steps": 12, "eval_every": 6, "save_every": 4, **train})
-    return c
-
-
-def history(workdir, kind="train"):
-    return [r for r in records.read(workdir / "metrics.jsonl") if r["kind"] == kind]
-
-
-def losses(workdir):
-    return [loss for record in history(workdir) for loss in record["losses"]]
+pytestmark = [pytest.mark.xdist_group("training-loop"), pytest.mark.usefixtures("tiny_model")]
 
 
 def test_a_run_leaves_what_it_promises(tmp_path, capsys):
@@ -161,102 +137,6 @@ def test_steps_that_are_not_finite_are_skipped_on_request(tmp_path, monkeypatch,
     np.testing.assert_equal(after["params"], before["params"])
 
 
-def test_early_stopping_counts_evaluations_without_a_better_one(tmp_path, monkeypatch, capsys):
-    scores = iter([10.0, 30.0, 20.0, 30.0, 50.0])
-    monkeypatch.setattr(loop, "_validate", lambda run, _: _pretend(run, next(scores)))
-    loop.train(config(steps=40, eval_every=2, early_stop=2), tmp_path)
-    assert [r["mIoU"] for r in history(tmp_path, "eval")] == [10.0, 30.0, 20.0, 30.0]
-    assert "stopped early at step 8" in capsys.readouterr().out
-    loop.train(config(steps=40, eval_every=2, early_stop=2), tmp_path)  # is and stays finished
-    assert len(losses(tmp_path)) == 8
-
-
-def _pretend(run, miou):
-    run.records.add("eval", run.step, {"mIoU": miou})
-    return miou
-
-
-def test_every_nth_checkpoint_is_kept(tmp_path):
-    loop.train(config(save_every=1, eval_every=0, keep_every=5), tmp_path)
-    assert checkpoint.finished_steps(tmp_path) == [5, 10, 11, 12]
-
-
-def test_averaged_weights_are_evaluated_and_loaded(tmp_path):
-    loop.train(config(steps=6, ema_decay=0.99), tmp_path / "ema")
-    loop.train(config(steps=6), tmp_path / "plain")
-    kernels = [
-        checkpoint.load_model(tmp_path / n).variables["params"]["decode_head"]["conv_seg"]["kernel"]
-        for n in ("ema", "plain")
-    ]
-    assert np.abs(kernels[0] - kernels[1]).max() > 1e-3  # the average lags behind
-    assert losses(tmp_path / "ema") == losses(tmp_path / "plain")
-    evaluated = [history(tmp_path / n, "eval")[0]["mIoU"] for n in ("ema", "plain")]
-    assert evaluated[0] != evaluated[1]
-
-
-def test_fine_tuning_with_another_class_count(tmp_path, monkeypatch):
-    loop.train(config(steps=4, eval_every=0), tmp_path / "before")
-    load = datasets.load
-    monkeypatch.setattr(datasets, "load", lambda *a: FewerClasses(load(*a)))
-    tuned = config(steps=2, eval_every=0)
-    tuned.init.checkpoint = str(tmp_path / "before")
-    with pytest.raises(UserError, match=r"trained on 9 classes.*init.reset_head=True"):
-        loop.train(tuned, tmp_path / "refused")
-    tuned.init.reset_head = True
-    tuned.optim.lr, tuned.optim.end_lr = 0.0, 0.0
-    loop.train(tuned, tmp_path / "tuned")
-    before, after = (
-        checkpoint.load_model(tmp_path / n).variables["params"] for n in ("before", "tuned")
-    )
-    np.testing.assert_equal(after["backbone"], before["backbone"])
-    assert after["decode_head"]["conv_seg"]["kernel"].shape[-1] == 5
-
-
-class FewerClasses:
-    """A source whose classes beyond the fifth are ignored."""
-
-    def __init__(self, source):
-        self.source, self.ids = source, source.ids
-        info = source.info
-        self.info = datasets.DatasetInfo(info.name, info.class_names[:5], info.palette[:5])
-
-    def __len__(self):
-        return len(self.source)
-
-    def __getitem__(self, index):
-        sample = self.source[index]
-        return sample._replace(label=np.where(sample.label < 5, sample.label, np.uint8(255)))
-
-
-def test_class_weights_balance_the_classes():
-    frequencies = np.array([0.7, 0.2, 0.1, 0.0])
-    weights = np.array(class_weights.balanced(frequencies))
-    assert weights[0] < weights[1] < weights[2]
-    assert (weights * frequencies).sum() == pytest.approx(1.0)
-    assert weights[3] == 1.0
-    source = datasets.load("synthetic", "", "val")
-    counts = np.zeros(9)
-    for i in range(len(source)):
-        label = source[i].label
-        counts += np.bincount(label[label < 9], minlength=9)
-    np.testing.assert_allclose(class_weights.label_frequencies(source), counts / counts.sum())
-    with pytest.raises(UserError, match="2 values"):
-        class_weights.resolve((1.0, 2.0), source)
-
-
-def test_options_of_the_loss_reach_the_step(tmp_path):
-    plain, weighted, hard = config(steps=2), config(steps=2), config(steps=2)
-    weighted.loss.class_weights = ("auto",)
-    hard.loss.ohem_threshold, hard.loss.ohem_min_kept = 0.05, 100
-    first = []
-    for name, c in (("plain", plain), ("weighted", weighted), ("hard", hard)):
-        c.train.eval_every = 0
-        loop.train(c, tmp_path / name)
-        first.append(losses(tmp_path / name)[0])
-    assert len(set(first)) == 3
-    assert first[2] < 0.8 * first[0]  # the easy pixels are gone from the sum
-
-
 def test_an_unwritable_workdir_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written .*another --workdir"):
@@ -287,12 +167,15 @@ def test_a_vanished_file_names_itself_and_the_last_checkpoint(tmp_path, monkeypa
         loop.train(config(steps=60, eval_every=0), tmp_path)
 
 
-class Vanishing(FewerClasses):
+class Vanishing:
     """A source whose files are deleted once some samples have been read."""
 
     def __init__(self, source):
-        super().__init__(source)
+        self.source, self.ids = source, source.ids
         self.info, self.reads = source.info, 0
+
+    def __len__(self):
+        return len(self.source)
 
     def __getitem__(self, index):
         self.reads += 1

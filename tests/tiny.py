@@ -38,6 +38,25 @@ def get_config(variant: str = ""):
     return c
 
 
+def config(**train):
+    """Twelve steps of the tiny experiment with a few checkpoints and evaluations."""
+    c = get_config()
+    c.train.update(**{"steps": 12, "eval_every": 6, "save_every": 4, **train})
+    return c
+
+
+def history(workdir, kind="train"):
+    """The records of one kind that a run has logged."""
+    from fastfcn_jax.training import records
+
+    return [r for r in records.read(workdir / "metrics.jsonl") if r["kind"] == kind]
+
+
+def losses(workdir):
+    """The loss of every step that a run has logged."""
+    return [loss for record in history(workdir) for loss in record["losses"]]
+
+
 def build(config, num_classes, *, axis_name=None, **_):
     """Stands in for `models.build`: BatchNorm, dropout, and the names of the real networks."""
     import flax.linen as nn

@@ -1,12 +1,12 @@
 """Writes a `.pth` file that a lineage's PyTorch code loads; the only user of PyTorch here."""
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from fastfcn_jax import files
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 
@@ -30,10 +30,8 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], lineage: str, info: Dat
     else:
         palette = np.asarray(info.palette).tolist()
         content["meta"] = {"dataset_meta": {"classes": info.class_names, "palette": palette}}
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        torch.save(content, temporary)
-        os.replace(temporary, path)
+        with files.replacing(path) as temporary:
+            torch.save(content, temporary)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error}.") from error

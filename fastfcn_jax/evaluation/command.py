@@ -8,12 +8,10 @@ from rich.table import Table
 
 from fastfcn_jax import checkpoint, models, runtime
 from fastfcn_jax.data import datasets
-from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation import baselines, inference, report
 from fastfcn_jax.evaluation.evaluate import Result, evaluate, image_sizes
-from fastfcn_jax.evaluation.files import write_json
-from fastfcn_jax.evaluation.protocols import describe_cost
+from fastfcn_jax.files import write_json
 
 
 def run(
@@ -50,7 +48,7 @@ def run(
         )
     model = models.build(loaded.config.model, num_classes)
     predictor = inference.build(config, model, loaded.variables, protocol=protocol)
-    announce(predictor, source)
+    print(predictor.announce(image_sizes(source)))
     result = evaluate(predictor, source)
     output = output or folder / "eval"
     output.mkdir(parents=True, exist_ok=True)
@@ -61,17 +59,6 @@ def run(
     )
     print(f"wrote {output / 'metrics.json'} and report.html")
     return result
-
-
-def announce(predictor: inference.Predictor, source: Source) -> None:
-    """Prints what the protocol does and what it will cost on this data set."""
-    print(f"protocol {predictor.protocol.name}: {predictor.protocol.definition}")
-    if not hasattr(source, "image_size"):
-        return
-    sizes = image_sizes(source)
-    predictor.expect(sizes)
-    cost = describe_cost(predictor.protocol, sizes)
-    print(f"{cost}, {predictor.plan.programs} programs to compile")
 
 
 def print_table(result: Result) -> None:

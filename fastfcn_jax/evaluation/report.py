@@ -15,10 +15,10 @@ from fastfcn_jax.data.source import Source
 from fastfcn_jax.evaluation import charts, statistics
 from fastfcn_jax.evaluation.baselines import Baseline, published
 from fastfcn_jax.evaluation.evaluate import Result
-from fastfcn_jax.evaluation.files import write_text
 from fastfcn_jax.evaluation.inference import Predictor
 from fastfcn_jax.evaluation.metrics import IGNORE_LABEL
 from fastfcn_jax.evaluation.pictures import colorize
+from fastfcn_jax.files import write_text
 
 PICTURES = 3  # worst ones, and as many median ones
 PICTURE_WIDTH = 400  # pixels of each of the four pictures in a strip

@@ -26,12 +26,11 @@ def variables(config: ConfigDict, model: nn.Module) -> tuple[Variables, list[str
     Raises:
       UserError: a file is missing or does not fit the model.
     """
-    random = random_variables(model, config.seed)
     if config.init.checkpoint:
-        return _from_checkpoint(config, random)
+        return _from_checkpoint(config, model)
     if config.init.backbone:
-        return _from_backbone_file(config, random)
-    return random, ["initial weights: random"]
+        return _from_backbone_file(config, model)
+    return random_variables(model, config.seed), ["initial weights: random"]
 
 
 def random_variables(model: nn.Module, seed: int) -> Variables:
@@ -41,11 +40,11 @@ def random_variables(model: nn.Module, seed: int) -> Variables:
     return jax.tree.map(np.asarray, dict(initialised))
 
 
-def _from_checkpoint(config: ConfigDict, random: Variables) -> tuple[Variables, list[str]]:
+def _from_checkpoint(config: ConfigDict, model: nn.Module) -> tuple[Variables, list[str]]:
     folder = Path(config.init.checkpoint)
     loaded = checkpoint.load_model(folder)
     given = traverse_util.flatten_dict(loaded.variables)
-    wanted = traverse_util.flatten_dict(random)
+    wanted = traverse_util.flatten_dict(random_variables(model, config.seed))
     if config.init.reset_head:
         given = {path: x for path, x in given.items() if not _is_classifier(path)}
         missing = [path for path in wanted if path not in given and not _is_classifier(path)]
@@ -68,8 +67,9 @@ def _from_checkpoint(config: ConfigDict, random: Variables) -> tuple[Variables, 
     return traverse_util.unflatten_dict(merged), notes
 
 
-def _from_backbone_file(config: ConfigDict, random: Variables) -> tuple[Variables, list[str]]:
+def _from_backbone_file(config: ConfigDict, model: nn.Module) -> tuple[Variables, list[str]]:
     loaded = backbone.load(config.init.backbone, config.model)
+    random = random_variables(model, config.seed)
     merged = traverse_util.flatten_dict(random) | traverse_util.flatten_dict(loaded.variables)
     notes = [f"initial backbone: {config.init.backbone}", *loaded.notes]
     return traverse_util.unflatten_dict(merged), notes

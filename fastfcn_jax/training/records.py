@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastfcn_jax import files
 from fastfcn_jax.errors import UserError
 
 
@@ -31,9 +31,7 @@ class Records:
         self._path = path
         self._file = None
         if writes:
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_text("".join(map(_line, self.kept)))
-            os.replace(temporary, path)
+            files.write_text(path, "".join(map(_line, self.kept)))
             self._file = path.open("a")
 
     def add(self, kind: str, step: int, values: Mapping[str, Any]) -> None:

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax import checkpoint
 from fastfcn_jax import config as configuration
+from fastfcn_jax import files
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 
@@ -101,7 +101,7 @@ def write(workdir: Path, card: dict[str, Any], step: int) -> None:
         "git": git_state(),
     }
     card["starts"].append(start)
-    checkpoint.write_json(workdir / "run.json", card)
+    files.write_json(workdir / "run.json", card)
 
 
 def command() -> str:

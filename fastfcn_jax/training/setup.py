@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
-from fastfcn_jax import checkpoint, models, runtime
+from fastfcn_jax import checkpoint, files, models, runtime
 from fastfcn_jax.data import cache, datasets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
@@ -26,6 +26,7 @@ from fastfcn_jax.training import (
     strategy,
 )
 from fastfcn_jax.training import state as states
+from fastfcn_jax.training.checkpoints import Checkpoints
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Run:
     state: states.TrainState
     step: int
     console: console.Console
-    checkpoints: checkpoint.Checkpoints
+    checkpoints: Checkpoints
     records: records.Records
     meter: records.Meter
     tensorboard: sinks.TensorBoard | None
@@ -64,8 +65,6 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
     Raises:
       UserError: the data, the workdir or the configuration is at fault.
     """
-    if config.train.deterministic:
-        runtime.make_deterministic()
     cache = runtime.cache_compilations()
     terminal = console.Console(
         config.train.steps, config.train.batch_size * config.train.accumulate
@@ -83,9 +82,10 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
     terminal.say(f"devices: {_devices(plan)}; strategy: {plan.name}")
     terminal.say(f"compiled programs are kept in {cache}" if cache else "compilations are not kept")
     source, validation = open_sources(config, terminal)
+    terminal.say("building the model and its initial weights")
     model, state, train_step, notes = build_training(config, source, plan)
     card = _card(config, workdir, source, terminal)
-    checkpoints = checkpoint.Checkpoints(workdir, keep_every=config.train.keep_every)
+    checkpoints = Checkpoints(workdir, keep_every=config.train.keep_every)
     restored = checkpoints.restore_latest(state)
     start, pending = 0, {}
     if restored is not None:
@@ -95,12 +95,12 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
     for note in notes:
         terminal.say(note)
     writes = jax.process_index() == 0
+    extra = [sinks.WandB(workdir, card["config"])] if writes and config.train.wandb else []
     if writes:
         run_card.write(workdir, card, start)
         info = checkpoint.model_card(config, source.info, run_card.versions())
-        checkpoint.write_json(workdir / "model.json", info)
+        files.write_json(workdir / "model.json", info)
     tensorboard = sinks.TensorBoard(workdir / "tensorboard", start_step=start) if writes else None
-    extra = [sinks.WandB(workdir, card["config"])] if writes and config.train.wandb else []
     return Run(
         config=config,
         workdir=workdir,

@@ -47,7 +47,11 @@ class WandB:
                 "config.train.wandb needs the package: pip install wandb, or set it to False."
             ) from error
         self._run = wandb.init(
-            project="fastfcn_jax", id=workdir.name, resume="allow", dir=workdir, config=dict(config)
+            project="fastfcn_jax",
+            id=workdir.absolute().name,
+            resume="allow",
+            dir=workdir,
+            config=dict(config),
         )
 
     def __call__(self, record: Mapping[str, Any]) -> None:
