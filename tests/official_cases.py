@@ -6,7 +6,6 @@ import numpy as np
 
 NUM_CLASSES = 59
 IGNORE_LABEL = -1  # the official code's; 255 in ours
-STEP_SAMPLE = 5  # values kept of each tensor's change in the SGD step
 LOSS_PARTS = ({"aux": True, "se": False}, {"aux": False, "se": True}, {"aux": True, "se": True})
 
 
@@ -69,3 +68,10 @@ def counted(key: str) -> bool:
 
 def part_name(parts: dict) -> str:
     return "".join(f"_{name}" for name, on in parts.items() if on)
+
+
+def calm(key: str) -> float:
+    """Factor on a weight for the SGD step: with full residual branches a random network's
+    gradients are so ill-conditioned that PyTorch's float32 is 0.5 % from its float64.
+    """
+    return 0.2 if key.endswith("bn3.weight") else 1.0

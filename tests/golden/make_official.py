@@ -126,8 +126,10 @@ def pick(outputs, case, aux, se):
 def train(model, case, results):
     """Records one SGD step: learning rate 0.01, ten times that behind the backbone, no dropout.
 
-    In float64: a ReLU that rounding flips moves a float32 gradient by up to 0.5 %.
+    In float64: PyTorch's own float32 gradients are up to 9e-4 away from these.
     """
+    for key, value in model.state_dict().items():
+        value.copy_(value * cases.calm(key))
     model.double().train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout2d):
@@ -152,8 +154,6 @@ def train(model, case, results):
     changes = [(after[key] - before[key]).numpy() for key in sorted(before) if cases.counted(key)]
     norms = [np.linalg.norm(change) for change in changes]
     results[f"{case.name}/step"] = np.array(norms, np.float32)  # in the order of the names
-    samples = [cases.sample(change, "step", cases.STEP_SAMPLE) for change in changes]
-    results[f"{case.name}/step_sample"] = np.concatenate(samples).astype(np.float32)
 
 
 def main(checkout, *names):

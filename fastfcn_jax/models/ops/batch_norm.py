@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fastfcn_jax.models.ops.precision import widen
-
 EPS = 1e-5
 
 Result = tuple[Float[Array, "*b c"], Float[Array, " c"], Float[Array, " c"]]
@@ -35,7 +33,7 @@ def batch_norm(
 
 def _forward(x, scale, bias, axis_name):
     axes = tuple(range(x.ndim - 1))
-    wide = widen(x)
+    wide = x.astype(jnp.float32)
     # Sums around a value near the mean: E[x^2] - mean^2 around 0 would cancel.
     near = wide[(0,) * (x.ndim - 2)].mean(0)
     offset = (wide - near).mean(axes)
@@ -53,9 +51,9 @@ def _forward(x, scale, bias, axis_name):
 
 def _backward(axis_name, saved, cotangents):
     x, scale, mean, rstd = saved
-    gradient = widen(cotangents[0])
+    gradient = cotangents[0].astype(jnp.float32)
     axes = tuple(range(x.ndim - 1))
-    normal = (widen(x) - mean) * rstd
+    normal = (x.astype(jnp.float32) - mean) * rstd
     of_bias = gradient.sum(axes)
     of_scale = (gradient * normal).sum(axes)
     total_bias, total_scale, replicas = of_bias, of_scale, 1
@@ -78,7 +76,7 @@ def batch_norm_direct(
 ) -> Result:
     """The same by definition, differentiated automatically."""
     axes = tuple(range(x.ndim - 1))
-    wide = widen(x)
+    wide = x.astype(jnp.float32)
     mean = wide.mean(axes)
     if axis_name is not None:
         mean = jax.lax.pmean(mean, axis_name)
