@@ -39,7 +39,9 @@ def size(data: bytes, name: str) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
-            turned = picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+            # PIL decodes a whole PNG to look for EXIF behind the pixels.
+            may_turn = not data.startswith(_PNG) or b"eXIf" in data
+            turned = may_turn and picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{name}: damaged, or not a picture; replace the file.") from error
     return (width, height) if turned else (height, width)
