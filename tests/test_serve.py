@@ -113,6 +113,12 @@ def test_in_a_browser_with_keyboard_at_phone_width(address, photo, tmp_path):
         page.press("ArrowRight", 39)
         after = float(page.evaluate("document.getElementById('colors').style.opacity"))
         assert after > before
+        reached = []
+        for _ in range(3):
+            page.press("Tab", 9)
+            reached.append(page.evaluate("document.activeElement.id"))
+        assert reached == ["get-labels", "get-colors", "get-overlay"]
+        assert page.evaluate("document.getElementById('get-labels').download") == "a.png"
         page.evaluate("document.getElementById('get-overlay').click()")
         url = page.evaluate("document.getElementById('get-overlay').href")
         assert url.startswith("data:image/png")
@@ -123,5 +129,7 @@ def test_in_a_browser_with_keyboard_at_phone_width(address, photo, tmp_path):
         broken.write_bytes(photo.read_bytes()[:50])
         page.choose_file("#file", broken)
         page.wait("document.getElementById('status').classList.contains('error')")
+        assert "broken.png" in page.evaluate("document.getElementById('status').textContent")
+        assert page.evaluate("document.getElementById('result').hidden")
     finally:
         page.close()
