@@ -142,6 +142,13 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_written(
     assert "set data.cache to another disk" in text
 
 
+def test_a_folder_that_cannot_be_written_is_named(photos, tmp_path):
+    (tmp_path / "file").write_text("")
+    text = sentence(lambda: cache.open_or_build(str(tmp_path / "file"), source_of(photos)))
+    assert text.startswith(f"{tmp_path / 'file'}/")
+    assert "cannot be written (Not a directory); set data.cache to another disk" in text
+
+
 def test_a_bad_file_is_named_and_the_build_goes_on_once_it_is_mended(photos, tmp_path):
     path = photos / "trainannot" / "07.png"
     good = path.read_bytes()

@@ -28,6 +28,7 @@ from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Sample, Source
 from fastfcn_jax.errors import UserError
 
 BYTES_PER_PIXEL = 4
+ELSEWHERE = "set data.cache to another disk, or to '' to decode the files each time"
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,21 @@ def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSou
     fingerprint of names, sizes, times and the label table.
 
     Raises:
-      UserError: the disk is too small, a file is bad, or the source is generated.
+      UserError: the disk is too small or cannot be written, a file is bad, or the source is
+        generated.
     """
     if not isinstance(source, EncodedSource):
         raise UserError(f"data.cache: {source.info.name} is not read from files; set it to ''.")
     path = Path(folder, f"{source.info.name}-{fingerprint(source)[:16]}")
-    path.mkdir(parents=True, exist_ok=True)
-    with _lock(path / "lock"):
-        if not (path / "finished").is_file():
-            _build(path, source, threads)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with _lock(path / "lock"):
+            if not (path / "finished").is_file():
+                _build(path, source, threads)
+    except OSError as error:
+        raise UserError(
+            f"{path}: the cache cannot be written ({error.strerror}); {ELSEWHERE}."
+        ) from error
     return _load(path, source.info)
 
 
@@ -143,7 +150,7 @@ def _check_space(path: Path, source: EncodedSource, written: int) -> None:
     if needed > free:
         raise UserError(
             f"{path}: the cache needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
-            "free; set data.cache to another disk, or to '' to decode the files each time."
+            f"free; {ELSEWHERE}."
         )
 
 
