@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 220, 48, 24  # of a line chart, in user units
+WIDTH, HEIGHT, LEFT, BOTTOM = 360, 170, 48, 22  # of a line chart; near the pixels of a phone
+CELL, MAX_NAMED = 20, 30  # of a matrix with names at its sides; more of them than that are none
 
 Points = Sequence[tuple[float, float]]
 
@@ -59,6 +60,30 @@ def heat_map(matrix: np.ndarray) -> UInt8[np.ndarray, "k k 3"]:
     share = np.sqrt(np.divide(matrix, rows, where=rows > 0, out=np.zeros(matrix.shape)))
     white, blue = np.array([255.0, 255, 255]), np.array([12.0, 44, 132])
     return np.round(white + share[..., None] * (blue - white)).astype(np.uint8)
+
+
+def matrix_chart(matrix: np.ndarray, names: Sequence[str]) -> str:
+    """The heat map with the classes' names at its left and below, where there are few."""
+    count = len(names)
+    named = count <= MAX_NAMED
+    side = CELL * count if named else 400
+    margin = 8 + round(6.6 * max(map(len, names))) if named else 0
+    url = data_url(heat_map(matrix), photograph=False)
+    labels = "".join(
+        _text(margin - 6, CELL * (i + 0.7), name, "end")
+        + f'<g transform="translate({margin + CELL * (i + 0.3):.0f},{side + 6}) rotate(90)">'
+        + _text(0, 0, name, "start")
+        + "</g>"
+        for i, name in enumerate(names)
+        if named
+    )
+    total = margin + side
+    return (
+        f'<svg class="matrix" viewBox="0 0 {total} {total}" style="max-width:{total}px" role="img" '
+        f'aria-label="confusion matrix"><image x="{margin}" width="{side}" height="{side}" '
+        f'href="{url}"/><rect class="axis" x="{margin}" width="{side}" height="{side}"/>'
+        f"{labels}</svg>"
+    )
 
 
 def data_url(image: UInt8[np.ndarray, "h w 3"], *, photograph: bool) -> str:

@@ -192,7 +192,6 @@ def _classes(result: Result, palette: np.ndarray, baselines: Sequence[Baseline])
 
 
 def _confusion(result: Result) -> str:
-    url = charts.data_url(charts.heat_map(result.matrix), photograph=False)
     pixels = result.matrix.sum(axis=1)
     items = "".join(
         f"<li>{html.escape(result.class_names[a])} taken for {html.escape(result.class_names[b])}: "
@@ -202,7 +201,8 @@ def _confusion(result: Result) -> str:
     return (
         '<div class="pair"><figure><figcaption>Rows label, columns prediction, in the order of '
         "the classes; darker: a larger share of the row</figcaption>"
-        f'<img class="matrix" src="{url}" alt="confusion matrix"></figure><ol>{items}</ol></div>'
+        f"{charts.matrix_chart(result.matrix, result.class_names)}</figure>"
+        f"<figure><figcaption>Most pixels first</figcaption><ol>{items}</ol></figure></div>"
     )
 
 
