@@ -25,6 +25,7 @@ from fastfcn_jax.evaluation.progress import track
 from fastfcn_jax.files import replacing, write_array, write_image
 
 SOME_FAILED = 1
+TILED = ("single", "slide", "ms_flip")  # protocols that go with --tile
 STRIP_ROWS = 256  # of an overlay, drawn and written at a time
 
 
@@ -163,8 +164,17 @@ def load_model():
         if BATCH_SIZE.value:
             loaded.config.eval.batch_size = BATCH_SIZE.value
         if TILE.value:
+            _check_tiles(PROTOCOL.value or loaded.config.eval.protocol)
             loaded.config.data.test_scale = (0, 0)
     return api.Model(loaded.config, loaded.info, loaded.variables, protocol=PROTOCOL.value)
+
+
+def _check_tiles(protocol: str) -> None:
+    if protocol not in TILED:
+        raise UserError(
+            f"--tile keeps the image's own resolution, protocol {protocol} scales it; "
+            f"give --protocol {', '.join(TILED)}."
+        )
 
 
 def main(_) -> int:

@@ -136,6 +136,7 @@ def test_a_video_gives_a_video_and_a_label_map_a_frame(folder, tmp_path):
         (("--input", "absent.jpg"), "absent.jpg"),
         (("--input", "tests", "--checkpoint", "nowhere"), "no image"),
         (("--input", "LICENSE", "--checkpoint", "nowhere"), "nowhere"),
+        (("--input", "-", "--tile", "64", "--protocol", "official"), "own resolution"),
     ],
 )
 def test_bad_arguments_are_one_sentence(folder, tmp_path, arguments, words):

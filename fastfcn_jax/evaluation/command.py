@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -68,9 +69,13 @@ def print_table(result: Result) -> None:
     table.add_column("IoU", justify="right")
     table.add_column("Acc", justify="right")
     for name, iou, acc in zip(result.class_names, scores.iou, scores.acc, strict=True):
-        table.add_row(name, f"{iou:.2f}", f"{acc:.2f}")
+        table.add_row(name, _number(iou), _number(acc))
     table.add_section()
-    table.add_row("mean", f"{scores.miou:.2f}", f"{scores.macc:.2f}", style="bold")
+    table.add_row("mean", _number(scores.miou), _number(scores.macc), style="bold")
     console = Console()
     console.print(table)
     console.print(f"mIoU {scores.miou:.2f}  mAcc {scores.macc:.2f}  aAcc {scores.aacc:.2f}")
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.2f}"

@@ -39,7 +39,7 @@ def network(
     size: Int[Array, "b 2"] | None,
 ) -> Float[Array, "b h8 w8 k"]:
     """Logits at 1/8 of RGB images in a padded batch; `size`: their true sizes."""
-    outputs = model.apply(variables, models.normalize(images, size), size=size)
+    outputs: Any = model.apply(variables, models.normalize(images, size), size=size)
     return outputs.logits.astype(jnp.float32)
 
 
@@ -85,7 +85,7 @@ class Predictor:
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._by_image = NamedSharding(mesh, PartitionSpec("batch"))
         self._folds = isinstance(model, models.Segmentor)
-        self.model = folding.folded(model) if self._folds else model
+        self.model = folding.folded(model) if isinstance(model, models.Segmentor) else model
         self.variables = variables
         self.protocol = protocol
         self.align_corners = align_corners
@@ -115,9 +115,10 @@ class Predictor:
         """Plans as `expect`; says what the protocol is and what it costs on these images."""
         self.expect(sizes)
         cost = protocols.describe_cost(self.protocol, sizes)
+        programs = self.plan.programs
         return (
             f"protocol {self.protocol.name}: {self.protocol.definition}\n"
-            f"{cost}, {self.plan.programs} programs to compile"
+            f"{cost}, {programs} program{'s' if programs > 1 else ''} to compile"
         )
 
     def __call__(self, image: Image) -> UInt8[np.ndarray, "h w"]:

@@ -39,6 +39,7 @@ def _lines(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         now = time.monotonic()
         if now - last > SECONDS_BETWEEN_LINES or (done == total and now - start > 1):
             last = now
-            rate = done / (now - start)
-            left = (total - done) / rate
-            print(f"{what} {done}/{total}, {rate:.2f}/s, {left:.0f} s left", file=sys.stderr)
+            each = (now - start) / done
+            speed = f"{each:.1f} s each" if each > 1 else f"{1 / each:.1f}/s"
+            left = f", {(total - done) * each:.0f} s left" if done < total else ""
+            print(f"{what} {done}/{total}, {speed}{left}", file=sys.stderr)
