@@ -67,7 +67,7 @@ def matrix_chart(matrix: np.ndarray, names: Sequence[str]) -> str:
     count = len(names)
     named = count <= MAX_NAMED
     side = CELL * count if named else 400
-    margin = 8 + round(6.6 * max(map(len, names))) if named else 0
+    margin = 8 + round(7.6 * max(map(len, names))) if named else 0  # of the wider system fonts
     url = data_url(heat_map(matrix), photograph=False)
     labels = "".join(
         _text(margin - 6, CELL * (i + 0.7), name, "end")
