@@ -115,10 +115,10 @@ class Predictor:
         """Plans as `expect`; says what the protocol is and what it costs on these images."""
         self.expect(sizes)
         cost = protocols.describe_cost(self.protocol, sizes)
-        programs = self.plan.programs
+        programs = protocols.counted(self.plan.programs, "program")
         return (
             f"protocol {self.protocol.name}: {self.protocol.definition}\n"
-            f"{cost}, {programs} program{'s' if programs > 1 else ''} to compile"
+            f"{cost}, {programs} to compile"
         )
 
     def __call__(self, image: Image) -> UInt8[np.ndarray, "h w"]:

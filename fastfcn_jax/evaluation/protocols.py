@@ -24,7 +24,8 @@ class Windows:
 
     def grid(self, size: Size) -> tuple[tuple[Interval, ...], tuple[Interval, ...]]:
         """Intervals of the windows' rows and columns on an image of `size`."""
-        return tuple(map(self._axis, size, self.size, self.stride))
+        rows, columns = map(self._axis, size, self.size, self.stride)
+        return rows, columns
 
     def _axis(self, length: int, window: int, stride: int) -> tuple[Interval, ...]:
         count = -(-max(length - window, 0) // stride) + 1
@@ -75,13 +76,17 @@ class Protocol:
         return passes, pixels
 
 
+def counted(number: int, word: str, plural: str = "") -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {plural or word + 's'}"
+
+
 def describe_cost(protocol: Protocol, sizes: Iterable[Size]) -> str:
     """One line: passes and pixels for images of these sizes."""
     costs = [protocol.cost(size) for size in sizes]
     passes = sum(passes for passes, _ in costs)
     pixels = sum(pixels for _, pixels in costs)
     return (
-        f"{len(costs)} images, {passes} passes ({passes / len(costs):.1f} an image), "
+        f"{counted(len(costs), 'image')}, {counted(passes, 'pass', 'passes')}, "
         f"{pixels / 1e6:.1f} megapixels through the network"
     )
 
@@ -146,7 +151,8 @@ def _multi_scale(name: str, test_scale: tuple[int, int], ratios: tuple[float, ..
         version, scaled = "1.2.2", "the original size"
 
         def scale(size: Size, ratio: float) -> Size:
-            return keep_ratio_size(size, tuple(int(side * ratio + 0.5) for side in size))
+            height, width = (int(side * ratio + 0.5) for side in size)
+            return keep_ratio_size(size, (height, width))
 
     else:
         if not any(test_scale):
@@ -154,7 +160,8 @@ def _multi_scale(name: str, test_scale: tuple[int, int], ratios: tuple[float, ..
         version, scaled = "0.x", f"the size that fits {test_scale[0]}x{test_scale[1]}"
 
         def scale(size: Size, ratio: float) -> Size:
-            return keep_ratio_size(size, tuple(int(side * ratio) for side in test_scale))
+            long, short = (int(side * ratio) for side in test_scale)
+            return keep_ratio_size(size, (long, short))
 
     return Protocol(
         name,
