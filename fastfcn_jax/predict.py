@@ -26,6 +26,7 @@ from fastfcn_jax.files import replacing, write_array, write_image
 
 SOME_FAILED = 1
 TILED = ("single", "slide", "ms_flip")  # protocols that go with --tile
+VIDEO_LEGEND_LINES = 2  # every frame the same height
 STRIP_ROWS = 256  # of an overlay, drawn and written at a time
 
 
@@ -49,8 +50,12 @@ class Writer:
         png.write(path, (height, width), strips)
 
     def write(self, stem: str, image, prediction) -> None:
-        write_image(self.folder / f"{stem}.png", prediction.labels)
+        self.write_values(stem, image, prediction)
         self.write_overlay(self.folder / f"{stem}_overlay.png", image, prediction.labels)
+
+    def write_values(self, stem: str, image, prediction) -> None:
+        """All but the overlay."""
+        write_image(self.folder / f"{stem}.png", prediction.labels)
         if prediction.confidence is not None:
             grey = np.round(255 * prediction.confidence).astype(np.uint8)
             write_image(self.folder / f"{stem}_confidence.png", grey)
@@ -85,7 +90,8 @@ def predict_in_tiles(model, found: list[photographs.Photograph], writer: Writer)
     from fastfcn_jax.evaluation.tiles import predict_tiles, tile_sizes
 
     side = TILE.value
-    announce(model, [size for whole in _readable_sizes(found) for size in tile_sizes(whole, side)])
+    wholes = _readable_sizes(found)
+    announce(model, [size for whole in wholes for size in tile_sizes(whole, side)], "tile")
     failures: list[str] = []
     for photograph in track(found, len(found), "predicting"):
         try:
@@ -105,32 +111,39 @@ def predict_video(model, path: Path, writer: Writer) -> None:
       UserError: the file is no video, or holds no frame.
     """
     video = photographs.Video(path)
-    announce(model, [video.size] * video.length)
-    frames = writer.folder / path.stem
-    frames.mkdir(exist_ok=True)
+    announce(model, [video.size] * video.length, "frame")
+    info = model.info
+    frames = Writer(writer.folder / path.stem, model)
+    frames.folder.mkdir(exist_ok=True)
     output = writer.folder / f"{path.stem}_overlay.mp4"
+    answers = model.predictor.stream(((f, f) for f in video), confidence=CONFIDENCE.value)
     count, sink = 0, None
     with replacing(output) as temporary:
-        for frame in track(video, video.length, "predicting"):
-            labels = model(frame)
-            drawn = pictures.overlay(frame, labels, model.info.palette)
+        for frame, prediction in track(answers, video.length, "predicting"):
+            drawn = pictures.overlay(frame, prediction.labels, info.palette)
+            if LEGEND.value:
+                names, lines = info.class_names, VIDEO_LEGEND_LINES
+                below = pictures.legend(
+                    prediction.labels, names, info.palette, frame.shape[1], lines
+                )
+                drawn = np.concatenate([drawn, below])
             if sink is None:
                 codec = cv2.VideoWriter.fourcc(*"mp4v")
                 size = drawn.shape[1::-1]
                 sink = cv2.VideoWriter(str(temporary), codec, video.fps, size)
             sink.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-            write_image(frames / f"{count:06d}.png", labels)
+            frames.write_values(f"{count:06d}", frame, prediction)
             count += 1
         if sink is None:
             raise UserError(f"{path} holds no frame that can be decoded.")
         sink.release()
-    print(f"{count} frames -> {output}, {frames}")
+    print(f"{count} frames -> {output}, {frames.folder}")
 
 
-def announce(model, sizes: list[tuple[int, int]]) -> None:
+def announce(model, sizes: list[tuple[int, int]], what: str = "image") -> None:
     """Says how images of these sizes will be tested and what that costs, where both are known."""
     if sizes and not MODEL.value:
-        print(model.predictor.announce(sizes))
+        print(model.predictor.announce(sizes, what))
 
 
 def _readable_sizes(found: list[photographs.Photograph]) -> list[tuple[int, int]]:

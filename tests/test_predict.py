@@ -120,10 +120,14 @@ def test_a_video_gives_a_video_and_a_label_map_a_frame(folder, tmp_path):
     for frame in frames:
         sink.write(frame)
     sink.release()
-    result = run("--checkpoint", folder, "--input", source, "--output", tmp_path / "out")
+    result = run(
+        *("--checkpoint", folder, "--input", source, "--output", tmp_path / "out"),
+        *("--legend", "--confidence"),
+    )
     assert result.returncode == 0, result.stderr
     video = photographs.Video(tmp_path / "out" / "drive_overlay.mp4")
-    assert [frame.shape for frame in video] == [(64, 96, 3)] * 3
+    assert [frame.shape for frame in video] == [(64 + 44, 96, 3)] * 3
+    assert read(tmp_path / "out" / "drive" / "000002_confidence.png").shape == (64, 96)
     model = api.load(folder)
     for i, frame in enumerate(photographs.Video(source)):
         labels = read(tmp_path / "out" / "drive" / f"{i:06d}.png")

@@ -111,10 +111,10 @@ class Predictor:
         self.plan = Plan(self.protocol, sizes, self.max_programs)
         self.is_planned = True
 
-    def announce(self, sizes: Sequence[Size]) -> str:
+    def announce(self, sizes: Sequence[Size], what: str = "image") -> str:
         """Plans as `expect`; says what the protocol is and what it costs on these images."""
         self.expect(sizes)
-        cost = protocols.describe_cost(self.protocol, sizes)
+        cost = protocols.describe_cost(self.protocol, sizes, what)
         programs = protocols.counted(self.plan.programs, "program")
         return (
             f"protocol {self.protocol.name}: {self.protocol.definition}\n"

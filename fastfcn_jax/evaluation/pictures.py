@@ -45,10 +45,16 @@ def legend(
     class_names: Sequence[str],
     palette: UInt8[np.ndarray, "k 3"],
     width: int,
+    lines: int | None = None,
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The list alone, `width` pixels wide."""
+    """The list alone, `width` pixels wide; as many lines as it needs, or so many, the largest
+    classes first.
+    """
     # By rows: bincount makes eight bytes of every one.
-    counts = sum(np.bincount(row, minlength=256) for row in labels)[: len(class_names)]
+    counts = np.zeros(256, np.int64)
+    for row in labels:
+        counts += np.bincount(row, minlength=256)
+    counts = counts[: len(class_names)]
     present = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     texts = [f"{class_names[k]} {100 * counts[k] / labels.size:.1f}%" for k in present]
     widths = [_LINE + 10 + cv2.getTextSize(text, _FONT, 0.5, 1)[0][0] for text in texts]
@@ -56,10 +62,12 @@ def legend(
     for entry in widths:
         if x and x + entry > width:
             x, y = 0, y + _LINE
+        if lines and y == lines * _LINE:
+            break
         places.append((x, y))
         x += entry
-    strip = np.full((y + _LINE, width, 3), 255, np.uint8)
-    for k, text, (x, y) in zip(present, texts, places, strict=True):
+    strip = np.full((lines * _LINE if lines else y + _LINE, width, 3), 255, np.uint8)
+    for k, text, (x, y) in zip(present, texts, places, strict=False):
         color = tuple(map(int, palette[k]))
         cv2.rectangle(strip, (x + 4, y + 4), (x + _LINE - 4, y + _LINE - 4), color, -1)
         cv2.putText(strip, text, (x + _LINE, y + 16), _FONT, 0.5, (0, 0, 0), 1, cv2.LINE_AA)

@@ -80,13 +80,13 @@ def counted(number: int, word: str, plural: str = "") -> str:
     return f"{number} {word}" if number == 1 else f"{number} {plural or word + 's'}"
 
 
-def describe_cost(protocol: Protocol, sizes: Iterable[Size]) -> str:
-    """One line: passes and pixels for images of these sizes."""
+def describe_cost(protocol: Protocol, sizes: Iterable[Size], what: str = "image") -> str:
+    """One line: passes and pixels for images of these sizes, which are called `what`."""
     costs = [protocol.cost(size) for size in sizes]
     passes = sum(passes for passes, _ in costs)
     pixels = sum(pixels for _, pixels in costs)
     return (
-        f"{counted(len(costs), 'image')}, {counted(passes, 'pass', 'passes')}, "
+        f"{counted(len(costs), what)}, {counted(passes, 'pass', 'passes')}, "
         f"{pixels / 1e6:.1f} megapixels through the network"
     )
 
