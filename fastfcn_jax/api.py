@@ -120,12 +120,10 @@ def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn
       UserError: no such experiment, or a data set whose classes are known only from its files.
     """
     config = _as_config(config)
-    if num_classes is None:
-        num_classes = (
-            config.model.num_classes
-            or datasets.info(config.data.name, config.data.root).num_classes
-        )
-    return models.build(config.model, num_classes)
+    count = num_classes or config.model.num_classes
+    return models.build(
+        config.model, count or datasets.info(config.data.name, config.data.root).num_classes
+    )
 
 
 def as_array(image: Photograph) -> UInt8[np.ndarray, "h w 3"]:

@@ -167,8 +167,9 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
     leaves, structure = jax.tree.flatten(state)
 
     def predict(variables, images):
-        logits = model.apply(variables, models.normalize(images)).logits
-        large = layers.resize(logits, images.shape[1:3], align_corners=network.align_corners)
+        outputs: Any = model.apply(variables, models.normalize(images))
+        size = images.shape[1:3]
+        large = layers.resize(outputs.logits, size, align_corners=network.align_corners)
         return large.argmax(-1).astype(jnp.uint8)
 
     return {

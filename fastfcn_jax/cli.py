@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -40,6 +41,6 @@ def _parse(argv: list[str]) -> list[str]:
         _exit(f"--config: unknown key or bad value: {words.strip(chr(34))}")
 
 
-def _exit(error: object) -> None:
+def _exit(error: object) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(BAD_INPUT)

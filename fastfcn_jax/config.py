@@ -9,6 +9,7 @@ import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -41,6 +42,8 @@ def load(spec: str) -> ConfigDict:
     path = _find(name)
     try:
         module_spec = importlib.util.spec_from_file_location(path.stem, path)
+        if module_spec is None or module_spec.loader is None:
+            raise UserError(f"{spec}: not a Python file.")
         module = importlib.util.module_from_spec(module_spec)
         module_spec.loader.exec_module(module)
         config = module.get_config(variant) if variant else module.get_config()
@@ -62,8 +65,9 @@ def from_flag(name: str = "config") -> tuple[ConfigDict, str]:
     spec = config_flags.get_config_filename(flag)
     if not Path(spec.partition(":")[0]).is_file():  # ml_collections fails only at first use
         raise UserError(f"{spec}: no such configuration file; see configs/ for those that exist.")
-    check(flag.value)
-    return flag.value, spec
+    config: Any = flag.value
+    check(config)
+    return config, spec
 
 
 def _find(name: str) -> Path:
@@ -120,7 +124,7 @@ def check_model(model: ConfigDict) -> None:
         raise UserError("config.model.se_branch needs config.model.head='enc'.")
 
 
-def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
+def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields every leaf as ("section.key", value), in the order of the base configuration."""
     for key, value in config.items(preserve_field_references=False):
         if isinstance(value, ConfigDict):

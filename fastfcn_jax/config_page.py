@@ -48,7 +48,7 @@ def page() -> str:
 def entries() -> Iterator[tuple[str, str | None, str]]:
     """Yields (key, default, comment) in the file's order; a section's own default is None.
 
-    The comment is what stands above the assignment, or else behind it.
+    The comment is what stands above the assignment and behind it.
     """
     source = inspect.getsource(base_config.get_config)
     comments = {
@@ -56,20 +56,15 @@ def entries() -> Iterator[tuple[str, str | None, str]]:
         for token in tokenize.generate_tokens(StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    body = ast.parse(source).body[0].body
-    sections = {"c": ""}
-    for before, statement in itertools.pairwise(body):
-        if not isinstance(statement, ast.Assign):
-            continue
-        above = range(before.end_lineno + 1, statement.lineno)
-        own = range(statement.lineno, statement.end_lineno + 1)
-        meaning = " ".join(comments[n] for n in (*above, *own) if n in comments)
-        target = statement.targets[-1]
-        if not isinstance(target, ast.Attribute):
-            continue  # c = ConfigDict()
-        key = sections[target.value.id] + target.attr
-        if len(statement.targets) == 2:
-            sections[statement.targets[0].id] = f"{key}."
-            yield key, None, meaning
-        else:
-            yield key, ast.unparse(statement.value), meaning
+    function = ast.parse(source).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    prefixes = {"c": ""}
+    for before, statement in itertools.pairwise(function.body):
+        lines = range((before.end_lineno or 0) + 1, (statement.end_lineno or 0) + 1)
+        meaning = " ".join(comments[n] for n in lines if n in comments)
+        match statement:
+            case ast.Assign(targets=[ast.Attribute(ast.Name(owner), key)], value=value):
+                yield prefixes[owner] + key, ast.unparse(value), meaning
+            case ast.Assign(targets=[ast.Name(short), ast.Attribute(ast.Name(owner), key)]):
+                prefixes[short] = f"{prefixes[owner]}{key}."
+                yield prefixes[owner] + key, None, meaning

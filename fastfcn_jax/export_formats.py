@@ -31,10 +31,10 @@ class Job(NamedTuple):
     def forward(self, variables, images, *, folded: bool = True):
         """{"labels": uint8 (b, H, W), "logits": float32 (b, H/8, W/8, k)} of RGB images."""
         model = folding.folded(self.model) if folded else self.model
-        logits = model.apply(variables, models.normalize(images)).logits
+        outputs: Any = model.apply(variables, models.normalize(images))
         align_corners = self.model.backbone.common.align_corners
-        full = spatial.resize(logits, self.size, align_corners=align_corners)
-        return {"labels": jnp.argmax(full, axis=-1).astype(jnp.uint8), "logits": logits}
+        full = spatial.resize(outputs.logits, self.size, align_corners=align_corners)
+        return {"labels": jnp.argmax(full, axis=-1).astype(jnp.uint8), "logits": outputs.logits}
 
 
 def stablehlo(job: Job, path: Path, metadata: str) -> None:
@@ -48,7 +48,7 @@ def stablehlo(job: Job, path: Path, metadata: str) -> None:
         return job.forward(traverse_util.unflatten_dict(weights, sep="/"), images)
 
     program = jax.export.export(jax.jit(run), platforms=PLATFORMS)(shapes, images)
-    entries = {f"weights/{name}": np.asarray(w) for name, w in weights.items()}
+    entries: dict[str, Any] = {f"weights/{name}": np.asarray(w) for name, w in weights.items()}
     entries["program"] = np.frombuffer(program.serialize(), np.uint8)
     entries["metadata"] = np.frombuffer(metadata.encode(), np.uint8)
     with open(path, "wb") as file:

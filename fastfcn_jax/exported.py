@@ -83,7 +83,7 @@ class Exported:
         """(first row, logits) of the answer, a few rows at a time."""
         height, width = image.shape[:2]
         factor = min(self.size[0] / height, self.size[1] / width)
-        content = tuple(max(int(n * factor + 0.5), 1) for n in (height, width))
+        content = max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
         batch = np.empty((1, *self.size, 3), np.uint8)
         batch[:] = MEAN_COLOR
         batch[0, : content[0], : content[1]] = resize_image(image, content)

@@ -1,7 +1,7 @@
 """Measures compiled functions, in turns, against the rates that the device attains."""
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -45,7 +45,7 @@ class Compiled:
         memory = self.program.memory_analysis()
         self.cost = Cost(
             flops(function, *arguments),
-            float(self.program.cost_analysis().get("bytes accessed", 0.0)),
+            float((self.program.cost_analysis() or {}).get("bytes accessed", 0.0)),
             memory.temp_size_in_bytes if memory else 0,
         )
 
@@ -65,10 +65,8 @@ def flops(function: Callable, *arguments: Any) -> int:
 def _macs(jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
-        name, result = (
-            equation.primitive.name,
-            equation.outvars[0].aval if equation.outvars else None,
-        )
+        name = equation.primitive.name
+        result: Any = equation.outvars[0].aval if equation.outvars else None
         if name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             lhs = equation.invars[0].aval.shape
@@ -94,15 +92,15 @@ def _inner(parameters: Mapping[str, Any]):
 
 
 def in_turns(
-    functions: Mapping[Hashable, Callable[[], Any]], rounds: int = 5, calls: int = 1
-) -> dict[Hashable, list[float]]:
+    functions: Mapping[Any, Callable[[], Any]], rounds: int = 5, calls: int = 1
+) -> dict[Any, list[float]]:
     """Returns the seconds of each function in each round, after one call to warm up.
 
     Each takes its turn in every round, so that a machine that slows down slows all alike.
     """
     for function in functions.values():
         function()
-    seconds: dict[Hashable, list[float]] = {name: [] for name in functions}
+    seconds: dict[Any, list[float]] = {name: [] for name in functions}
     for turn in range(rounds):
         for name in list(functions)[:: 1 if turn % 2 == 0 else -1]:
             start = time.perf_counter()

@@ -41,6 +41,7 @@ def build(
     elif isinstance(model.neck, jpu.JPU):
         x, shape = _jpu(graph, pyramid, model.neck)
     else:
+        assert isinstance(model.neck, jpu.JPUX)
         x, shape = _jpu_x(graph, pyramid, model.neck)
     x = _HEADS[type(model.decode_head)](graph, x, shape, model.decode_head)
     logits = graph.conv(x, "decode_head/conv_seg", bias="decode_head/conv_seg/bias")

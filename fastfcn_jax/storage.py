@@ -87,12 +87,13 @@ def read_item(folder: Path, item: str) -> dict:
       Damaged: it differs from what was written.
     """
     recorded = read_meta(folder)["checksums"].get(item)
+    place: Any = folder / item  # annotated as a Path of another package
     try:
         handler = ocp.PyTreeCheckpointHandler()
-        saved = handler.metadata(folder / item).tree
+        saved = handler.metadata(place).tree
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
         tree = handler.restore(
-            folder / item, args=ocp.args.PyTreeRestore(item=saved, restore_args=arguments)
+            place, args=ocp.args.PyTreeRestore(item=saved, restore_args=arguments)
         )
     except Exception as error:  # Orbax, TensorStore and JSON raise a dozen kinds for broken files
         raise Damaged(first_line(error)) from error
@@ -107,8 +108,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
     Raises:
       Damaged: it is missing or broken.
     """
+    place: Any = folder / "meta"
     try:
-        meta = ocp.JsonCheckpointHandler().restore(folder / "meta")
+        meta = ocp.JsonCheckpointHandler().restore(place)
         return {"notes": {}, **meta, "checksums": dict(meta["checksums"])}
     except Exception as error:
         raise Damaged(first_line(error)) from error
@@ -125,7 +127,7 @@ def checksum(tree: Any) -> str:
     checksum = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         head = f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}"
-        checksum = zlib.crc32(np.ascontiguousarray(leaf), zlib.crc32(head.encode(), checksum))
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).data, zlib.crc32(head.encode(), checksum))
     return f"{checksum:08x}"
 
 

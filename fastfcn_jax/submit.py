@@ -154,7 +154,7 @@ def _predict(server: Server, images: dict[str, Path]):
     from fastfcn_jax import api, runtime
 
     runtime.cache_compilations()
-    model = api.load(CHECKPOINT.value, protocol=PROTOCOL.value)
+    model = api.load(CHECKPOINT.value or "", protocol=PROTOCOL.value)
     if model.info.num_classes != len(server.values):
         raise UserError(
             f"--checkpoint {CHECKPOINT.value}: a model of {model.info.num_classes} classes; "
@@ -176,7 +176,7 @@ def main(arguments: list[str]) -> int:
             raise UserError("give --checkpoint and --output, or --check.")
         predictions = track(_predict(server, images), len(images), "predicting")
         write_zip(server, Path(OUTPUT.value), predictions)
-    path = Path(CHECK.value or OUTPUT.value)
+    path = Path(CHECK.value or OUTPUT.value or "")
     findings = check(server, path, images)
     for finding in findings[:MAX_LISTED]:
         print(finding)

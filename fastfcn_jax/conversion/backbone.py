@@ -39,7 +39,7 @@ def load(path: str | os.PathLike, model: ConfigDict) -> Backbone:
         raise UserError(f"{path}: {error}.") from error
     if found != model.backbone:
         raise UserError(f"{path}: holds {found}, and config.model.backbone is {model.backbone}.")
-    flat = traverse_util.flatten_dict(
+    flat: dict[mmseg.Path, Any] = traverse_util.flatten_dict(
         mmseg.to_flax({f"backbone.{name}": tensor for name, tensor in tensors.items()})
     )
     wanted = {p: leaf for p, leaf in fit.template(model, 2).items() if p[1] == "backbone"}

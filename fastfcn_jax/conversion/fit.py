@@ -99,7 +99,7 @@ def to_variables(
     wanted = template(model, num_classes)
     reset = tuple(n for n in tensors if n.startswith(CLASSIFIERS)) if reset_head else ()
     taken = {name: tensor for name, tensor in tensors.items() if name not in reset}
-    variables = traverse_util.flatten_dict(mmseg.to_flax(taken))
+    variables: dict[mmseg.Path, Any] = traverse_util.flatten_dict(mmseg.to_flax(taken))
     fresh = _initial(model, num_classes, seed, reset) if reset else {}
     back = {ours: theirs for theirs, ours in names.items() if ours is not None}
     _check(variables | fresh, wanted, lineage, back, file.others)
@@ -120,7 +120,10 @@ def to_variables(
 def template(model: ConfigDict, num_classes: int) -> dict[mmseg.Path, jax.ShapeDtypeStruct]:
     """Shapes of the model's variables by path; nothing is computed."""
     init = _initialiser(model, num_classes)
-    return traverse_util.flatten_dict(jax.eval_shape(lambda: init(jax.random.key(0))))
+    shapes: dict[mmseg.Path, Any] = traverse_util.flatten_dict(
+        jax.eval_shape(lambda: init(jax.random.key(0)))
+    )
+    return shapes
 
 
 def to_tensors(variables: Mapping, lineage: str, *, step: int = 0) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ weight, bias, running_mean, running_var <-> scale, bias in "params" and mean, va
 
 import re
 from collections.abc import Container, Mapping
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
@@ -78,8 +79,8 @@ def check_match(variables: Mapping, template: Mapping) -> None:
 
     template: the model's variables (arrays or shapes), to be replaced by `variables`.
     """
-    have = traverse_util.flatten_dict(dict(variables), sep="/")
-    want = traverse_util.flatten_dict(dict(template), sep="/")
+    have: dict[str, Any] = traverse_util.flatten_dict(dict(variables), sep="/")
+    want: dict[str, Any] = traverse_util.flatten_dict(dict(template), sep="/")
     differing = [
         f"{key} {have[key].shape} for {want[key].shape}"
         for key in sorted(have.keys() & want.keys())

@@ -134,7 +134,7 @@ def from_flax(variables: Mapping) -> dict[str, np.ndarray]:
     unknown = [name for name, renamed in names.items() if renamed is None]
     if unknown:
         raise UserError(f"the official models have no such weights: {', '.join(unknown[:8])}.")
-    return {names[name]: tensor for name, tensor in tensors.items()}
+    return {new: tensors[name] for name, new in names.items() if new is not None}
 
 
 def to_mmseg_names(names: Iterable[str]) -> dict[str, str | None]:

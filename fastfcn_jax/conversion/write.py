@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,8 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], lineage: str, info: Dat
         import torch
     except ImportError as error:
         raise UserError("writing a .pth file needs PyTorch: pip install torch.") from error
-    content = {"state_dict": OrderedDict((n, torch.tensor(t)) for n, t in tensors.items())}
+    state = OrderedDict((n, torch.tensor(t)) for n, t in tensors.items())
+    content: dict[str, Any] = {"state_dict": state}
     if lineage == "official":
         content |= {"epoch": 0, "best_pred": 0.0}
     else:

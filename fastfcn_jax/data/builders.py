@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import tensorflow_datasets as tfds
 
@@ -52,7 +53,7 @@ class PublishedFiles(tfds.core.ShardBasedBuilder, skip_registration=True):
         root = str(dl_manager.manual_dir)
         return {
             prepared.SPLIT_NAMES.get(split, split): self._shards(
-                datasets.load(self.name, root, split)
+                cast(EncodedSource, datasets.load(self.name, root, split))  # files, as published
             )
             for split in self._splits
         }
@@ -74,7 +75,7 @@ class PublishedFiles(tfds.core.ShardBasedBuilder, skip_registration=True):
             }
             yield source.ids[i], example
 
-    def _example_writer(self) -> tfds.core.writer.ExampleWriter:
+    def _example_writer(self):
         return _ResumingWriter(self.info.file_format, self._keep)
 
 
@@ -125,7 +126,7 @@ class _Part:
         return self.pair.read(self.name)
 
 
-class _ResumingWriter(tfds.core.writer.ExampleWriter):
+class _ResumingWriter(tfds.core.writer.ExampleWriter):  # pyright: ignore[reportAttributeAccessIssue]
     """Writes each shard in `keep` first, where a later run finds it."""
 
     def __init__(self, file_format, keep: Path):

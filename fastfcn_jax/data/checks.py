@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -63,7 +63,7 @@ def findings(source: Source, found: Survey, crop_size: tuple[int, int]) -> list[
     ]
 
 
-def _look(source: Source, index: int):
+def _look(source: Source, index: int) -> tuple[Any, Any, Any, str]:
     stored = np.zeros(256, np.int64)
     try:
         if isinstance(source, EncodedSource):

@@ -21,7 +21,8 @@ def label_counts(
     """
     indices = np.unique(np.linspace(0, len(source) - 1, max_images).astype(int))
     with ThreadPoolExecutor(threads) as pool:
-        return sum(pool.map(lambda i: _count(source, int(i)), indices))
+        counts = list(pool.map(lambda i: _count(source, int(i)), indices))
+    return np.sum(counts, axis=0)
 
 
 def _count(source: Source, index: int) -> Int[np.ndarray, "256"]:

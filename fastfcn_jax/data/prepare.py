@@ -6,6 +6,7 @@ python -m fastfcn_jax.data.prepare --name cityscapes --root RAW --output DIR
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import flags
@@ -35,19 +36,21 @@ def prepare(name: str, root: str, output: str, splits: tuple[str, ...]) -> Path:
     sources = {split: datasets.load(name, root, split) for split in splits}
     keep = _unfinished_folder(Path(output), name, sources)
     builder = builders.BUILDERS[name](data_dir=output, splits=splits, keep=keep)
-    settings = tfds.download.DownloadConfig(manual_dir=root, compute_stats="skip")
+    skip: Any = "skip"  # its enumeration is not public
+    settings = tfds.download.DownloadConfig(manual_dir=root, compute_stats=skip)
     try:
         builder.download_and_prepare(download_config=settings, download_dir=str(keep / "downloads"))
     except UserError as error:  # TFDS puts the name of the feature in a line before it
         raise UserError(str(error).splitlines()[-1]) from error
     shutil.rmtree(keep)
-    directory = prepared.find(output, name)
     for split in splits:
         source = datasets.load(name, output, split)
         source[len(source) - 1]
         expected = datasets.DATASETS[name].SPLIT_SIZES[split]
         note = "" if len(source) == expected else f" (the published split has {expected})"
         print(f"{name} {split}: {len(source)} images{note}")
+    directory = prepared.find(output, name)
+    assert directory is not None, "it was written above"
     return directory
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastfcn_jax.data.source import DatasetInfo, Encoded, EncodedSource
 from fastfcn_jax.errors import UserError
@@ -101,7 +102,7 @@ def _open(records: Records):
     import tensorflow_datasets as tfds  # takes seconds, so only where it is needed
 
     skip = {records.image: tfds.decode.SkipDecoding(), LABEL: tfds.decode.SkipDecoding()}
-    builder = tfds.builder_from_directory(records.directory)
+    builder: Any = tfds.builder_from_directory(records.directory)
     return builder.as_data_source(records.split, decoders=skip)
 
 

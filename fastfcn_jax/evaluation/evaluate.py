@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -108,9 +109,10 @@ def evaluate(
 
 def image_sizes(source: Source, *, max_images: int = 0) -> list[Size]:
     """(height, width) of every image, from the files' headers."""
+    size: Any = source  # with `image_size`, which a source may have
     total = min(len(source), max_images) if max_images else len(source)
     with concurrent.futures.ThreadPoolExecutor(READ_THREADS) as pool:
-        return list(pool.map(source.image_size, range(total)))
+        return list(pool.map(size.image_size, range(total)))
 
 
 def _read_ahead(source: Source, indices: range) -> Iterator[tuple[int, Sample]]:

@@ -92,8 +92,8 @@ class Video:
         if not self._capture.isOpened():
             raise UserError(f"{path} is not a video that can be decoded.")
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
-        sides = cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
-        self.size = tuple(int(self._capture.get(side)) for side in sides)
+        height, width = cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
+        self.size = int(self._capture.get(height)), int(self._capture.get(width))
         self.length = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
 
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "_ _ 3"]]:

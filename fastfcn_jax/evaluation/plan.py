@@ -105,7 +105,7 @@ def padded_scales(protocol: Protocol, size: Size) -> tuple[Size, ...]:
 
 
 def _round_up(size: Size, grain: int) -> Size:
-    return tuple(-(-side // grain) * grain for side in size)
+    return -(-size[0] // grain) * grain, -(-size[1] // grain) * grain
 
 
 def _cluster(counts: Counter, protocol: Protocol, max_programs: int) -> list[Group]:
@@ -117,7 +117,7 @@ def _cluster(counts: Counter, protocol: Protocol, max_programs: int) -> list[Gro
     boxes = np.array(list(weights), np.int64)  # groups, (output, scales...), (height, width)
     weight = np.array(list(weights.values()), np.float64)
     compile_pixels = COMPILE_PIXELS.get(jax.default_backend(), 1e9)
-    best, best_cost = None, np.inf
+    best, best_cost = boxes[:0], np.inf
     for few, few_weight in _merge_down(boxes, weight, max_programs):
         grouping = _share_scales(few, few_weight, max_programs)
         if grouping is None:
@@ -126,8 +126,8 @@ def _cluster(counts: Counter, protocol: Protocol, max_programs: int) -> list[Gro
         cost = _pixels(grouping) @ few_weight + programs * compile_pixels
         if cost < best_cost:
             best, best_cost = grouping, cost
-    to_size = lambda side: tuple(map(int, side))  # noqa: E731
-    return [Group(to_size(box[0]), tuple(map(to_size, box[1:])), False) for box in best]
+    sizes = [[(int(height), int(width)) for height, width in box] for box in best]
+    return [Group(output, tuple(scales), False) for output, *scales in sizes]
 
 
 def _merge_down(boxes: np.ndarray, weight: np.ndarray, at_most: int):

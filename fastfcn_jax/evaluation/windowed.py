@@ -7,7 +7,7 @@ to one running map of the image's size.
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ def _slide(predictor, image, group):
     x = [taps_of(m) for m in axis_matrices(columns, scale[1], own[1], width, **settings)]
     exact = all(side >= window for side, window in zip(scale, padded, strict=True))
     scaled = resize_image(image, scale)
-    total = None
+    total: Any = None
     for batch in _batches(rows, columns, predictor.batch_size):
         inputs, sizes = _cut(scaled, batch, padded, predictor.batch_size)
         maps = predictor.run(inputs, None if exact else sizes)
@@ -82,7 +82,7 @@ def _official(predictor, image, group):
     protocol = predictor.protocol
     side = protocol.windows.size[0]
     up = bilinear_matrix(-(-side // 8), side, align_corners=predictor.align_corners)
-    state = None
+    state: Any = None
     for scale in protocol.scales(own):
         rows, columns = protocol.grid(scale)
         y, x = window_taps(rows, scale[0], own[0]), window_taps(columns, scale[1], own[1])
@@ -94,7 +94,8 @@ def _official(predictor, image, group):
             if True in protocol.flips:
                 mirrored = predictor.run(inputs[:, :, ::-1], None)
             if state is None:
-                state = exponentials.start(*group.padded_output, maps.shape[-1])
+                height, width = group.padded_output
+                state = exponentials.start(height, width, maps.shape[-1])
             taps_y = stack([y[w.row] for w in batch], group.padded_output[0], len(maps))
             taps_x = stack([x[w.column] for w in batch], group.padded_output[1], len(maps))
             state = _add_exponentials(state, maps, mirrored, up, taps_y, taps_x)

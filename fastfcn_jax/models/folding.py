@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
@@ -17,8 +18,8 @@ def fold(variables: Mapping) -> dict:
     times a, plus b - mean * a. What stays a BatchNorm of its own (over the codes of the
     Encoding layer, not behind a convolution) keeps all its variables.
     """
-    params = traverse_util.flatten_dict(dict(variables["params"]))
-    stats = traverse_util.flatten_dict(dict(variables["batch_stats"]))
+    params: dict[Any, Any] = traverse_util.flatten_dict(dict(variables["params"]))
+    stats: dict[Any, Any] = traverse_util.flatten_dict(dict(variables["batch_stats"]))
     for path in [path[:-1] for path in stats if path[-1] == "mean"]:
         kernel_path = (*path[:-1], _convolution_before(path[-1]), "kernel")
         if kernel_path not in params:
@@ -55,4 +56,5 @@ def with_common(model: Segmentor, **changes) -> Segmentor:
         return module.clone(common=dataclasses.replace(module.common, **changes))
 
     parts = ("backbone", "neck", "decode_head", "auxiliary_head")
-    return model.clone(**{part: change(getattr(model, part)) for part in parts})
+    changed: dict[str, Any] = {part: change(getattr(model, part)) for part in parts}
+    return model.clone(**changed)

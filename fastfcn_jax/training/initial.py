@@ -43,8 +43,8 @@ def random_variables(model: nn.Module, seed: int) -> Variables:
 def _from_checkpoint(config: ConfigDict, model: nn.Module) -> tuple[Variables, list[str]]:
     folder = Path(config.init.checkpoint)
     loaded = checkpoint.load_model(folder)
-    given = traverse_util.flatten_dict(loaded.variables)
-    wanted = traverse_util.flatten_dict(random_variables(model, config.seed))
+    given: dict[Any, Any] = traverse_util.flatten_dict(loaded.variables)
+    wanted: dict[Any, Any] = traverse_util.flatten_dict(random_variables(model, config.seed))
     if config.init.reset_head:
         given = {path: x for path, x in given.items() if not _is_classifier(path)}
         missing = [path for path in wanted if path not in given and not _is_classifier(path)]

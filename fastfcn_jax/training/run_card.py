@@ -142,6 +142,6 @@ def fingerprint(source: Source) -> dict[str, Any]:
     digest = hashlib.sha256("\n".join(source.ids).encode())
     for index in np.linspace(0, len(source) - 1, FINGERPRINT_SAMPLES).astype(int):
         sample = source[int(index)]
-        digest.update(np.ascontiguousarray(sample.image))
-        digest.update(np.ascontiguousarray(sample.label))
+        digest.update(np.ascontiguousarray(sample.image).data)
+        digest.update(np.ascontiguousarray(sample.label).data)
     return {"name": source.info.name, "samples": len(source), "sha256": digest.hexdigest()}

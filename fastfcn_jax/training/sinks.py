@@ -41,7 +41,7 @@ class WandB:
 
     def __init__(self, workdir: Path, config: Mapping[str, Any]):
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise UserError(
                 "config.train.wandb needs the package: pip install wandb, or set it to False."
@@ -79,7 +79,7 @@ def _summary_writer():
     """
     hide = "torch" not in sys.modules
     if hide:
-        sys.modules["torch"] = None
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
     try:
         from tensorboardX import SummaryWriter
     finally:

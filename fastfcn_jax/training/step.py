@@ -1,5 +1,6 @@
 """One training step, a pure function of (state, batch): no clock, file, logger, configuration."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -158,7 +159,9 @@ def _updated(
     ema = state.ema
     if ema_decay > 0:
         ema = jax.tree.map(lambda e, p: ema_decay * e + (1.0 - ema_decay) * p, ema, params)
-    return state.replace(params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
+    return dataclasses.replace(
+        state, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema
+    )
 
 
 def _frozen_statistics(optimizer: Optimizer):

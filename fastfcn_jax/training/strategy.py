@@ -22,7 +22,7 @@ class Strategy:
     """
 
     name: str
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Any, ...]  # of jax.Device
 
     @property
     def axis_name(self) -> str | None:

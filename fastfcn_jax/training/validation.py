@@ -23,8 +23,8 @@ class InterruptibleSource:
     def __init__(self, source: Source, wish: Callable[[], bool]):
         self._source, self._wish = source, wish
         self.info, self.ids = source.info, source.ids
-        if hasattr(source, "image_size"):
-            self.image_size = source.image_size  # lets the evaluation plan its padded sizes
+        if (image_size := getattr(source, "image_size", None)) is not None:
+            self.image_size = image_size  # lets the evaluation plan its padded sizes
 
     def __len__(self) -> int:
         return len(self._source)

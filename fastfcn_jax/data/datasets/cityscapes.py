@@ -54,9 +54,10 @@ def load(root: str, split: str) -> Source:
     Raises:
       UserError: neither layout is there, or an image lacks its label.
     """
-    zipped = [str(Path(root, name)) for name in ARCHIVES]
-    if not Path(root, "leftImg8bit").is_dir() and all(Path(z).is_file() for z in zipped):
-        return _from_archives(*zipped, split)
+    photos, labels_zip = (str(Path(root, name)) for name in ARCHIVES)
+    zipped = Path(photos).is_file() and Path(labels_zip).is_file()
+    if zipped and not Path(root, "leftImg8bit").is_dir():
+        return _from_archives(photos, labels_zip, split)
     holds = "the Cityscapes folder that holds leftImg8bit/ and gtFine/, or their two zip files"
     images_folder = layout.folder(root, "leftImg8bit", split, holds=holds)
     labels_folder = layout.folder(root, "gtFine", split, holds=holds)

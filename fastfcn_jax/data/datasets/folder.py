@@ -4,6 +4,7 @@ import colorsys
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8, UInt32
@@ -46,7 +47,7 @@ def read_classes(path: Path) -> tuple[DatasetInfo, "LabelTable | ColorTable"]:
         raise UserError(f"{path}: missing; write the class names there (see docs/datasets.md).")
     try:
         content = json.loads(path.read_text("utf-8"))
-        classes = [{"name": c} if isinstance(c, str) else c for c in content["classes"]]
+        classes: list[Any] = [{"name": c} if isinstance(c, str) else c for c in content["classes"]]
         names = tuple(c["name"] for c in classes)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(
