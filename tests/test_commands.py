@@ -1,0 +1,121 @@
+"""The commands of the documentation that no other test types, each in a process of its own."""
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import small
+
+from fastfcn_jax import checkpoint
+from fastfcn_jax.data import datasets
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str | Path) -> str:
+    command = [sys.executable, "-m", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A checkpoint folder of a narrow PSP model of Cityscapes' classes."""
+    config = small.config("psp", "jpu")
+    config.data.test_scale = (96, 64)
+    path = tmp_path_factory.mktemp("model") / "psp"
+    card = checkpoint.model_card(config, datasets.info("cityscapes", ""), {})
+    checkpoint.save_model(path, small.variables(config.model, 19), card)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("photos")
+    run("fastfcn_jax.data.photos", "--output", path, "--count", "2")
+    assert len(list(path.iterdir())) == 2
+    return path
+
+
+def test_export_writes_what_predict_runs(folder, photos, tmp_path):
+    file = tmp_path / "model.onnx"
+    said = run(
+        *("fastfcn_jax.export", "--checkpoint", folder, "--format", "onnx"),
+        *("--size", "64", "96", "--output", file, "--image", next(photos.iterdir())),
+    )
+    assert "of the labels are equal" in said
+    assert re.search(r"the file \S+ s, our own inference \S+ s: \S+ times as fast", said)
+    run("fastfcn_jax.predict", "--model", file, "--input", photos, "--output", tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*_overlay.png"))) == 2
+
+
+def test_serve_answers_at_the_address_it_prints(folder, photos):
+    command = [sys.executable, "-m", "fastfcn_jax.serve", "--checkpoint", str(folder), "--port=0"]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        address = server.stdout.readline().split()[0]
+        photo = next(photos.iterdir())
+        request = urllib.request.Request(
+            f"{address}/predict", photo.read_bytes(), {"X-Requested-With": "fastfcn"}
+        )
+        with urllib.request.urlopen(request, timeout=120) as reply:
+            answer = json.load(reply)
+    finally:
+        server.terminate()
+        server.wait()
+    height, width = cv2.imread(str(photo)).shape[:2]
+    assert (answer["height"], answer["width"]) == (height, width)
+    assert sum(entry["share"] for entry in answer["classes"]) == pytest.approx(100, abs=0.1)
+
+
+def test_submit_writes_a_zip_and_says_what_is_missing(folder, photos, tmp_path):
+    images = tmp_path / "berlin"
+    images.mkdir()
+    for number, photo in enumerate(photos.iterdir()):
+        name = f"berlin_{number:06}_000019_leftImg8bit.png"
+        (images / name).write_bytes(photo.read_bytes())
+    command = [sys.executable, "-m", "fastfcn_jax.submit", "cityscapes", "--checkpoint", folder]
+    command += ["--images", tmp_path, "--output", tmp_path / "out.zip"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "2 test images are here, the server has 1525" in done.stdout
+    assert (tmp_path / "out.zip").is_file()
+
+
+def test_the_doctor_adopts_a_folder_whose_configuration_is_shown_and_compared(photos, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        photo = rng.integers(0, 256, (64, 96, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"p{number}.jpg"), photo)
+        label = np.zeros_like(photo)
+        label[: 20 + number] = (200, 0, 0)
+        label[40:] = (0, 0, 200)
+        cv2.imwrite(str(tmp_path / f"p{number}_mask.png"), label)
+    said = run("fastfcn_jax.doctor", "--folder", tmp_path)
+    assert "6 photos with a label each" in said
+    config = re.search(r"--config (\S+\.py) ", said)[1]
+    assert "data.name = 'folder'" in run("fastfcn_jax.config", "show", f"{config}:small")
+    shown = run("fastfcn_jax.config", "diff", config, f"{config}:small")
+    assert "model.backbone: 'resnet50' -> 'resnet18'" in shown
+
+
+def test_prepare_leaves_a_root_that_loads(tmp_path):
+    raw = tmp_path / "raw"
+    for split, count in (("train", 3), ("val", 1)):
+        for number in range(count):
+            for part, value in ((split, 90), (f"{split}annot", 3)):
+                (raw / part).mkdir(parents=True, exist_ok=True)
+                shape = (40, 60, 3) if value == 90 else (40, 60)
+                cv2.imwrite(str(raw / part / f"{number}.png"), np.full(shape, value, np.uint8))
+    output = tmp_path / "prepared"
+    run("fastfcn_jax.data.prepare", "--name", "camvid", "--root", raw, "--output", output)
+    source = datasets.load("camvid", str(output), "train")
+    assert len(source) == 3
+    assert (source[0].label == 3).all()
