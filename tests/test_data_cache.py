@@ -45,8 +45,8 @@ def test_a_cache_holds_the_samples_of_its_source(photos, tmp_path):
     cached = cache.open_or_build(str(tmp_path / "cache"), source)
     assert_same(cached, source)
     assert_same(pickle.loads(pickle.dumps(cached)), source)
-    np.testing.assert_array_equal(cached.pixels(3)[..., :3], source[3].image)
-    np.testing.assert_array_equal(cached.pixels(3)[..., 3], source[3].label)
+    assert not cached[3].image.flags.owndata  # views: what is not touched is not read
+    assert not cached[3].label.flags.owndata
 
 
 def test_a_finished_cache_is_not_built_again(photos, tmp_path, monkeypatch):
@@ -61,6 +61,12 @@ def test_a_changed_file_makes_another_cache(photos, tmp_path):
     assert cache.fingerprint(source_of(photos)) == before
     path = photos / "trainannot" / "07.png"
     write_png(path, np.full((12, 20), 2, np.uint8))
+    assert cache.fingerprint(source_of(photos)) != before
+
+
+def test_a_cache_of_another_layout_is_not_opened(photos, monkeypatch):
+    before = cache.fingerprint(source_of(photos))
+    monkeypatch.setattr(cache, "LAYOUT", cache.LAYOUT - 1)
     assert cache.fingerprint(source_of(photos)) != before
 
 

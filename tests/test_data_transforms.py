@@ -143,9 +143,24 @@ def test_keep_ratio_size(size, scale, expected):
     assert transforms.keep_ratio_size(size, scale) == expected
 
 
-def test_class_counts_leave_out_ignored_pixels():
-    label = np.array([[0, 0, 1], [254, 255, 255]], np.uint8)
-    counts = transforms.count_classes(label)
-    assert counts.shape == (255,)
-    assert counts[[0, 1, 254]].tolist() == [2, 1, 1]
-    assert counts.sum() == 4
+def test_a_class_that_fills_its_share_is_found_as_by_counting_all_classes():
+    def by_counting(label, share):
+        counts = np.bincount(label.ravel(), minlength=256)[:255]
+        return np.count_nonzero(counts) <= 1 or counts.max() / counts.sum() >= share
+
+    rng = np.random.default_rng(0)
+    labels = [np.full((32, 48), 255, np.uint8), np.zeros((32, 48), np.uint8)]
+    for _ in range(300):
+        classes = rng.integers(1, 200)
+        label = (classes * rng.random((32, 48)) ** rng.uniform(0.2, 6)).astype(np.uint8)
+        label[rng.random((32, 48)) < rng.choice([0, 0.3, 0.9])] = 255
+        labels.append(label)
+    hidden = np.full((64, 64), 9, np.uint8)
+    hidden[::16, ::16] = np.arange(16).reshape(4, 4)  # all that the first look sees
+    exact = np.repeat(np.array([0, 1, 2, 3], np.uint8), 4).reshape(4, 4)
+    answers = []
+    for label in [*labels, hidden, exact]:
+        for share in (0.25, 0.5, 0.75, 0.99):
+            answers.append(transforms.one_class_fills(label, share))
+            assert answers[-1] == by_counting(label, share)
+    assert 0.1 < np.mean(answers) < 0.9

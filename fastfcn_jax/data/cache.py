@@ -1,7 +1,7 @@
 """Decoded pixels on disk: a split is decoded once, then read by window through a memory map.
 
-A cache is a folder with `pixels.bin` (all samples, four bytes a pixel, see `crop_first.Packed`)
-and `index.jsonl` (one line a sample), written in that order, so what the index names is there.
+A cache is a folder with `pixels.bin` (of each sample the image, then the label) and `index.jsonl`
+(one line a sample), written in that order, so what the index names is there.
 """
 
 import fcntl
@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
-from jaxtyping import UInt8
 
-from fastfcn_jax.data import crop_first, pipeline
+from fastfcn_jax.data import pipeline
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Sample, Source
 from fastfcn_jax.errors import UserError
 
 BYTES_PER_PIXEL = 4
+LAYOUT = 2  # part of a cache's name: one of another layout is not opened
 ELSEWHERE = "set data.cache to another disk, or to '' to decode the files each time"
 
 
@@ -45,18 +45,12 @@ class CachedSource:
         return len(self.ids)
 
     def __getitem__(self, index: SupportsIndex) -> Sample:
-        pixels = self.pixels(index)
-        image, label = pixels[..., :3], pixels[..., 3]
-        return Sample(
-            self.ids[int(index)], np.ascontiguousarray(image), np.ascontiguousarray(label)
-        )
-
-    def pixels(self, index: SupportsIndex) -> UInt8[np.ndarray, "h w 4"]:
-        """Red, green, blue and class of one sample; nothing is read until it is touched."""
+        """Views into the map: nothing is read from the disk until it is touched."""
         h, w = self.sizes[int(index)]
         count = h * w * BYTES_PER_PIXEL
         buffer = np.frombuffer(_mapped(self.path), np.uint8, count, self.offsets[int(index)])
-        return buffer.reshape(h, w, BYTES_PER_PIXEL)
+        image, label = buffer[: 3 * h * w], buffer[3 * h * w :]
+        return Sample(self.ids[int(index)], image.reshape(h, w, 3), label.reshape(h, w))
 
 
 def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSource:
@@ -87,7 +81,7 @@ def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSou
 
 def fingerprint(source: EncodedSource) -> str:
     """Changes whenever a file or the meaning of its labels does."""
-    digest = hashlib.sha256(pickle.dumps((source.info.class_names, source.to_classes)))
+    digest = hashlib.sha256(pickle.dumps((LAYOUT, source.info.class_names, source.to_classes)))
     for name in source.read.files():
         status = os.stat(name)
         digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
@@ -104,14 +98,14 @@ def _build(path: Path, source: EncodedSource, threads: int) -> None:
         pixels.truncate(end)
         pixels.seek(end)
         for i, sample in pipeline.in_order(source, range(first, len(source)), threads=threads):
-            data = crop_first.pack(sample.image, sample.label)
-            pixels.write(data.data)
+            pixels.write(sample.image.data)
+            pixels.write(sample.label.data)
             pixels.flush()
             entry = {
                 "id": sample.id,
-                "size": data.shape[:2],
+                "size": sample.label.shape,
                 "offset": end,
-                "end": end + data.nbytes,
+                "end": end + sample.image.nbytes + sample.label.nbytes,
             }
             end = entry["end"]
             index.write(json.dumps(entry) + "\n")

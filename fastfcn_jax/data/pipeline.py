@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from fastfcn_jax.data import crop_first, official, transforms
+from fastfcn_jax.data import crop_first, memory, official, transforms
 from fastfcn_jax.data.source import Sample, Source
 from fastfcn_jax.errors import UserError
 
@@ -103,7 +104,7 @@ def train_batches(
         raise UserError(f"train.batch_size: {batch_size} does not divide among {count} hosts.")
     order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat(None)
     batches = (
-        order.map_with_index(_Augmented(source, augment, seed)).batch(
+        order.map_with_index(AugmentedSamples(source, augment, seed)).batch(
             batch_size // count, batch_fn=_stack
         )
     )[start_step * count + index :: count]
@@ -115,34 +116,29 @@ def in_order(
 ) -> Iterator[tuple[int, Sample]]:
     """(index, sample) of the given (default: all) samples in order, read ahead by threads."""
     indices = range(len(source)) if indices is None else indices
-    return _read(grain.MapDataset.source(_Indexed(source, indices)), threads, prefetch)
+    indexed: Any = _Indexed(source, indices)
+    return _read(grain.MapDataset.source(indexed), threads, prefetch)
 
 
 @dataclass(frozen=True)
-class _Augmented:
+class AugmentedSamples:
+    """What a batch is made of: sample `index` of a source, augmented for its `position`."""
+
     source: Source
     augment: Augment
     seed: int
 
-    def __call__(self, position: int, index: int) -> dict[str, np.ndarray]:
+    def __call__(self, position: int, index: int) -> dict[str, Any]:
+        memory.keep_freed()
+        sample = self.source[index]
         rng = np.random.default_rng((self.seed, position))
-        image, label, size = self.augment(*self.inputs(index), rng)
+        image, label, size = self.augment(sample.image, sample.label, rng)
         return {
             "image": image,
             "label": label,
             "size": np.array(size, np.int32),
             "index": np.int64(index),
         }
-
-    def inputs(self, index: int) -> tuple[np.ndarray, ...]:
-        """What `augment` takes: packed pixels when it crops first, else image and label."""
-        if getattr(self.augment, "func", None) is not crop_first.augment:
-            sample = self.source[index]
-            return sample.image, sample.label
-        if hasattr(self.source, "pixels"):  # a decoded cache: only the window is read
-            return (self.source.pixels(index),)
-        sample = self.source[index]
-        return (crop_first.pack(sample.image, sample.label),)
 
 
 @dataclass(frozen=True)

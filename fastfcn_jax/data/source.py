@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -38,8 +39,11 @@ class Sample(NamedTuple):
 class Source(Protocol):
     """Random access to labelled images; `ids` name them, in a fixed order."""
 
-    info: DatasetInfo
-    ids: Sequence[str]
+    @property
+    def info(self) -> DatasetInfo: ...
+
+    @property
+    def ids(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
 
@@ -161,7 +165,7 @@ class LabelTable:
                 f"{name}: a colour picture where an index label is expected ({self.what}); store "
                 "one class number a pixel in an 8-bit grey or palette PNG."
             )
-        label = self.table[stored]
+        label = cv2.LUT(stored, self.table)
         if (label == self.UNKNOWN).any():
             unknown = np.unique(stored[label == self.UNKNOWN])
             raise UserError(

@@ -142,17 +142,28 @@ def draw_crop(
     y, x = draw()
     if cat_max_ratio < 1:
         for _ in range(10):
-            counts = count_classes(label_at(y, x))
-            if np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < cat_max_ratio:
+            if not one_class_fills(label_at(y, x), cat_max_ratio):
                 break
             y, x = draw()
     return y, x
 
 
-def count_classes(label: Label) -> np.ndarray:
-    """Pixels of each of the labels 0..254 (int64); ignored pixels are left out."""
-    histogram = cv2.calcHist([label], [0], None, [256], [0, 256])
-    return histogram.ravel()[:IGNORE_LABEL].astype(np.int64)  # float32 counts exactly up to 2^24
+def one_class_fills(label: Label, share: float) -> bool:
+    """Whether a class has at least `share` (< 1) of the pixels not ignored, or all are ignored.
+
+    Classes are counted from the commonest (in one pixel of 256) on until those left are too few
+    to matter, which are one or two passes instead of a histogram.
+    """
+    valid = rest = label.size - np.count_nonzero(label == IGNORE_LABEL)
+    sampled = np.bincount(label[::16, ::16].ravel(), minlength=256)[:IGNORE_LABEL]
+    for k in np.argsort(-sampled).tolist() if valid else ():
+        count = np.count_nonzero(label == k)
+        if count / valid >= share:
+            return True
+        rest -= count
+        if rest / valid < share:
+            return False
+    return True
 
 
 def random_flip(
