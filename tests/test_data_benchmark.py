@@ -21,15 +21,17 @@ def loader():
 def test_every_contender_gives_samples_of_the_crop_size(loader, shared_data, tmp_path):
     root = str(shared_data / "cityscapes")
     samples = {
-        name: loader.sampler(name, root, str(tmp_path), CROP)(7) for name in loader.CONTENDERS
+        name: loader.sampler(name, root, str(tmp_path), CROP)(0) for name in loader.CONTENDERS
     }
-    for name in ("png", "png, crop first", "cache", "cache, chunked"):
-        assert samples[name].image.shape == (*CROP, 3)
-        assert samples[name].label.shape == CROP
+    for name in ("png", "png, crop first", "cache"):
+        assert samples[name]["image"].shape == (*CROP, 3)
+        assert samples[name]["label"].shape == CROP
     assert samples["mmseg"]["inputs"].shape == (3, *CROP)
-    assert samples["limit"].shape == (*CROP, 4)
-    np.testing.assert_array_equal(samples["png"].label, samples["cache"].label)
-    np.testing.assert_array_equal(samples["png, crop first"].image, samples["cache"].image)
+    assert samples["cache, batches"]["image"].shape == (8, *CROP, 3)
+    assert samples["limit"].shape == (*CROP, 3)
+    assert samples["limit, all stages"].label.shape == CROP
+    np.testing.assert_array_equal(samples["png"]["label"], samples["cache"]["label"])
+    np.testing.assert_array_equal(samples["png, crop first"]["image"], samples["cache"]["image"])
     sizes = loader.sizes(root, str(tmp_path))
     assert sizes["cache_mb"] > sizes["png_mb"] > 0
 
@@ -37,6 +39,10 @@ def test_every_contender_gives_samples_of_the_crop_size(loader, shared_data, tmp
 def test_ratios_are_taken_within_each_round(loader):
     mmseg = [(2.0, 2.0), (40.0, 40.0), (4.0, 4.0)]
     ours = [(1.0, 1.0), (10.0, 10.0), (4.0, 4.0)]
-    summary = loader._summary(ours, mmseg, workers=2)
+    limit = [(0.5, 0.5), (2.5, 2.5), (1.0, 1.0)]
+    times = {"mmseg": mmseg, "limit": limit, "limit, all stages": ours}
+    summary = loader._summary(ours, times, workers=2)
     assert summary["times_mmseg"] == 2.0
+    assert summary["share_of_limit"] == 0.25
+    assert summary["share_of_all_stages"] == 1.0
     assert summary["samples_per_second"] == 0.5
