@@ -45,8 +45,8 @@ class Run:
     step: int
     console: console.Console
     checkpoints: Checkpoints
-    records: records.Records
     meter: records.Meter
+    records: records.Records
     tensorboard: sinks.TensorBoard | None
     extra_sinks: list[Any] = field(default_factory=list)
 
