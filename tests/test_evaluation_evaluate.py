@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from fastfcn_jax.data.datasets import DatasetInfo, Sample
 from fastfcn_jax.evaluation import protocols
-from fastfcn_jax.evaluation.evaluate import evaluate
+from fastfcn_jax.evaluation.evaluate import Result, evaluate
 from fastfcn_jax.evaluation.inference import Prediction, Predictor
 from fastfcn_jax.files import write_json
 
@@ -96,3 +96,19 @@ def test_metrics_are_percentages_and_valid_json(source, tmp_path):
     )
     assert 0 < stored["aAcc"] < 100
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_the_official_lineage_counts_absent_classes_and_names_the_60_class_figure():
+    matrix = np.zeros((59, 59), np.int64)
+    matrix[0, 0], matrix[1, 0], matrix[1, 1] = 6, 2, 2  # IoU 6/8 and 2/4; 57 classes nowhere
+    names = tuple(map(str, range(59)))
+    counts = np.zeros((1, 3, 59), np.int64)
+
+    def metrics(*, official):
+        return Result("any", names, matrix, ("a",), counts, 1, official).metrics()
+
+    assert metrics(official=False)["mIoU"] == pytest.approx(62.5)
+    assert "mIoU_60" not in metrics(official=False)
+    assert metrics(official=True)["mIoU"] == pytest.approx(125 / 59)
+    assert metrics(official=True)["mIoU_60"] == pytest.approx(125 / 60)
+    assert metrics(official=True)["per_class"]["7"]["IoU"] == 0
