@@ -1,15 +1,21 @@
 """Trains real mmsegmentation and this package on the same batches and compares them step by step.
 
 python benchmarks/training_parity.py [--head psp enc aspp] [--steps 50] [--json FILE]
+python benchmarks/training_parity.py --precision float64 --steps 1 --size 97 131
 
 Both sides start from the same weights, those of mmseg's own initialisation, and see the same
 images; dropout is 0. mmseg's side is its own model (`fastfcn_r50-d32_jpu_*`), `loss`, OptimWrapper
 with torch.optim.SGD, and PolyLR. Printed per head: the relative difference of each part of the
 loss over the steps, the same between two mmseg runs of which one began one rounding away ("twin"),
-and after the last step the largest relative difference of parameters, momenta and statistics.
+and after the last step the relative difference of parameters, of their change since the start, of
+momenta and of statistics, each as norms over all arrays.
+
+In float64 both sides compute everything in it, and a ReLU that rounding flips, which moves a
+float32 gradient by far more than rounding does, no longer hides what the two functions are.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -28,7 +34,20 @@ NAMES = {  # ours -> mmseg's
 CLASSES = 19
 
 
-def build_reference(head: str, depth: int, lr: float, steps: int):
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What both sides do; size is (height, width), precision float32 or float64."""
+
+    head: str
+    depth: int = 50
+    steps: int = 50
+    size: tuple[int, int] = (97, 131)
+    batch: int = 4
+    lr: float = 0.01
+    precision: str = "float32"
+
+
+def build_reference(recipe: Recipe):
     """mmseg's model as it initialises itself, its optimiser wrapper and its scheduler."""
     import oracle
     import torch
@@ -36,47 +55,61 @@ def build_reference(head: str, depth: int, lr: float, steps: int):
     from mmengine.optim import OptimWrapper, PolyLR
 
     oracle.import_mmseg()
-    config = oracle.mmseg_config(f"fastfcn/fastfcn_r50-d32_jpu_{head}_4xb2-80k_cityscapes-512x1024")
+    config = oracle.mmseg_config(
+        f"fastfcn/fastfcn_r50-d32_jpu_{recipe.head}_4xb2-80k_cityscapes-512x1024"
+    )
     decode, auxiliary = config.model.decode_head, config.model.auxiliary_head
     for part in (decode, auxiliary):
         part.dropout_ratio = 0.0
     torch.manual_seed(0)  # codewords are drawn by the constructor, the rest by init_weights
-    model = oracle.build_mmseg(config, backbone={"depth": depth}).train()
+    model = oracle.build_mmseg(config, backbone={"depth": recipe.depth}).train()
     MMLogger.get_current_instance().setLevel("ERROR")
     model.init_weights()
-    sgd = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    model.to(getattr(torch, recipe.precision))
+    sgd = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=0.9, weight_decay=5e-4)
     wrapper = OptimWrapper(optimizer=sgd)
-    scheduler = PolyLR(sgd, eta_min=lr / 100, power=0.9, begin=0, end=steps, by_epoch=False)
+    scheduler = PolyLR(
+        sgd, eta_min=recipe.lr / 100, power=0.9, begin=0, end=recipe.steps, by_epoch=False
+    )
     return model, wrapper, scheduler
 
 
 def nudge(model) -> None:
-    """Moves every weight by one rounding, up or down."""
+    """Moves every weight by one rounding, up or down; zeros stay, they were not rounded.
+
+    A residual branch begins with a scale of 0: moving that would put the ReLU behind it, which
+    sits on exact zeros, on its other side, and measure that instead of rounding.
+    """
     import torch
 
     with torch.no_grad():
         for i, parameter in enumerate(model.parameters()):
             aim = torch.full_like(parameter, torch.inf if i % 2 else -torch.inf)
-            parameter.copy_(torch.nextafter(parameter, aim))
+            nudged = torch.nextafter(parameter, aim)
+            parameter.copy_(torch.where(parameter == 0, parameter, nudged))
 
 
 def train_reference(model, wrapper, scheduler, batches) -> list[dict[str, float]]:
     """mmseg's own step: loss, parse_losses, OptimWrapper.update_params, scheduler."""
+    import jax
     import oracle
     import torch
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
-    from fastfcn_jax.models.segmentor import MEAN, STD
+    from fastfcn_jax.models.segmentor import MEAN, STD, normalize
 
     history = []
+    dtype = next(model.parameters()).dtype
     for batch in batches:
         scaled = (batch["image"].astype(np.float32) - np.float32(MEAN)) / np.float32(STD)
+        if dtype == torch.float64:  # XLA's reciprocal is a rounding away: a float32 one
+            scaled = np.array(jax.jit(normalize)(batch["image"]))
         samples = [
             SegDataSample(gt_sem_seg=PixelData(data=torch.from_numpy(label[None]).long()))
             for label in batch["label"]
         ]
-        parts = model.loss(oracle.to_torch(scaled), samples)
+        parts = model.loss(oracle.to_torch(scaled).to(dtype), samples)
         total, logs = model.parse_losses(parts)
         wrapper.update_params(total)
         scheduler.step()
@@ -87,8 +120,17 @@ def train_reference(model, wrapper, scheduler, batches) -> list[dict[str, float]
     return history
 
 
-def train_ours(tensors, head: str, depth: int, lr: float, batches):
+def train_ours(tensors, recipe: Recipe, batches):
     """Returns the metrics of each step and the final state."""
+    import jax
+
+    if recipe.precision == "float64":
+        with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+            return _train_ours(tensors, recipe, batches)
+    return _train_ours(tensors, recipe, batches)
+
+
+def _train_ours(tensors, recipe, batches):
     import jax
 
     from fastfcn_jax import models
@@ -97,9 +139,10 @@ def train_ours(tensors, head: str, depth: int, lr: float, batches):
     from fastfcn_jax.training import optim, state, step
 
     c = get_config()
-    c.model.update(backbone=f"resnet{depth}", head=head, se_branch=head == "enc", dropout=0.0)
-    c.optim.update(lr=lr, end_lr=lr / 100)
-    c.train.steps = len(batches)
+    c.model.update(backbone=f"resnet{recipe.depth}", head=recipe.head, dropout=0.0)
+    c.model.update(se_branch=recipe.head == "enc", precision=recipe.precision)
+    c.optim.update(lr=recipe.lr, end_lr=recipe.lr / 100)
+    c.train.steps = recipe.steps
     model = models.build(c.model, CLASSES)
     variables = mmseg.to_flax(tensors)
     optimizer = optim.build(c, variables)
@@ -115,12 +158,13 @@ def train_ours(tensors, head: str, depth: int, lr: float, batches):
     return history, jax.tree.map(np.asarray, now)
 
 
-def make_batches(steps: int, size: tuple[int, int], batch: int = 4) -> list[dict[str, np.ndarray]]:
+def make_batches(recipe: Recipe) -> list[dict[str, np.ndarray]]:
     """Images of coloured rectangles with their classes as labels, a part of them ignored."""
+    size, batch = recipe.size, recipe.batch
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 256, (CLASSES, 3))
     made = []
-    for _ in range(steps):
+    for _ in range(recipe.steps):
         labels = np.zeros((batch, *size), np.uint8)
         for label in labels:
             for _ in range(12):
@@ -162,6 +206,16 @@ def arrays_of_state(state) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
+def with_change(arrays, first):
+    """The arrays of a side, and how far its parameters have come from `first`, in float64."""
+    import jax
+
+    def change(now, then):
+        return now.astype(np.float64) - then
+
+    return {**arrays, "change": jax.tree.map(change, arrays["parameters"], first)}
+
+
 def differences(left, right) -> dict[str, float]:
     """Of each group of arrays, the norm of the difference over the norm of `right`."""
     import jax
@@ -188,27 +242,45 @@ def relative(left, right) -> dict[str, list[float]]:
     }
 
 
-def compare(head: str, depth: int, steps: int, size: tuple[int, int], lr: float) -> dict:
-    """One head on both sides; see the module's text for what comes back."""
+def compare(recipe: Recipe, *, with_twin: bool = True) -> dict:
+    """Both sides of a recipe, and mmseg's twin; see the module's text for what comes back."""
     import oracle
 
-    batches = make_batches(steps, size)
-    reference = build_reference(head, depth, lr, steps)
+    from fastfcn_jax.conversion import mmseg
+
+    batches = make_batches(recipe)
+    reference = build_reference(recipe)
     start = {k: v.copy() for k, v in oracle.tensors_of(reference[0]).items()}
     theirs = train_reference(*reference, batches)
-    ours, final = train_ours(start, head, depth, lr, batches)
-    twin = build_reference(head, depth, lr, steps)
-    nudge(twin[0])
-    twins = train_reference(*twin, batches)
-    expected = arrays_of(*reference[:2])
-    return {
-        "head": head,
+    ours, final = train_ours(start, recipe, batches)
+    first = mmseg.to_flax(start)["params"]
+    expected = with_change(arrays_of(*reference[:2]), first)
+    result = {
+        "recipe": dataclasses.asdict(recipe),
         "losses": [values["loss"] for values in theirs],
         "ours": relative(ours, theirs),
-        "twin": relative(twins, theirs),
-        "after": differences(arrays_of_state(final), expected),
-        "after_twin": differences(arrays_of(*twin[:2]), expected),
+        "after": differences(with_change(arrays_of_state(final), first), expected),
     }
+    if with_twin:
+        twin = build_reference(recipe)
+        nudge(twin[0])
+        result["twin"] = relative(train_reference(*twin, batches), theirs)
+        result["after_twin"] = differences(with_change(arrays_of(*twin[:2]), first), expected)
+    return result
+
+
+def report(result: dict) -> None:
+    steps = len(result["losses"])
+    print(f"\n{result['recipe']}: loss {result['losses'][0]:.4f} -> {result['losses'][-1]:.4f}")
+    marks = [i for i in (0, 1, 2, 4, 9, 19, 29, 39, 49) if i < steps]
+    print("step".ljust(24) + "".join(f"{i + 1:>10d}" for i in marks))
+    for name in result["ours"]:
+        for side in ("ours", "twin"):
+            row = "".join(f"{result[side][name][i]:10.1e}" for i in marks)
+            print(f"{name} {side}".ljust(24) + row)
+    print("after the last step".ljust(24) + "      ours      twin")
+    for group, error in result["after"].items():
+        print(group.ljust(24) + f"{error:10.1e}{result['after_twin'][group]:10.1e}", flush=True)
 
 
 def main() -> None:
@@ -217,23 +289,17 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=50, choices=(50, 101))
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--size", type=int, nargs=2, default=(97, 131))
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--precision", default="float32", choices=("float32", "float64"))
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results = []
+    options = {k: v for k, v in vars(arguments).items() if k not in ("head", "json")}
+    options["size"] = tuple(options["size"])
     for head in arguments.head:
-        result = compare(
-            head, arguments.depth, arguments.steps, tuple(arguments.size), arguments.lr
-        )
-        results.append(result)
-        print(f"\n{head}: loss {result['losses'][0]:.4f} -> {result['losses'][-1]:.4f}")
-        marks = [i for i in (0, 1, 2, 4, 9, 19, 29, 39, 49) if i < arguments.steps]
-        print("step".ljust(24) + "".join(f"{i + 1:>10d}" for i in marks))
-        for name in result["ours"]:
-            for side in ("ours", "twin"):
-                row = "".join(f"{result[side][name][i]:10.1e}" for i in marks)
-                print(f"{name} {side}".ljust(24) + row)
-        print("after the last step:", result["after"], "twin:", result["after_twin"])
+        results.append(compare(Recipe(head, **options)))
+        report(results[-1])
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -18,8 +18,7 @@ STEPS = 3
 @pytest.mark.xdist_group("mmseg_parity")
 @pytest.mark.parametrize("head", ["enc"])
 def test_three_steps_are_those_of_mmseg(head):
-    result = training_parity.compare(head, depth=50, steps=STEPS, size=(65, 97), lr=0.01)
-    print(result)
+    result = training_parity.compare(training_parity.Recipe(head, steps=STEPS, size=(65, 97)))
     names = {"loss", "loss_decode", "loss_auxiliary", "accuracy", "loss_se"}
     assert result["ours"].keys() == names
     # Before any update the loss is equal but for rounding; after each, rounding has grown: no
@@ -31,3 +30,14 @@ def test_three_steps_are_those_of_mmseg(head):
             assert ours[step] < max(10 * twin[step], 1e-5), f"{name}, step {step + 1}"
     for group, error in result["after"].items():
         assert error < max(10 * result["after_twin"][group], 1e-5), group
+
+
+@pytest.mark.xdist_group("mmseg_parity")
+@pytest.mark.parametrize("head", ["psp", "aspp", "enc"])
+def test_one_step_in_float64_is_that_of_mmseg(head):
+    recipe = training_parity.Recipe(head, steps=1, size=(33, 40), precision="float64")
+    result = training_parity.compare(recipe, with_twin=False)
+    for name, (error,) in result["ours"].items():
+        assert error < 1e-6, name
+    for group, error in result["after"].items():
+        assert error < 1e-6, group

@@ -21,6 +21,7 @@ from fastfcn_jax.models.layers import (
 )
 from fastfcn_jax.models.ops.encoding import encode, encode_direct
 from fastfcn_jax.models.ops.joint import Grid
+from fastfcn_jax.models.ops.precision import widen
 from fastfcn_jax.models.spatial import Size, inside, pyramid_pool
 
 HeadOutput = tuple[Float[Array, "b h w k"], Float[Array, "b k"] | None]
@@ -144,7 +145,7 @@ class EncHead(nn.Module):
         )
         se = None
         if self.se_branch:
-            se = Linear(self.num_classes, self.common, name="se_layer")(code).astype(jnp.float32)
+            se = widen(Linear(self.num_classes, self.common, name="se_layer")(code))
         return _classify(self, y, train), se
 
 
@@ -208,7 +209,7 @@ def _classify(head, x, train):
         bias_init=nn.initializers.zeros if narrow else torch_bias(x.shape[-1]),
         name="conv_seg",
     )
-    return conv(x).astype(jnp.float32)
+    return widen(conv(x))
 
 
 HEADS = {"psp": PSPHead, "aspp": ASPPHead, "enc": EncHead, "fcn": FCNHead}

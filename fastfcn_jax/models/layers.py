@@ -14,6 +14,7 @@ from fastfcn_jax.models.ops.batch_norm import EPS, batch_norm, batch_norm_direct
 from fastfcn_jax.models.ops.convolution import convolve, convolve_direct
 from fastfcn_jax.models.ops.depthwise import depthwise_conv, depthwise_conv_direct
 from fastfcn_jax.models.ops.joint import channels, joint_conv, joint_conv_direct
+from fastfcn_jax.models.ops.precision import widen
 from fastfcn_jax.models.spatial import (
     Size,
     adaptive_average_pool,
@@ -143,7 +144,7 @@ class BatchNorm(nn.Module):
         if not train:
             mean, var = running_mean.value, running_var.value
             factor = jax.lax.rsqrt(var + EPS) * scale
-            return ((x.astype(jnp.float32) - mean) * factor + bias).astype(x.dtype)
+            return ((widen(x) - mean) * factor + bias).astype(x.dtype)
         axis_name = None if self.is_initializing() else self.common.axis_name
         form = batch_norm_direct if self.common.direct else batch_norm
         y, mean, var = form(x, scale, bias, axis_name)
@@ -173,7 +174,7 @@ class GroupNorm(nn.Module):
         b, h, w, c = x.shape
         scale = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
-        wide = x.astype(jnp.float32).reshape(b, h * w, self.groups, c // self.groups)
+        wide = widen(x).reshape(b, h * w, self.groups, c // self.groups)
         where = None if size is None else inside(size, h, w).reshape(b, h * w, 1, 1)
         mean = wide.mean((1, 3), keepdims=True, where=where)
         var = jnp.square(wide - mean).mean((1, 3), keepdims=True, where=where)

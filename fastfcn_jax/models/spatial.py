@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from fastfcn_jax.models.ops.precision import wide_type, widen
+
 Size = Int[Array, "b 2"]
 
 
@@ -35,32 +37,33 @@ def blank_outside(x: Float[Array, "b h w c"], size: Size | None) -> Float[Array,
     return jnp.where(inside(size, x.shape[1], x.shape[2]), x, jnp.zeros((), x.dtype))
 
 
-def bilinear_taps(length: int, n_in, n_out, align_corners: bool):
+def bilinear_taps(length: int, n_in, n_out, align_corners: bool, dtype=np.float32):
     """Returns (low index, high index, weight of high) for each of `length` output positions.
 
     `n_in` and `n_out` are the sizes that the coordinates follow: Python ints give arrays
-    (length,), a traced size of shape (b,) gives (b, length).
+    (length,), a traced size of shape (b,) gives (b, length). `dtype` is that of the coordinates.
     """
     if isinstance(n_in, int) and isinstance(n_out, int):
         xp = np
     else:
         xp = jnp
         n_in, n_out = (jnp.asarray(n, jnp.int32).reshape(-1, 1) for n in (n_in, n_out))
-    position = xp.arange(length, dtype=np.float32)
+    real = np.dtype(dtype).type
+    position = xp.arange(length, dtype=real)
     last = xp.asarray(n_in - 1, np.int32)
     if align_corners:
-        steps = xp.maximum(xp.asarray(n_out - 1, np.float32), np.float32(1))
-        source = position * (xp.where(n_out > 1, last, 0).astype(np.float32) / steps)
+        steps = xp.maximum(xp.asarray(n_out - 1, real), real(1))
+        source = position * (xp.where(n_out > 1, last, 0).astype(real) / steps)
     else:
-        scale = xp.asarray(n_in, np.float32) / xp.asarray(n_out, np.float32)
+        scale = xp.asarray(n_in, real) / xp.asarray(n_out, real)
         # PyTorch's kernels contract this to one fused multiply-add: a single rounding, which
         # float64 gives NumPy. A traced size leaves the contraction to XLA.
-        wide = np.float64 if xp is np else np.float32
-        source = (position + np.float32(0.5)).astype(wide) * scale.astype(wide) - wide(0.5)
-        source = xp.maximum(source.astype(np.float32), np.float32(0))
+        wide = np.float64 if xp is np else real
+        source = (position + real(0.5)).astype(wide) * scale.astype(wide) - wide(0.5)
+        source = xp.maximum(source.astype(real), real(0))
     low = xp.minimum(xp.floor(source).astype(np.int32), last)
     high = xp.minimum(low + np.int32(1), last)
-    weight = xp.clip(source - low.astype(np.float32), np.float32(0), np.float32(1))
+    weight = xp.clip(source - low.astype(real), real(0), real(1))
     return low, high, weight
 
 
@@ -89,9 +92,9 @@ class _Taps:
 
     def matrix(self) -> np.ndarray:
         """Returns the (outputs, inputs) matrix that interpolating multiplies by."""
-        matrix = np.zeros((len(self.low), self.length), np.float32)
+        matrix = np.zeros((len(self.low), self.length), self.weight.dtype)
         rows = np.arange(len(self.low))
-        np.add.at(matrix, (rows, self.low), np.float32(1) - self.weight)
+        np.add.at(matrix, (rows, self.low), 1 - self.weight)
         np.add.at(matrix, (rows, self.high), self.weight)
         return matrix
 
@@ -130,17 +133,20 @@ def resize(
     shape = tuple(shape)
     if shape == x.shape[1:3] and in_size is None and out_size is None:
         return x
-    y = x.astype(jnp.float32)
+    y = widen(x)
     for axis in (2, 1):
         n_in = x.shape[axis] if in_size is None else in_size[:, axis - 1]
         n_out = shape[axis - 1] if out_size is None else out_size[:, axis - 1]
         if shape[axis - 1] == x.shape[axis] and in_size is None and out_size is None:
             continue
-        y = _interpolate(y, axis, bilinear_taps(shape[axis - 1], n_in, n_out, align_corners))
+        taps = bilinear_taps(shape[axis - 1], n_in, n_out, align_corners, y.dtype)
+        y = _interpolate(y, axis, taps)
     return y.astype(x.dtype)
 
 
-def pooling_weights(bins: int, length: int, n) -> Float[np.ndarray | Array, "*b s n"]:
+def pooling_weights(
+    bins: int, length: int, n, dtype=np.float32
+) -> Float[np.ndarray | Array, "*b s n"]:
     """Returns the averaging matrix of PyTorch's adaptive pooling: (bins, length), or with n (b,)
     a traced size (b, bins, length). Bin i covers [floor(i n / bins), ceil((i + 1) n / bins)).
     """
@@ -152,7 +158,7 @@ def pooling_weights(bins: int, length: int, n) -> Float[np.ndarray | Array, "*b 
     start, end = (i * n) // bins, -((-(i + 1) * n) // bins)
     position = np.arange(length, dtype=np.int32)
     covered = (position >= start) & (position < end)
-    return xp.asarray(covered, np.float32) / xp.asarray(end - start, np.float32)
+    return xp.asarray(covered, dtype) / xp.asarray(end - start, dtype)
 
 
 def pyramid_pool(
@@ -163,14 +169,12 @@ def pyramid_pool(
     Equals `torch.nn.AdaptiveAvgPool2d(s)` on each image's true extent. Sums in float32.
     """
     height, width = (x.shape[1], x.shape[2]) if size is None else (size[:, 0], size[:, 1])
-    rows = [pooling_weights(s, x.shape[1], height) for s in scales]
+    rows = [pooling_weights(s, x.shape[1], height, wide_type(x)) for s in scales]
     stacked = jnp.concatenate(rows, axis=-2)
-    by_row = jnp.einsum(
-        "sh,bhwc->bswc" if size is None else "bsh,bhwc->bswc", stacked, x.astype(jnp.float32)
-    )
+    by_row = jnp.einsum("sh,bhwc->bswc" if size is None else "bsh,bhwc->bswc", stacked, widen(x))
     pools, start = [], 0
     for s in scales:
-        columns = pooling_weights(s, x.shape[2], width)
+        columns = pooling_weights(s, x.shape[2], width, wide_type(x))
         pool = jnp.einsum(
             "tw,bswc->bstc" if size is None else "btw,bswc->bstc",
             jnp.asarray(columns),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
 from fastfcn_jax.models import layers
+from fastfcn_jax.models.ops.precision import widen
 
 IGNORE_LABEL = 255
 
@@ -101,8 +102,7 @@ def total_loss(
     pixel_weights = _per_pixel(class_weights, labels) if class_weights else None
 
     def enlarge(logits):
-        logits = logits.astype(jnp.float32)
-        return layers.resize(logits, labels.shape[1:], align_corners=align_corners)
+        return layers.resize(widen(logits), labels.shape[1:], align_corners=align_corners)
 
     loss, correct = pixel_cross_entropy(enlarge(outputs.logits), labels)
     if ohem_threshold > 0:
@@ -116,7 +116,7 @@ def total_loss(
         parts["loss_auxiliary"] = auxiliary_weight * _mean(loss, pixel_weights, over)
     if outputs.se is not None and se_weight > 0:
         presence = class_presence(labels, num_classes)
-        se = binary_cross_entropy(outputs.se.astype(jnp.float32), presence)
+        se = binary_cross_entropy(widen(outputs.se), presence)
         parts["loss_se"] = se_weight * se.sum() / (over.images * num_classes)
     total = sum(parts.values())
     parts["accuracy"] = 100.0 * correct.sum() / over.valid

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fastfcn_jax.models.ops.precision import widen
+
 EPS = 1e-5
 
 Result = tuple[Float[Array, "*b c"], Float[Array, " c"], Float[Array, " c"]]
@@ -33,7 +35,7 @@ def batch_norm(
 
 def _forward(x, scale, bias, axis_name):
     axes = tuple(range(x.ndim - 1))
-    wide = x.astype(jnp.float32)
+    wide = widen(x)
     # Sums around a value near the mean: E[x^2] - mean^2 around 0 would cancel.
     near = wide[(0,) * (x.ndim - 2)].mean(0)
     offset = (wide - near).mean(axes)
@@ -51,9 +53,9 @@ def _forward(x, scale, bias, axis_name):
 
 def _backward(axis_name, saved, cotangents):
     x, scale, mean, rstd = saved
-    gradient = cotangents[0].astype(jnp.float32)
+    gradient = widen(cotangents[0])
     axes = tuple(range(x.ndim - 1))
-    normal = (x.astype(jnp.float32) - mean) * rstd
+    normal = (widen(x) - mean) * rstd
     of_bias = gradient.sum(axes)
     of_scale = (gradient * normal).sum(axes)
     total_bias, total_scale, replicas = of_bias, of_scale, 1
@@ -76,7 +78,7 @@ def batch_norm_direct(
 ) -> Result:
     """The same by definition, differentiated automatically."""
     axes = tuple(range(x.ndim - 1))
-    wide = x.astype(jnp.float32)
+    wide = widen(x)
     mean = wide.mean(axes)
     if axis_name is not None:
         mean = jax.lax.pmean(mean, axis_name)

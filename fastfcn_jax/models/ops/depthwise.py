@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fastfcn_jax.models.ops.precision import wide_type
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise_conv(
@@ -40,7 +42,7 @@ def _forward(x, kernel, dilation):
 def _backward(dilation, saved, gradient):
     x, kernel = saved
     sums = [
-        (shifted * gradient).sum((0, 1, 2), dtype=jnp.float32)
+        (shifted * gradient).sum((0, 1, 2), dtype=wide_type(x))
         for _, _, shifted in _shifts(x, dilation)
     ]
     of_kernel = jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)

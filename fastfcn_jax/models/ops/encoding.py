@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fastfcn_jax.models.ops.precision import widen
+
 
 def encode(
     x: Float[Array, "b n c"],
@@ -19,7 +21,7 @@ def encode(
 
     `scale` is learned from U(-1, 0): no further minus sign. In float32.
     """
-    x = x.astype(jnp.float32)
+    x = widen(x)
     square = jnp.square(x).sum(-1, keepdims=True) + jnp.square(codewords).sum(-1)
     distance = square - 2 * jnp.einsum("bnc,kc->bnk", x, codewords)
     share = jax.nn.softmax(distance * scale, axis=-1)
@@ -35,7 +37,7 @@ def encode_direct(
     counted: Bool[Array, "b n 1"] | None = None,
 ) -> Float[Array, "b k c"]:
     """The same, residual by residual."""
-    residual = x.astype(jnp.float32)[:, :, None] - codewords
+    residual = widen(x)[:, :, None] - codewords
     share = jax.nn.softmax(scale * jnp.square(residual).sum(-1), axis=-1)
     if counted is not None:
         share = share * counted.astype(share.dtype)

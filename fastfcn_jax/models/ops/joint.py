@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fastfcn_jax.models.ops.convolution import convolve
+from fastfcn_jax.models.ops.precision import wide_type
 from fastfcn_jax.models.spatial import Size, bilinear_taps, blank_outside, resize
 
 
@@ -80,11 +81,12 @@ def spread(
         b, s, t, _ = grid.shape
         p, q, _, k = kernel.shape
         products = jnp.einsum("bijc,pqck->bpijqk", grid, kernel).reshape(b, p * s, t * q, k)
-        weights = _tap_weights(shape[0], s, p, rows, align_corners).astype(grid.dtype)
+        weights = _tap_weights(shape[0], s, p, rows, align_corners, wide_type(grid))
+        weights = weights.astype(grid.dtype)
         equation = "hm,bmnk->bhnk" if size is None else "bhm,bmnk->bhnk"
         by_row.append(jnp.einsum(equation, weights, products))
         # (position, tap) in the order of the products' columns.
-        weights = _tap_weights(shape[1], t, q, columns, align_corners)
+        weights = _tap_weights(shape[1], t, q, columns, align_corners, wide_type(grid))
         weights = weights.reshape(*weights.shape[:-1], q, t).swapaxes(-1, -2)
         column_weights.append(weights.reshape(*weights.shape[:-2], t * q).astype(grid.dtype))
     equation = "wn,bhnk->bhwk" if size is None else "bwn,bhnk->bhwk"
@@ -93,14 +95,16 @@ def spread(
     )
 
 
-def _tap_weights(length, positions, taps, n, align_corners) -> Float[Array, "*b n m"]:
+def _tap_weights(length, positions, taps, n, align_corners, dtype) -> Float[Array, "*b n m"]:
     """Returns the weight of (tap, position) at each of `length` places along one axis.
 
     n: true extent (b,) within `length`, or None for all of it. Shape ([b,] length, taps * s).
     """
-    low, high, weight = bilinear_taps(length, positions, length if n is None else n, align_corners)
-    upsampled = jax.nn.one_hot(low, positions) * (1 - weight)[..., None]
-    upsampled = upsampled + jax.nn.one_hot(high, positions) * weight[..., None]
+    low, high, weight = bilinear_taps(
+        length, positions, length if n is None else n, align_corners, dtype
+    )
+    upsampled = jax.nn.one_hot(low, positions, dtype=dtype) * (1 - weight)[..., None]
+    upsampled = upsampled + jax.nn.one_hot(high, positions, dtype=dtype) * weight[..., None]
     if n is not None:
         covered = jnp.arange(length)[None, :, None] < n[:, None, None]
         upsampled = jnp.where(covered, upsampled, 0.0)
