@@ -32,7 +32,7 @@ def examine(
 ) -> list[Finding]:
     """All findings about an experiment; the problems among them stop or spoil a run."""
     found = environment()
-    sources = {}
+    sources, surveys = {}, {}
     for split in (config.data.train_split, config.data.val_split):
         try:
             sources[split] = datasets.load(config.data.name, config.data.root, split)
@@ -40,13 +40,14 @@ def examine(
             found.append(Finding("problem", f"{split}: {error}", "see docs/datasets.md"))
     for split, source in sources.items():
         survey = checks.survey(source, max_images=samples, threads=config.data.threads)
+        surveys[split] = survey
         found.append(Finding("ok", f"{split}: {len(source)} images with labels"))
         found += checks.findings(source, survey, tuple(config.data.crop_size))
         print(f"{split}: share of pixels\n{checks.histogram(source.info.class_names, survey)}\n")
     source = sources.get(config.data.train_split)
     if source is not None:
         found += class_count(config, source)
-        found += disk(config, source)
+        found += disk(config, len(source), surveys[config.data.train_split].sizes)
         problems = any(f.level == "problem" for f in found)
         found += [] if problems else [*loading(config, source), *memory(config, source, workdir)]
         if model_folder:
@@ -87,9 +88,11 @@ def class_count(config: ConfigDict, source: datasets.Source) -> list[Finding]:
     return [Finding("ok", f"{has} classes")]
 
 
-def disk(config: ConfigDict, source: datasets.Source) -> list[Finding]:
-    """Room for the decoded cache."""
-    pixels = source[0].label.size * len(source)
+def disk(config: ConfigDict, images: int, sizes: list[tuple[int, int]]) -> list[Finding]:
+    """Room for the decoded cache of so many images, of which some sizes are known."""
+    if not sizes:
+        return []
+    pixels = images * np.prod(sizes, axis=1).mean()
     needed = pixels * cache.BYTES_PER_PIXEL / 1e9
     if not config.data.cache:
         return [Finding("ok", f"no decoded cache is set; it would take {needed:.1f} GB")]
@@ -117,8 +120,9 @@ def loading(config: ConfigDict, source: datasets.Source, seconds: float = 4.0) -
     return [
         Finding(
             "ok",
-            f"the loader gives {rate:.0f} samples a second: enough for steps of "
-            f"{1e3 * config.train.batch_size / rate:.0f} ms and longer",
+            f"the loader gives {rate:.0f} samples a second"
+            + (" from the files, before there is a cache" if config.data.cache else "")
+            + f": enough for steps of {1e3 * config.train.batch_size / rate:.0f} ms and longer",
             "" if config.data.cache else "--config.data.cache=DIR --config.data.crop_first=True",
         )
     ]

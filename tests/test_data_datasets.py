@@ -257,6 +257,10 @@ class TestFolder:
             ('{"classes": [{"nom": "a"}]}', "expected"),
             ('{"classes": ["a"], "labels": "rgb"}', '"index" or "color"'),
             ('{"classes": ["a"], "labels": "color"}', 'needs its "color"'),
+            ('{"classes": [{"name": "a", "value": 300}]}', "integers 0..255"),
+            ('{"classes": ["a"], "ignore": [[0, 0, 0]]}', "integers 0..255"),
+            ('{"classes": [{"name": "a"}, {"name": "b", "value": 0}]}', "two classes"),
+            ('{"classes": ["a", "b"], "ignore": [1]}', "ignored as well"),
         ],
     )
     def test_bad_classes_file(self, tmp_path, index, content, says):
@@ -265,6 +269,20 @@ class TestFolder:
         text = sentence(lambda: datasets.load("folder", str(tmp_path), "train"))
         assert str(tmp_path / "classes.json") in text
         assert says in text
+
+    def test_classes_in_yaml(self, tmp_path, index):
+        source = self.lay(tmp_path, [index], {"classes": self.CLASSES})
+        (tmp_path / "classes.json").unlink()
+        written = tmp_path / "classes.yaml"
+        written.write_text("classes:\n- {name: grass, color: [0, 160, 0]}\n- water\n- stone\n")
+        again = datasets.load("folder", str(tmp_path), "train")
+        np.testing.assert_array_equal(again[0].label, source[0].label)
+        assert datasets.info("folder", str(tmp_path)).class_names == self.CLASSES
+        assert again.info.palette[0].tolist() == [0, 160, 0]
+        written.write_text("classes: [grass\nwater")
+        text = sentence(lambda: datasets.load("folder", str(tmp_path), "train"))
+        assert str(written) in text
+        assert "\n" not in text
 
     def test_missing_classes_file(self, tmp_path, index):
         self.lay(tmp_path, [index], {"classes": self.CLASSES})

@@ -149,14 +149,26 @@ def test_a_missing_root_is_a_finding_and_status_1(tmp_path, capsys):
     assert "nowhere: no such folder" in capsys.readouterr().out
 
 
+def test_a_first_image_that_is_bad_is_one_finding_among_the_others(tmp_path, capsys):
+    for split in ("train", "val"):
+        lay(tmp_path, [values(0, 1, 2)] * 3, {"classes": ["a", "b", "c"]}, split)
+    (tmp_path / "images/train/p0.png").write_bytes(b"")
+    assert doctor.report(doctor.examine(small(tmp_path), samples=10)) == 1
+    text = capsys.readouterr().out
+    assert "1 of 3 samples cannot be used" in text
+    assert "p0.png: an empty file" in text
+    assert "val: 3 images" in text
+    assert "no decoded cache is set" in text
+
+
 def test_a_cache_disk_that_is_too_small(tmp_path, monkeypatch):
-    source = lay(tmp_path, [values(0, 1)] * 2, {"classes": ["a", "b"]})
     config = small(tmp_path)
     config.data.cache = str(tmp_path / "not" / "there" / "yet")
-    assert doctor.disk(config, source)[0].level == "ok"
+    sizes = [(12, 20), (16, 10)]  # 800 bytes each on average
+    assert doctor.disk(config, 5, sizes)[0].level == "ok"
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
-    assert doctor.disk(config, source)[0].level == "problem"
+    assert doctor.disk(config, 5, sizes)[0].level == "problem"
     assert doctor.checkpoints(2, tmp_path / "run").level == "ok"
     assert doctor.checkpoints(3, tmp_path / "run").level == "problem"  # four of them
 

@@ -51,7 +51,7 @@ def info(name: str, root: str) -> DatasetInfo:
     """
     module = _module(name)
     if module is folder:
-        return folder.read_classes(Path(root, "classes.json"))[0]
+        return folder.read_classes(folder.classes_file(Path(root)))[0]
     return module.INFO
 
 

@@ -1,4 +1,4 @@
-"""A user's own folder: images/, labels/ and classes.json (docs/datasets.md shows the layout)."""
+"""A user's own folder: images/, labels/ and classes.json or .yaml (layout: docs/datasets.md)."""
 
 import colorsys
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from jaxtyping import UInt8, UInt32
 
 from fastfcn_jax.data import layout
@@ -21,7 +22,7 @@ def load(root: str, split: str) -> Source:
       UserError: something of the layout is missing or classes.json does not fit it.
     """
     base = layout.folder(root, holds="your folder with images/, labels/ and classes.json")
-    info, to_classes = read_classes(base / "classes.json")
+    info, to_classes = read_classes(classes_file(base))
     listing = base / f"{split}.txt"
     if listing.is_file():
         images, labels = layout.listed_pairs(listing, base)
@@ -37,8 +38,14 @@ def load(root: str, split: str) -> Source:
     return EncodedSource(info, ids, layout.pair(images, labels, f"{base} {split}"), to_classes)
 
 
+def classes_file(base: Path) -> Path:
+    """`classes.yaml` if there is one, else `classes.json`, which may be missing."""
+    written = base / "classes.yaml"
+    return written if written.is_file() else base / "classes.json"
+
+
 def read_classes(path: Path) -> tuple[DatasetInfo, "LabelTable | ColorTable"]:
-    """Reads classes.json: the classes, and how stored labels become class indices.
+    """Reads classes.json or .yaml: the classes, and how stored labels become class indices.
 
     Raises:
       UserError: the file is missing or says something that cannot be.
@@ -46,12 +53,14 @@ def read_classes(path: Path) -> tuple[DatasetInfo, "LabelTable | ColorTable"]:
     if not path.is_file():
         raise UserError(f"{path}: missing; write the class names there (see docs/datasets.md).")
     try:
-        content = json.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
         classes: list[Any] = [{"name": c} if isinstance(c, str) else c for c in content["classes"]]
         names = tuple(c["name"] for c in classes)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
         raise UserError(
-            f'{path}: expected {{"classes": [{{"name": ...}}, ...]}} ({error}).'
+            f'{path}: expected {{"classes": [{{"name": ...}}, ...]}} ({reason}).'
         ) from error
     kind = content.get("labels", "index")
     ignore = content.get("ignore", [])
@@ -64,6 +73,10 @@ def read_classes(path: Path) -> tuple[DatasetInfo, "LabelTable | ColorTable"]:
     if kind != "index":
         raise UserError(f'{path}: "labels" is "index" or "color", not "{kind}".')
     values = [c.get("value", k) for k, c in enumerate(classes)]
+    if not all(isinstance(v, int) and 0 <= v <= 255 for v in [*values, *ignore]):
+        raise UserError(f"{path}: each class's value, and those to ignore, are integers 0..255.")
+    if len(set(values) | set(ignore)) < len(values) + len(set(ignore)):
+        raise UserError(f"{path}: a label value stands for two classes, or is ignored as well.")
     return info, LabelTable(values, ignore, f"{path} ({_spelled(values)})")
 
 
