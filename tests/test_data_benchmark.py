@@ -1,5 +1,6 @@
 """Every contender of benchmarks/loader.py reads the real frames; no times are looked at."""
 
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -46,3 +47,14 @@ def test_ratios_are_taken_within_each_round(loader):
     assert summary["share_of_limit"] == 0.25
     assert summary["share_of_all_stages"] == 1.0
     assert summary["samples_per_second"] == 0.5
+
+
+def test_stages_are_timed_within_their_sample(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    stages = importlib.import_module("loader_stages").Stages()
+    calls = []
+    step = stages.timed("step", calls.append)
+    table = stages.table(lambda i: [step(i), step(i)], 3)
+    assert set(table) == {"step", "all"}
+    assert 0 < table["step"] < table["all"]
+    assert len(calls) == 2 * 3 * (2 + 3)  # twice a sample, each three times, two to warm up
