@@ -5,6 +5,8 @@ Enc head's scores of each class being present in the image (None from the others
 true size of each image's map in a padded batch.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -70,7 +72,7 @@ class PSPHead(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
     ) -> HeadOutput:
-        parts = [x]
+        parts: list[Any] = [x]
         for i, pool in enumerate(pyramid_pool(x, self.scales, size)):
             pool = ConvModule(self.channels, self.common, name=f"psp_modules_{i}_1")(
                 pool, train=train

@@ -146,7 +146,7 @@ class BatchNorm(nn.Module):
             factor = jax.lax.rsqrt(var + EPS) * scale
             return ((widen(x) - mean) * factor + bias).astype(x.dtype)
         axis_name = None if self.is_initializing() else self.common.axis_name
-        form = batch_norm_direct if self.common.direct else batch_norm
+        form: Any = batch_norm_direct if self.common.direct else batch_norm
         y, mean, var = form(x, scale, bias, axis_name)
         if not self.is_initializing():
             replicas = 1 if axis_name is None else jax.lax.psum(1, axis_name)

@@ -7,6 +7,8 @@ from it by up to 3e-4.
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +39,7 @@ def blank_outside(x: Float[Array, "b h w c"], size: Size | None) -> Float[Array,
     return jnp.where(inside(size, x.shape[1], x.shape[2]), x, jnp.zeros((), x.dtype))
 
 
-def bilinear_taps(length: int, n_in, n_out, align_corners: bool, dtype=np.float32):
+def bilinear_taps(length: int, n_in, n_out, align_corners: bool, dtype: Any = np.float32):
     """Returns (low index, high index, weight of high) for each of `length` output positions.
 
     `n_in` and `n_out` are the sizes that the coordinates follow: Python ints give arrays
@@ -119,7 +121,7 @@ _interpolate_alike.defvjp(
 
 def resize(
     x: Float[Array, "b h w c"],
-    shape: tuple[int, int],
+    shape: Sequence[int],
     *,
     align_corners: bool = False,
     in_size: Size | None = None,
@@ -130,10 +132,9 @@ def resize(
     `in_size` and `out_size` are the true sizes of input and output in a padded batch; beyond
     `out_size` the result is undefined. Computes in float32 and returns x's type.
     """
-    shape = tuple(shape)
-    if shape == x.shape[1:3] and in_size is None and out_size is None:
+    if tuple(shape) == x.shape[1:3] and in_size is None and out_size is None:
         return x
-    y = widen(x)
+    y: Any = widen(x)
     for axis in (2, 1):
         n_in = x.shape[axis] if in_size is None else in_size[:, axis - 1]
         n_out = shape[axis - 1] if out_size is None else out_size[:, axis - 1]
@@ -145,7 +146,7 @@ def resize(
 
 
 def pooling_weights(
-    bins: int, length: int, n, dtype=np.float32
+    bins: int, length: int, n, dtype: Any = np.float32
 ) -> Float[np.ndarray | Array, "*b s n"]:
     """Returns the averaging matrix of PyTorch's adaptive pooling: (bins, length), or with n (b,)
     a traced size (b, bins, length). Bin i covers [floor(i n / bins), ceil((i + 1) n / bins)).

@@ -1,7 +1,7 @@
 """The training loss of both reference lineages, as shares that sum over the shards of a batch."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +118,7 @@ def total_loss(
         presence = class_presence(labels, num_classes)
         se = binary_cross_entropy(widen(outputs.se), presence)
         parts["loss_se"] = se_weight * se.sum() / (over.images * num_classes)
-    total = sum(parts.values())
+    total: Any = sum(parts.values())
     parts["accuracy"] = 100.0 * correct.sum() / over.valid
     return total, parts
 

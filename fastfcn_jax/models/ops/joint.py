@@ -70,7 +70,7 @@ def joint_conv(
 def spread(
     grids: Sequence[Float[Array, "b _ _ _"]],
     kernels: Sequence[Float[Array, "p q _ k"]],
-    shape: tuple[int, int],
+    shape: Sequence[int],
     align_corners: bool,
     size: Size | None,
 ) -> Float[Array, "b h w k"]:
