@@ -99,7 +99,8 @@ def _limit(cached, crop_size, all_stages: bool, i: int):
         return image
     window = sample.label[y : y + h, x : x + w].copy()
     label = cv2.resize(window, crop_size[::-1], interpolation=cv2.INTER_NEAREST)
-    return transforms.finish(image, label, rng, crop_size=crop_size, flip=0.5, photometric=True)
+    image, label = transforms.random_flip(image, label, rng, probability=SETTINGS["flip"])
+    return transforms.finish(image, label, rng, crop_size=crop_size, photometric=True)
 
 
 def _mmseg(root: str, crop_size: tuple[int, int]):

@@ -39,12 +39,12 @@ def augment(
         label_at, size, rng, crop_size=crop_size, cat_max_ratio=cat_max_ratio
     )
     kept = (min(h, size[0]), min(w, size[1]))
+    label, mirrored = label_at(y, x), rng.random() < flip
     return transforms.finish(
-        _take_image(image, size, (y, x), kept),
-        label_at(y, x),
+        _take_image(image, size, (y, x), kept, mirrored),
+        cv2.flip(label, 1) if mirrored else label,
         rng,
         crop_size=crop_size,
-        flip=flip,
         photometric=photometric,
     )
 
@@ -65,7 +65,9 @@ def _take_label(
 ) -> UInt8[np.ndarray, "r c"]:
     top, left = rows[0], columns[0]
     window = label[top : rows[-1] + 1, left : columns[-1] + 1]
-    return window.take(rows - top, axis=0).take(columns - left, axis=1)
+    # Whole rows are copied much faster than single pixels, so columns are taken as rows.
+    upright = cv2.transpose(window.take(rows - top, axis=0))
+    return cv2.transpose(upright.take(columns - left, axis=0))
 
 
 def _take_image(
@@ -73,11 +75,14 @@ def _take_image(
     size: tuple[int, int],
     corner: tuple[int, int],
     kept: tuple[int, int],
+    mirrored: bool,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """The part at `corner` of the image resized to `size`: half-pixel centres, edges repeated."""
     (top, bottom, step_y, from_y), (left, right, step_x, from_x) = (
         _window(image.shape[axis], size[axis], corner[axis], kept[axis]) for axis in (0, 1)
     )
+    if mirrored:
+        from_x, step_x = from_x + (kept[1] - 1) * step_x, -step_x
     # OpenCV's warp is several times as fast on four channels as on three.
     resized = cv2.warpAffine(
         cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2RGBA),

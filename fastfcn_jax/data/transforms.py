@@ -71,7 +71,8 @@ def augment(
     )
     image = image[y : y + crop_size[0], x : x + crop_size[1]]
     label = label[y : y + crop_size[0], x : x + crop_size[1]]
-    return finish(image, label, rng, crop_size=crop_size, flip=flip, photometric=photometric)
+    image, label = random_flip(image, label, rng, probability=flip)
+    return finish(image, label, rng, crop_size=crop_size, photometric=photometric)
 
 
 def finish(
@@ -80,11 +81,9 @@ def finish(
     rng: Draws,
     *,
     crop_size: tuple[int, int],
-    flip: float,
     photometric: bool,
 ) -> Augmented:
-    """What follows the crop: flip, photometric distortion, padding to the crop size."""
-    image, label = random_flip(image, label, rng, probability=flip)
+    """What follows the flip: photometric distortion, padding to the crop size."""
     if photometric:
         image = photometric_distortion(image, rng)
     return pad(image, label, crop_size)
