@@ -151,8 +151,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); write the folder anew.") from error
-    if card.get("format") != FORMAT:
-        raise UserError(f"{path} has format {card.get('format')}; this version reads {FORMAT}.")
+    found = card.get("format") if isinstance(card, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found}; this version reads {FORMAT}.")
     return card
 
 

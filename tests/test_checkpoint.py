@@ -168,6 +168,7 @@ def test_converted_weights_round_trip(tmp_path):
         (None, "model.json is missing"),
         ("{", "not valid JSON"),
         (json.dumps({"format": 99}), "format 99"),
+        ("[]", "format None"),
     ],
 )
 def test_a_folder_that_is_none_says_so(tmp_path, content, message):

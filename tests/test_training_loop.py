@@ -2,7 +2,10 @@
 
 import json
 import math
+import re
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.training import loop, records, run_card, step
 
+ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.xdist_group("training-loop"), pytest.mark.usefixtures("tiny_model")]
 
 
@@ -143,17 +147,42 @@ def test_an_unwritable_workdir_says_so(tmp_path):
         loop.train(config(), tmp_path / "file" / "run")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", "{", r"run\.json is not valid JSON .*move it away"),
+        ("run.json", "[]", r"run\.json was not written by a training; move it away"),
+        ("metrics.jsonl", None, r"metrics\.jsonl: Is a directory; mend that"),
+    ],
+)
+def test_a_spoilt_file_of_an_earlier_start_is_named(tmp_path, name, content, message):
+    (tmp_path / "checkpoints").mkdir()
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        loop.train(config(), tmp_path)
+
+
 def test_a_full_disk_ends_in_one_sentence_and_leaves_the_last_checkpoint(tmp_path):
     mount = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)], capture_output=True
     )
     if mount.returncode:
         pytest.skip("mounting a small tmpfs needs privileges")
+    command = (
+        "tests/tiny.py", "--config=tests/tiny.py", f"--workdir={tmp_path}",
+        "--config.train.steps=200", "--config.train.save_every=1", "--config.train.keep_every=1",
+        "--config.train.eval_every=0",
+    )  # fmt: skip
     try:
-        with pytest.raises(UserError, match=r"no space left|No space left") as caught:
-            loop.train(config(steps=200, save_every=1, keep_every=1, eval_every=0), tmp_path)
+        run = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
         last = checkpoint.finished_steps(tmp_path)[-1]
-        assert f"The last good checkpoint is that of step {last}" in str(caught.value)
+        assert run.returncode == 2
+        assert re.fullmatch(
+            rf"error: {tmp_path}.*[Nn]o space left.* The last good checkpoint is that of step "
+            rf"{last} in {tmp_path}\.\n",
+            run.stderr,
+        )
         checkpoint.verify(tmp_path, last)
     finally:
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)

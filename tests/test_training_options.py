@@ -1,7 +1,9 @@
 """Options of a training that are off by default, each through the loop around a tiny model."""
 
+import os
 import sys
 import types
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -92,7 +94,9 @@ def test_a_second_start_compiles_nothing_anew(tmp_path, capsys):
     finally:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     assert asked == given > 0
-    assert "compiled programs are kept in" in capsys.readouterr().out
+    folder = Path(os.environ["XDG_CACHE_HOME"], "fastfcn_jax", "xla")
+    assert f"compiled programs are kept in {folder}" in capsys.readouterr().out
+    assert folder.stat().st_mode & 0o777 == 0o700  # who can write there can run code here
 
 
 class StandInWandb(types.ModuleType):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tiny import losses
 
-from fastfcn_jax import checkpoint, storage
+from fastfcn_jax import checkpoint, runtime, storage
 from fastfcn_jax.training import records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,6 +88,12 @@ def test_one_device_four_and_two_processes_train_alike(tmp_path, variant):
             )
 
 
+def test_several_processes_are_known_by_their_launcher():
+    assert runtime.launched_in_parallel({"SLURM_STEP_NUM_TASKS": "4"})
+    assert runtime.launched_in_parallel({"OMPI_COMM_WORLD_SIZE": "2"})
+    assert not runtime.launched_in_parallel({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"})
+
+
 def wait_for(process, pattern):
     """Reads lines up to one that matches; returns them."""
     lines = []
@@ -119,6 +125,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number):
     wait_for(process, "step 5/")
     process.send_signal(number)
     (output,) = finish(process)
+    assert "the same signal again stops at once" in output
     stopped = int(re.search(r"stopped after step (\d+)", output)[1])
     assert checkpoint.finished_steps(tmp_path) == [stopped]
     assert f"--workdir={tmp_path}" in output.splitlines()[-1]

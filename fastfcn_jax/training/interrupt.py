@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM as a wish to stop that the loop honours between two steps."""
 
+import os
 import signal
 import threading
 from collections import deque
@@ -31,6 +32,8 @@ class Interrupt:
     def _receive(self, number, frame) -> None:
         self.requested = True
         signal.signal(number, self._previous[number])
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"stopping after this step; the same signal again stops at once\n")
 
 
 class Agreement:

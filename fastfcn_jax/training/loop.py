@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +28,8 @@ def train(config: ConfigDict, workdir: Path) -> int:
 
     Leaves in `workdir`: checkpoints/, model.json, metrics.jsonl, run.json,
     tensorboard/ and pictures/. SIGINT and SIGTERM finish the step, save and
-    return as usual.
+    return as usual. `train.deterministic` has to be seen to before JAX starts:
+    `train.py` does.
 
     Returns:
       0, the exit status.
@@ -156,7 +158,7 @@ def _validate(run: Run, interrupt: Interrupt) -> float:
     started = time.monotonic()
     run.console.say(f"step {run.step}: evaluating")
     run.predictor.variables = setup.prediction_variables(run.state)
-    source = run.validation
+    source: Any = run.validation
     if jax.process_count() == 1:  # several count together and have to end together
         source = validation.InterruptibleSource(source, lambda: interrupt.requested)
     result = evaluate(run.predictor, source, max_images=run.config.eval.max_images, progress=False)
@@ -167,8 +169,9 @@ def _validate(run: Run, interrupt: Interrupt) -> float:
     seconds = time.monotonic() - started
     metrics = result.metrics()
     run.records.add("eval", run.step, validation.record(metrics, seconds))
-    for name, picture in drawn:
-        run.tensorboard.picture(name, picture, run.step)
+    if run.tensorboard is not None:
+        for name, picture in drawn:
+            run.tensorboard.picture(name, picture, run.step)
     if jax.process_index() == 0:
         page = run.workdir / "report.html"
         report.write_run(page, run.workdir, run.step, result, run.predictor, source, run.config)

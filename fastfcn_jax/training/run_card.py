@@ -84,9 +84,12 @@ def read(workdir: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text())
+        card = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); move it away.") from error
+    if not isinstance(card, dict) or not {"config", "data", "starts"} <= card.keys():
+        raise UserError(f"{path} was not written by a training; move it away.")
+    return card
 
 
 def write(workdir: Path, card: dict[str, Any], step: int) -> None:

@@ -71,9 +71,14 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
     )
     try:
         return _prepare(config, workdir, terminal, cache)
-    except BaseException:
+    except BaseException as error:
         terminal.close()
-        raise
+        if not isinstance(error, OSError):
+            raise
+        where = error.filename2 or error.filename or workdir
+        raise UserError(
+            f"{where}: {error.strerror or error}; mend that or choose another --workdir."
+        ) from error
 
 
 def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | None) -> Run:
@@ -82,9 +87,9 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
     terminal.say(f"devices: {_devices(plan)}; strategy: {plan.name}")
     terminal.say(f"compiled programs are kept in {cache}" if cache else "compilations are not kept")
     source, validation = open_sources(config, terminal)
+    card = _card(config, workdir, source, terminal)
     terminal.say("building the model and its initial weights")
     model, state, train_step, notes = build_training(config, source, plan)
-    card = _card(config, workdir, source, terminal)
     checkpoints = Checkpoints(workdir, keep_every=config.train.keep_every)
     restored = checkpoints.restore_latest(state)
     start, pending = 0, {}

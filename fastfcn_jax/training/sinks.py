@@ -1,10 +1,12 @@
 """Where records go besides metrics.jsonl: TensorBoard, and Weights & Biases on request."""
 
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -12,24 +14,44 @@ from fastfcn_jax.errors import UserError
 
 
 class TensorBoard:
-    """Scalars of every record, per-class IoU, and prediction pictures."""
+    """Scalars of every record, per-class IoU, and prediction pictures.
+
+    Written at once: tensorboardX's own `SummaryWriter` hands events to a thread, which dies on a
+    full disk, and the training then waits for it for ever.
+
+    Raises OSError from every call where the disk is full or cannot be written.
+    """
 
     def __init__(self, folder: Path, *, start_step: int):
-        writer = _summary_writer()
-        # What an interrupted run wrote beyond its checkpoint is hidden by the purge.
-        self._writer = writer(str(folder), purge_step=start_step + 1 if start_step else None)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events, self._proto, self._summaries = _tensorboardx()
+        self._writer = self._events.EventsWriter(str(folder / "events"))
+        if start_step:  # hides what an interrupted run wrote beyond its checkpoint
+            start = self._proto.SessionLog(status=self._proto.SessionLog.START)
+            self._add(start_step + 1, session_log=start)
 
     def __call__(self, record: Mapping[str, Any]) -> None:
-        for name, value in scalars(record):
-            self._writer.add_scalar(name, value, record["step"])
-        if record["kind"] == "eval":
-            self._writer.flush()
+        values = [
+            self._summaries.Summary.Value(tag=name.replace(" ", "_"), simple_value=value)
+            for name, value in scalars(record)
+        ]
+        self._add(record["step"], summary=self._summaries.Summary(value=values))
+        self._writer.flush()
 
     def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
-        self._writer.add_image(f"predictions/{name}", image, step, dataformats="HWC")
+        png = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+        height, width, channels = image.shape
+        picture = self._summaries.Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=png
+        )
+        value = self._summaries.Summary.Value(tag=f"predictions/{name}", image=picture)
+        self._add(step, summary=self._summaries.Summary(value=[value]))
 
     def close(self) -> None:
         self._writer.close()
+
+    def _add(self, step: int, **content: Any) -> None:
+        self._writer.write_event(self._proto.Event(wall_time=time.time(), step=step, **content))
 
 
 class WandB:
@@ -71,8 +93,8 @@ def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"eval/IoU/{name}", scores["IoU"]
 
 
-def _summary_writer():
-    """tensorboardX's writer, imported without PyTorch.
+def _tensorboardx():
+    """tensorboardX's event files and message types, imported without PyTorch.
 
     Where PyTorch is installed tensorboardX imports it, for seconds of start-up;
     where it is absent it does without.
@@ -81,8 +103,9 @@ def _summary_writer():
     if hide:
         sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import event_file_writer
+        from tensorboardX.proto import event_pb2, summary_pb2
     finally:
         if hide:
             del sys.modules["torch"]
-    return SummaryWriter
+    return event_file_writer, event_pb2, summary_pb2
