@@ -172,7 +172,7 @@ def load_model():
     from fastfcn_jax import api, checkpoint, runtime
 
     runtime.cache_compilations()
-    loaded = checkpoint.load_model(Path(CHECKPOINT.value))
+    loaded = checkpoint.load_model(Path(CHECKPOINT.value or ""))
     with loaded.config.unlocked():
         if BATCH_SIZE.value:
             loaded.config.eval.batch_size = BATCH_SIZE.value

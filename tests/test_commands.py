@@ -100,7 +100,7 @@ def test_the_doctor_adopts_a_folder_whose_configuration_is_shown_and_compared(ph
         cv2.imwrite(str(tmp_path / f"p{number}_mask.png"), label)
     said = run("fastfcn_jax.doctor", "--folder", tmp_path)
     assert "6 photos with a label each" in said
-    config = re.search(r"--config (\S+\.py) ", said)[1]
+    config = re.search(r"--config (\S+\.py):small ", said)[1]
     assert "data.name = 'folder'" in run("fastfcn_jax.config", "show", f"{config}:small")
     shown = run("fastfcn_jax.config", "diff", config, f"{config}:small")
     assert "model.backbone: 'resnet50' -> 'resnet18'" in shown

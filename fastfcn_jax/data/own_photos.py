@@ -71,11 +71,10 @@ def adopt(folder: Path, *, overwrite: bool = False) -> Iterator[str]:
     _write(folder / "classes.json", json.dumps(classes, indent=1) + "\n")
     _write(folder / CONFIG_NAME, configuration(folder, pairs.photos, len(train)))
     yield f"wrote {', '.join(WRITTEN)} in {folder}; put names to the classes in classes.json"
-    yield "next:"
-    yield f"  python -m fastfcn_jax.doctor --config {folder / CONFIG_NAME} --images doctor"
-    run = f"--workdir runs/{folder.resolve().name}"
-    yield f"  python train.py --config {folder / CONFIG_NAME}:small {run}-small   # minutes, no GPU"
-    yield f"  python train.py --config {folder / CONFIG_NAME} {run}"
+    yield "next (on a GPU without :small):"
+    small = f"{folder / CONFIG_NAME}:small"
+    yield f"  python -m fastfcn_jax.doctor --config {small} --images doctor"
+    yield f"  python train.py --config {small} --workdir runs/{folder.resolve().name}-small"
 
 
 def find_pairs(folder: Path) -> Pairs:

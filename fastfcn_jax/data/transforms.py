@@ -4,7 +4,7 @@ Images are uint8 RGB, labels uint8 with 255 = ignore. `rng` draws in mmseg's ord
 same draws every function is equal to mmseg's transform to the last bit.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -215,7 +215,8 @@ def _mapped(image: Image, table: np.ndarray) -> Image:
     """Each value through a table; one that only shifts them by an addition, a fifth of the time."""
     shift = int(table[128]) - 128
     if np.array_equal(table, np.clip(np.arange(256) + shift, 0, 255)):
-        return cv2.add(image, (shift, shift, shift, 0))
+        scalar: Any = (shift, shift, shift, 0)  # OpenCV's annotation knows arrays only
+        return cv2.add(image, scalar)
     return cv2.LUT(image, table)
 
 
