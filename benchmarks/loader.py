@@ -48,10 +48,10 @@ BATCH = 8
 CONTENDERS = (
     "mmseg",
     "png",
-    "png, crop first",
+    "png crop first",
     "cache",
-    "cache, batches",
-    "limit, all stages",
+    "cache batches",
+    "limit all stages",
     "limit",
 )
 
@@ -62,12 +62,12 @@ def sampler(name: str, root: str, folder: str, crop_size: tuple[int, int]):
     if name == "mmseg":
         return _mmseg(root, crop_size)
     source = datasets.load("cityscapes", root, "train")
-    if name in ("cache", "cache, batches", "limit", "limit, all stages"):
+    if name in ("cache", "cache batches", "limit", "limit all stages"):
         source = cache.open_or_build(folder, source)
     if name.startswith("limit"):
         return partial(_limit, source, crop_size, name != "limit")
     augment = transforms.augment if name == "png" else crop_first.augment
-    if name == "cache, batches":
+    if name == "cache batches":
         return _batches(source, partial(augment, **settings))
     sample = pipeline.AugmentedSamples(source, partial(augment, **settings), seed=0)
     return lambda i: sample(i, i % len(source))
@@ -196,7 +196,7 @@ def _summary(values: list[tuple], times: dict[str, list[tuple]], workers: int) -
         "ms": 1e3 * wall,
         "cpu_ms": 1e3 * cpu,
         "times_mmseg": ratio("mmseg"),
-        "share_of_all_stages": ratio("limit, all stages"),
+        "share_of_all_stages": ratio("limit all stages"),
         "share_of_limit": ratio("limit"),
     }
 

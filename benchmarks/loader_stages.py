@@ -1,9 +1,10 @@
 """Where a sample's time goes: each stage of mmsegmentation's pipeline and of ours, on one core.
 
 python benchmarks/loader_stages.py --root CITYSCAPES [--crop 512x1024] [--samples 24]
+    [--contenders mmseg,png] [--cache DIR]
 
-Milliseconds, means over the samples; each sample is made three times and the least time of a stage
-counts. A stage that calls another one holds its time as well.
+Processor milliseconds, means over the samples; each sample is made three times and the least time
+of a stage counts.
 """
 
 import collections
@@ -37,11 +38,11 @@ class Stages:
 
     def timed(self, name, function):
         def run(*arguments, **keywords):
-            start = time.perf_counter()
+            start = time.process_time()
             try:
                 return function(*arguments, **keywords)
             finally:
-                self.seconds[name] += time.perf_counter() - start
+                self.seconds[name] += time.process_time() - start
 
         return run
 
@@ -70,8 +71,8 @@ def main(arguments: list[str]) -> None:
         for name in names:
             setattr(owner, name, stages.timed(name.strip("_"), getattr(owner, name)))
     with tempfile.TemporaryDirectory() as folder:
-        for contender in ("mmseg", "png", "png, crop first", "cache"):
-            sample = loader.sampler(contender, _ROOT.value, folder, crop)
+        for contender in _CONTENDERS.value:
+            sample = loader.sampler(contender, _ROOT.value, _CACHE.value or folder, crop)
             if contender == "mmseg":
                 steps = sample.dataset.pipeline
                 steps.transforms = [stages.timed(type(t).__name__, t) for t in steps.transforms]
@@ -83,5 +84,11 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     _ROOT = flags.DEFINE_string("root", None, "Cityscapes folder.", required=True)
     _CROP = flags.DEFINE_enum("crop", "512x1024", list(loader.CROPS), "Crop size.")
+    _CONTENDERS = flags.DEFINE_list(
+        "contenders",
+        [c for c in loader.CONTENDERS if "batches" not in c],
+        "Which of the contenders of loader.py.",
+    )
+    _CACHE = flags.DEFINE_string("cache", None, "Where the decoded cache is; default: temporary.")
     _SAMPLES = flags.DEFINE_integer("samples", 24, "Samples of each contender.", lower_bound=1)
     cli.run(main)

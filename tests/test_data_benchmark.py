@@ -24,15 +24,15 @@ def test_every_contender_gives_samples_of_the_crop_size(loader, shared_data, tmp
     samples = {
         name: loader.sampler(name, root, str(tmp_path), CROP)(0) for name in loader.CONTENDERS
     }
-    for name in ("png", "png, crop first", "cache"):
+    for name in ("png", "png crop first", "cache"):
         assert samples[name]["image"].shape == (*CROP, 3)
         assert samples[name]["label"].shape == CROP
     assert samples["mmseg"]["inputs"].shape == (3, *CROP)
-    assert samples["cache, batches"]["image"].shape == (8, *CROP, 3)
+    assert samples["cache batches"]["image"].shape == (8, *CROP, 3)
     assert samples["limit"].shape == (*CROP, 3)
-    assert samples["limit, all stages"].label.shape == CROP
+    assert samples["limit all stages"].label.shape == CROP
     np.testing.assert_array_equal(samples["png"]["label"], samples["cache"]["label"])
-    np.testing.assert_array_equal(samples["png, crop first"]["image"], samples["cache"]["image"])
+    np.testing.assert_array_equal(samples["png crop first"]["image"], samples["cache"]["image"])
     sizes = loader.sizes(root, str(tmp_path))
     assert sizes["cache_mb"] > sizes["png_mb"] > 0
 
@@ -41,7 +41,7 @@ def test_ratios_are_taken_within_each_round(loader):
     mmseg = [(2.0, 2.0), (40.0, 40.0), (4.0, 4.0)]
     ours = [(1.0, 1.0), (10.0, 10.0), (4.0, 4.0)]
     limit = [(0.5, 0.5), (2.5, 2.5), (1.0, 1.0)]
-    times = {"mmseg": mmseg, "limit": limit, "limit, all stages": ours}
+    times = {"mmseg": mmseg, "limit": limit, "limit all stages": ours}
     summary = loader._summary(ours, times, workers=2)
     assert summary["times_mmseg"] == 2.0
     assert summary["share_of_limit"] == 0.25
