@@ -35,6 +35,10 @@ def test_every_contender_gives_samples_of_the_crop_size(loader, shared_data, tmp
     np.testing.assert_array_equal(samples["png crop first"]["image"], samples["cache"]["image"])
     sizes = loader.sizes(root, str(tmp_path))
     assert sizes["cache_mb"] > sizes["png_mb"] > 0
+    assert set(loader.resume(root, str(tmp_path))) == {
+        "first_batch_seconds_step_0",
+        "first_batch_seconds_step_100000",
+    }
 
 
 def test_ratios_are_taken_within_each_round(loader):
