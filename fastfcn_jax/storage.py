@@ -1,5 +1,6 @@
 """Named trees of arrays on the disk: atomic, checksummed, a policy for what is kept. By Orbax."""
 
+import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,19 @@ METRIC = "mIoU"
 
 # Orbax logs with a traceback what it also raises; the exception is enough.
 logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+
+
+def _without_late_reports(hook):
+    # Where a full disk ends one write, Orbax closes the event loop that TensorStore wants to
+    # tell of the others; it prints a traceback for each, before the error that matters.
+    def report(kind, error, trace):
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            hook(kind, error, trace)
+
+    return report
+
+
+sys.excepthook = _without_late_reports(sys.excepthook)
 
 
 class Damaged(Exception):
