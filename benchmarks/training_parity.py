@@ -144,7 +144,7 @@ def _train_ours(tensors, recipe, batches):
     c.optim.update(lr=recipe.lr, end_lr=recipe.lr / 100)
     c.train.steps = recipe.steps
     model = models.build(c.model, CLASSES)
-    variables = mmseg.to_flax(tensors)
+    variables = mmseg.to_flax(tensors, recipe.precision)
     optimizer = optim.build(c, variables)
     run = jax.jit(
         step.make_train_step(model, optimizer, num_classes=CLASSES, loss={}, seed=0),
@@ -187,10 +187,11 @@ def arrays_of(model, wrapper) -> dict[str, dict[str, np.ndarray]]:
 
     slots = wrapper.optimizer.state
     momenta = {n: slots[p]["momentum_buffer"].numpy() for n, p in model.named_parameters()}
-    variables = mmseg.to_flax(oracle.tensors_of(model))
+    precision = str(next(iter(momenta.values())).dtype)
+    variables = mmseg.to_flax(oracle.tensors_of(model), precision)
     return {
         "parameters": variables["params"],
-        "momenta": mmseg.to_flax(momenta)["params"],
+        "momenta": mmseg.to_flax(momenta, precision)["params"],
         "statistics": variables["batch_stats"],
     }
 
@@ -253,7 +254,7 @@ def compare(recipe: Recipe, *, with_twin: bool = True) -> dict:
     start = {k: v.copy() for k, v in oracle.tensors_of(reference[0]).items()}
     theirs = train_reference(*reference, batches)
     ours, final = train_ours(start, recipe, batches)
-    first = mmseg.to_flax(start)["params"]
+    first = mmseg.to_flax(start, recipe.precision)["params"]
     expected = with_change(arrays_of(*reference[:2]), first)
     result = {
         "recipe": dataclasses.asdict(recipe),

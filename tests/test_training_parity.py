@@ -1,6 +1,6 @@
-"""A few steps of real mmsegmentation and of this package from the same weights, batch by batch.
+"""Steps of real mmsegmentation and of this package from the same weights, in float64.
 
-The short form of `benchmarks/training_parity.py`, which goes on for 50 steps and all heads.
+The short form of `benchmarks/training_parity.py`, which goes on for 50 steps and in float32 too.
 """
 
 import sys
@@ -12,32 +12,17 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import training_parity
 
-STEPS = 3
+PARTS = {"loss", "loss_decode", "loss_auxiliary", "accuracy"}
 
 
 @pytest.mark.xdist_group("mmseg_parity")
-@pytest.mark.parametrize("head", ["enc"])
-def test_three_steps_are_those_of_mmseg(head):
-    result = training_parity.compare(training_parity.Recipe(head, steps=STEPS, size=(65, 97)))
-    names = {"loss", "loss_decode", "loss_auxiliary", "accuracy", "loss_se"}
-    assert result["ours"].keys() == names
-    # Before any update the loss is equal but for rounding; after each, rounding has grown: no
-    # faster than between two mmseg runs that began one rounding apart.
-    for name in names - {"accuracy"}:
-        ours, twin = result["ours"][name], result["twin"][name]
-        assert ours[0] < 1e-5, name
-        for step in range(1, STEPS):
-            assert ours[step] < max(10 * twin[step], 1e-5), f"{name}, step {step + 1}"
-    for group, error in result["after"].items():
-        assert error < max(10 * result["after_twin"][group], 1e-5), group
-
-
-@pytest.mark.xdist_group("mmseg_parity")
-@pytest.mark.parametrize("head", ["psp", "aspp", "enc"])
-def test_one_step_in_float64_is_that_of_mmseg(head):
-    recipe = training_parity.Recipe(head, steps=1, size=(33, 40), precision="float64")
+@pytest.mark.parametrize(("head", "steps"), [("enc", 3), ("psp", 1), ("aspp", 1)])
+def test_steps_are_those_of_mmseg(head, steps):
+    recipe = training_parity.Recipe(head, steps=steps, size=(33, 40), precision="float64")
     result = training_parity.compare(recipe, with_twin=False)
-    for name, (error,) in result["ours"].items():
-        assert error < 1e-6, name
+    assert result["ours"].keys() == (PARTS | {"loss_se"} if head == "enc" else PARTS)
+    for name, errors in result["ours"].items():
+        assert max(errors) < 1e-7, name
+    assert result["after"].keys() == {"parameters", "change", "momenta", "statistics"}
     for group, error in result["after"].items():
         assert error < 1e-6, group

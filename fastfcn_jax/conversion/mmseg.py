@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 from flax import traverse_util
+from numpy.typing import DTypeLike
 
 from fastfcn_jax.errors import UserError
 
 Path = tuple[str, ...]
 
 
-def to_flax(tensors: Mapping[str, np.ndarray]) -> dict:
-    """Returns {"params": ..., "batch_stats": ...} of float32 arrays; order does not matter.
+def to_flax(tensors: Mapping[str, np.ndarray], dtype: DTypeLike = np.float32) -> dict:
+    """Returns {"params": ..., "batch_stats": ...} of arrays of `dtype`; order does not matter.
 
     A leading `module.` is stripped and BatchNorm's step counters are left out.
     """
@@ -27,7 +28,7 @@ def to_flax(tensors: Mapping[str, np.ndarray]) -> dict:
     for name, tensor in tensors.items():
         if name.endswith(".num_batches_tracked"):
             continue
-        array = np.asarray(tensor, np.float32)
+        array = np.asarray(tensor, dtype)
         path = flax_path(name.removeprefix("module."), array.ndim)
         if path[-1] == "kernel":
             array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
