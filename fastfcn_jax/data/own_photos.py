@@ -68,7 +68,7 @@ def adopt(folder: Path, *, overwrite: bool = False) -> Iterator[str]:
     yield f"{len(train)} photos to train on, {len(val)} to validate"
     _write(folder / "train.txt", "".join(f"{line}\n" for line in train))
     _write(folder / "val.txt", "".join(f"{line}\n" for line in val))
-    _write(folder / "classes.json", json.dumps(classes, indent=1) + "\n")
+    _write(folder / "classes.json", _one_class_a_line(classes))
     _write(folder / CONFIG_NAME, configuration(folder, pairs.photos, len(train)))
     yield f"wrote {', '.join(WRITTEN)} in {folder}; put names to the classes in classes.json"
     yield "next (on a GPU without :small):"
@@ -269,6 +269,15 @@ def _values(path: Path) -> dict:
     found, counts = np.unique(code, return_counts=True)
     colors = [(c >> 16, c >> 8 & 255, c & 255) for c in found.tolist()]
     return dict(zip(colors, counts.tolist(), strict=True))
+
+
+def _one_class_a_line(content: dict) -> str:
+    """JSON that is easy to edit by hand."""
+    classes = ",\n".join(
+        f"  {json.dumps(entry, ensure_ascii=False)}" for entry in content["classes"]
+    )
+    kind, ignore = json.dumps(content["labels"]), json.dumps(content["ignore"])
+    return f'{{"labels": {kind},\n "classes": [\n{classes}],\n "ignore": {ignore}}}\n'
 
 
 def _decoded(path: Path) -> np.ndarray:
