@@ -184,7 +184,8 @@ def _safetensors(path: Path):
 
 
 def _tflite(path: Path):
-    import tensorflow as tf  # its `lite` is an attribute, not a module to import from
+    # Its `lite` is an attribute, not a module to import from.
+    import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
     interpreter = tf.lite.Interpreter(str(path))
     runner = interpreter.get_signature_runner()
