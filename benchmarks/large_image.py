@@ -28,8 +28,8 @@ SUFFIX = flags.DEFINE_enum("suffix", "png", ["png", "jpg", "tif"], "Format of th
 TILE = flags.DEFINE_integer("tile", 1024, "Side of a tile.")
 FOLDER = flags.DEFINE_string("folder", None, "Where pictures and results go; default: temporary.")
 DECODE = (
-    "import sys; from fastfcn_jax.evaluation.photographs import Photograph; from pathlib import Path;"
-    "Photograph(Path(sys.argv[1]), '').decode()"
+    "import sys; from fastfcn_jax.evaluation.photographs import Photograph; "
+    "from pathlib import Path; Photograph(Path(sys.argv[1]), '').decode()"
 )
 
 
