@@ -2,12 +2,33 @@
 
 python train.py --config configs/jpu_psp_camvid.py --config.data.root=DIR
 
-On two CPU cores take the small variant, `configs/jpu_psp_camvid.py:small`: ResNet-18 of half
-the width on 192x256 crops.
+For CPU cores, a ResNet-18 of half the width: `configs/jpu_psp_camvid.py:small` is a quick look on
+192x256 crops; `:cpu` learns from small crops of the photographs at half their size, 2400 steps;
+`:balanced` goes on from there with class weights, for the thin classes:
+
+python train.py --config configs/jpu_psp_camvid.py:balanced --config.data.root=DIR
+    --config.init.checkpoint=runs/jpu_psp_camvid-cpu
 """
 
 from fastfcn_jax.base_config import get_config as base
 from fastfcn_jax.config import apply_variant
+
+NARROW = {
+    "model.backbone": "resnet18",
+    "model.base_width": 32,
+    "model.neck_channels": 64,
+    "model.head_channels": 64,
+    "model.auxiliary_channels": 32,
+    "optim.lr": 0.05,
+}
+HALF_SIZE = NARROW | {
+    "data.crop_size": (96, 128),
+    "data.resize_scale": (240, 180),
+    "data.test_scale": (240, 180),
+    "train.steps": 2400,
+    "train.eval_every": 200,
+    "train.save_every": 200,
+}
 
 
 def get_config(variant: str = ""):
@@ -22,20 +43,24 @@ def get_config(variant: str = ""):
         c,
         variant,
         {
-            "small": {
-                "model.backbone": "resnet18",
-                "model.base_width": 32,
-                "model.neck_channels": 64,
-                "model.head_channels": 64,
-                "model.auxiliary_channels": 32,
+            "small": NARROW
+            | {
                 "data.crop_size": (192, 256),
-                "optim.lr": 0.05,
                 "optim.warmup_steps": 20,
                 "train.steps": 500,
                 "train.batch_size": 4,
                 "train.log_every": 20,
                 "train.eval_every": 250,
                 "train.save_every": 100,
-            }
+            },
+            "cpu": HALF_SIZE,
+            "balanced": HALF_SIZE
+            | {
+                "data.test_scale": (360, 270),
+                "loss.class_weights": ("auto",),
+                "optim.lr": 0.02,
+                "train.ema_decay": 0.99,
+                "train.steps": 1000,
+            },
         },
     )
