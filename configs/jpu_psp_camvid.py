@@ -60,7 +60,7 @@ def get_config(variant: str = ""):
                 "loss.class_weights": ("auto",),
                 "optim.lr": 0.02,
                 "train.ema_decay": 0.99,
-                "train.steps": 1000,
+                "train.steps": 600,
             },
         },
     )
