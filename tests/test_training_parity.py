@@ -22,7 +22,8 @@ def test_steps_are_those_of_mmseg(head, steps):
     result = training_parity.compare(recipe, with_twin=False)
     assert result["ours"].keys() == (PARTS | {"loss_se"} if head == "enc" else PARTS)
     for name, errors in result["ours"].items():
-        assert max(errors) < 1e-7, name
+        # PyTorch computes mmseg's SE loss in float32 whatever the model is in: its target is.
+        assert max(errors) < (5e-7 if name == "loss_se" else 1e-7), name
     assert result["after"].keys() == {"parameters", "change", "momenta", "statistics"}
     for group, error in result["after"].items():
         assert error < 1e-6, group
