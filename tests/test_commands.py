@@ -13,7 +13,7 @@ import pytest
 import small
 
 from fastfcn_jax import checkpoint
-from fastfcn_jax.data import datasets
+from fastfcn_jax.data import cache, datasets
 
 ROOT = Path(__file__).parent.parent
 
@@ -106,16 +106,33 @@ def test_the_doctor_adopts_a_folder_whose_configuration_is_shown_and_compared(ph
     assert "model.backbone: 'resnet50' -> 'resnet18'" in shown
 
 
-def test_prepare_leaves_a_root_that_loads(tmp_path):
-    raw = tmp_path / "raw"
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    """Three photographs of CamVid's layout to learn from and one to score, each of one class."""
+    folder = tmp_path_factory.mktemp("raw")
     for split, count in (("train", 3), ("val", 1)):
         for number in range(count):
             for part, value in ((split, 90), (f"{split}annot", 3)):
-                (raw / part).mkdir(parents=True, exist_ok=True)
+                (folder / part).mkdir(parents=True, exist_ok=True)
                 shape = (40, 60, 3) if value == 90 else (40, 60)
-                cv2.imwrite(str(raw / part / f"{number}.png"), np.full(shape, value, np.uint8))
+                cv2.imwrite(str(folder / part / f"{number}.png"), np.full(shape, value, np.uint8))
+    return folder
+
+
+def test_prepare_leaves_a_root_that_loads(raw, tmp_path):
     output = tmp_path / "prepared"
     run("fastfcn_jax.data.prepare", "--name", "camvid", "--root", raw, "--output", output)
     source = datasets.load("camvid", str(output), "train")
     assert len(source) == 3
     assert (source[0].label == 3).all()
+
+
+def test_a_cache_built_ahead_is_the_one_that_training_opens(raw, tmp_path):
+    said = run("fastfcn_jax.data.cache", "--name", "camvid", "--root", raw, "--output", tmp_path)
+    (pixels,) = tmp_path.glob("*/pixels.bin")
+    assert f"3 images in {pixels.parent}" in said
+    written = pixels.stat().st_mtime_ns
+    cached = cache.open_or_build(str(tmp_path), datasets.load("camvid", str(raw), "train"))
+    assert cached.path == str(pixels)
+    assert pixels.stat().st_mtime_ns == written
+    assert (cached[2].label == 3).all()

@@ -55,6 +55,7 @@ TYPED = {
     "fastfcn_jax.predict": "test_end_to_end.py",
     "fastfcn_jax.convert": "test_conversion_convert.py",
     "fastfcn_jax.config": "test_commands.py",
+    "fastfcn_jax.data.cache": "test_commands.py",
     "fastfcn_jax.data.photos": "test_commands.py",
     "fastfcn_jax.data.prepare": "test_commands.py",
     "fastfcn_jax.doctor": "test_commands.py",

@@ -1,5 +1,7 @@
 """Decoded pixels on disk: a split is decoded once, then read by window through a memory map.
 
+python -m fastfcn_jax.data.cache --name cityscapes --root RAW --output DIR    ahead of a training
+
 A cache is a folder with `pixels.bin` (of each sample the image, then the label) and `index.jsonl`
 (one line a sample), written in that order, so what the index names is there.
 """
@@ -21,8 +23,10 @@ from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
+from absl import flags
 
-from fastfcn_jax.data import pipeline
+from fastfcn_jax import cli
+from fastfcn_jax.data import datasets, pipeline
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Sample, Source
 from fastfcn_jax.errors import UserError
 
@@ -167,3 +171,19 @@ def _lock(path: Path) -> Iterator[None]:
 def _mapped(path: str) -> mmap.mmap:
     with open(path, "rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def main(arguments: list[str]) -> None:
+    del arguments
+    source = datasets.load(_NAME.value, _ROOT.value, _SPLIT.value)
+    cached = open_or_build(_OUTPUT.value, source)
+    print(f"{len(cached)} images in {Path(cached.path).parent}")
+    print(f"use it with --config.data.cache={_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    _NAME = flags.DEFINE_string("name", None, "cityscapes | ade20k | ...", required=True)
+    _ROOT = flags.DEFINE_string("root", None, "Folder of the data set.", required=True)
+    _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
+    _SPLIT = flags.DEFINE_string("split", "train", "Which split.")
+    cli.run(main)
