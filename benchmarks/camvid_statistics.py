@@ -1,0 +1,78 @@
+"""Scores of CamVid runs with their own BatchNorm statistics and with ones taken anew.
+
+python benchmarks/camvid_statistics.py --root CAMVID DIR/ours-3 DIR/mmseg-3/iter_200.pth ...
+
+Running statistics are those of the last ten batches or so. Taken anew they are the mean of 40
+training batches under the final weights, the same batches for every run: what then differs between
+two runs is their weights. Runs are folders of `train.py` or files of mmsegmentation.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from fastfcn_jax import checkpoint, models  # noqa: E402
+from fastfcn_jax import config as configuration  # noqa: E402
+from fastfcn_jax.conversion import mmseg, pth  # noqa: E402
+from fastfcn_jax.data import datasets, pipeline  # noqa: E402
+from fastfcn_jax.evaluation import inference  # noqa: E402
+from fastfcn_jax.evaluation.evaluate import evaluate  # noqa: E402
+
+BATCHES = 40
+
+
+def load(run: Path) -> dict:
+    """The weights and statistics of a run."""
+    if run.is_dir():
+        variables = checkpoint.load_model(run).variables
+    else:
+        variables = mmseg.to_flax(pth.read(run).tensors)
+    return {key: variables[key] for key in ("params", "batch_stats")}
+
+
+def taken_anew(model, variables: dict, batches: list[dict]) -> dict:
+    """The variables with the mean statistics of the batches."""
+
+    @jax.jit
+    def update(image, size, key):
+        images = models.normalize(image, size)
+        _, new = model.apply(
+            variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+        old = variables["batch_stats"]  # running = 0.9 running + 0.1 batch
+        return jax.tree.map(lambda n, o: (n - 0.9 * o) / 0.1, new["batch_stats"], old)
+
+    found = [update(b["image"], b["size"], jax.random.key(i)) for i, b in enumerate(batches)]
+    mean = jax.tree.map(lambda *x: np.mean(x, axis=0, dtype=np.float32), *found)
+    return {**variables, "batch_stats": mean}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--root", required=True)
+    parser.add_argument("--config", default=str(ROOT / "configs" / "jpu_psp_camvid.py:cpu"))
+    arguments = parser.parse_args()
+    config = configuration.load(arguments.config)
+    config.data.root, config.seed = arguments.root, 123  # batches that no run ended with
+    train, val = (datasets.load("camvid", arguments.root, split) for split in ("train", "val"))
+    made = pipeline.build_train(config, train)
+    batches = [next(made) for _ in range(BATCHES)]
+    model = models.build(config.model, len(train.info.class_names))
+    for run in arguments.runs:
+        variables = load(run)
+        row = []
+        for tried in (variables, taken_anew(model, variables, batches)):
+            scores = evaluate(inference.build(config, model, tried), val, progress=False).metrics()
+            row.append(f"mIoU {scores['mIoU']:.2f} aAcc {scores['aAcc']:.2f}")
+        print(f"{run}: its own {row[0]}; taken anew {row[1]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
