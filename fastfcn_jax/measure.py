@@ -56,8 +56,8 @@ class Compiled:
 def flops(function: Callable, *arguments: Any) -> int:
     """Operations of all convolutions and matrix products that one call computes.
 
-    Counted from the traced function, so that exact rewrites count for what they do; taps in
-    the zero padding count too.
+    Counted from the traced function as this backend runs it, so that exact rewrites count for
+    what they do; a general convolution's taps in the zero padding count too.
     """
     return 2 * _macs(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -78,8 +78,16 @@ def _macs(jaxpr) -> int:
         else:
             times = equation.params.get("length", 1) if name == "scan" else 1
             inner = [_macs(sub) for sub in _inner(equation.params)]
-            total += times * (max(inner, default=0) if name == "cond" else sum(inner))
+            total += times * (_branch(equation.params, inner) if name == "cond" else sum(inner))
     return total
+
+
+def _branch(parameters: Mapping[str, Any], macs: list[int]) -> int:
+    """Of the branch for this backend where the platform decides, or else of the largest."""
+    for platforms, count in zip(parameters.get("branches_platforms") or (), macs, strict=False):
+        if platforms is None or jax.default_backend() in platforms:
+            return count
+    return max(macs)
 
 
 def _inner(parameters: Mapping[str, Any]):

@@ -97,9 +97,8 @@ def deployed_gmacs(head: str) -> tuple[float, float]:
     return traced / 1e9, sum(macs.count(model, 512, 1024, auxiliary=False).values()) / 1e9
 
 
-# ASPP misses its aim of 350: its dilated branches are plain convolutions, whose taps in the
-# padding are computed too (docs/performance.md).
-@pytest.mark.parametrize(("head", "most"), [("psp", 183), ("aspp", 423), ("enc", 185.1)])
+# On a CPU, where ASPP's taps in the padding are not computed (docs/performance.md).
+@pytest.mark.parametrize(("head", "most"), [("psp", 183), ("aspp", 350), ("enc", 185.1)])
 def test_rewritten_networks_compute_less_than_they_are_defined_to(head, most):
     traced, defined = deployed_gmacs(head)
     assert traced <= most

@@ -63,6 +63,29 @@ def test_dilated_convolution_by_taps(size, dilation):
     )
 
 
+@pytest.mark.parametrize("size", [(20, 23), (3, 17), (1, 2)])
+@pytest.mark.parametrize("dilation", [1, 2, 12])
+def test_3x3_in_the_forms_of_this_backend(size, dilation):
+    assert_same(
+        lambda x, k: convolution.convolve(x, k, dilation=dilation),
+        lambda x, k: convolution.convolve_direct(x, k, dilation=dilation),
+        noise(2, *size, 5),
+        noise(3, 3, 5, 4, seed=1),
+    )
+
+
+def test_a_3x3_takes_the_form_of_the_platform_that_its_program_is_for():
+    def gradients(x, kernel):
+        return jax.vjp(lambda x, k: convolution.convolve(x, k, dilation=12), x, kernel)[1](x)
+
+    arguments = noise(1, 20, 30, 4), noise(3, 3, 4, 4)
+    for platform, convolutions, products in (("cuda", 2, 0), ("cpu", 0, 9 + 9)):
+        exported = jax.export.export(jax.jit(gradients), platforms=[platform])(*arguments)
+        program = exported.mlir_module()
+        assert program.count("stablehlo.convolution") == convolutions
+        assert program.count("stablehlo.dot_general") == products
+
+
 @pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])
 @pytest.mark.parametrize(("kernel_size", "stride", "dilation"), [(1, 1, 1), (1, 2, 1), (3, 2, 2)])
 def test_convolution_on_every_other_pixel(size, kernel_size, stride, dilation):

@@ -1,8 +1,21 @@
-"""Convolutions in the cheapest of their equal forms."""
+"""Convolutions in the cheapest of their equal forms.
+
+A 3x3 at stride 1 has two: one general convolution, and one matrix product per tap over the pixels
+where that tap meets the map. GPUs take the general one, gradients included. On a CPU, XLA's
+convolutions are slow where dilated, and its kernel gradients 2 to 7 times slower than nine matrix
+products (docs/performance.md), so there the forms are chosen pass by pass.
+"""
+
+import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from fastfcn_jax.models.ops.precision import wide_type
+
+Pixels = tuple[slice, slice, slice]
 
 
 def convolve(
@@ -19,7 +32,9 @@ def convolve(
             x = jax.lax.optimization_barrier(x[:, ::stride, ::stride])
         dilation, stride = max(dilation // stride, 1), 1
     if kernel.shape[0] == 1:
-        return jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+        return _product(x, kernel[0, 0], 3, 0, x.dtype)
+    if kernel.shape[0] == 3 and stride == 1:
+        return _convolve_3x3(x, kernel, dilation)
     return convolve_direct(x, kernel, stride, dilation)
 
 
@@ -38,6 +53,47 @@ def convolve_direct(
     )
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_3x3(x, kernel, dilation):
+    # The program's platform decides, not this machine's: programs are compiled for others too.
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(convolve_on_cpu, dilation=dilation),
+        default=functools.partial(convolve_direct, dilation=dilation),
+    )
+
+
+def _forward(x, kernel, dilation):
+    return _convolve_3x3(x, kernel, dilation), (x, kernel)
+
+
+def _backward(dilation, saved, gradient):
+    def on_cpu(x, kernel, gradient):
+        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+        return (
+            convolve_on_cpu(gradient, flipped, dilation),
+            kernel_gradient_by_taps(x, gradient, dilation).astype(kernel.dtype),
+        )
+
+    def direct(x, kernel, gradient):
+        return jax.vjp(functools.partial(convolve_direct, dilation=dilation), x, kernel)[1](gradient)
+
+    return jax.lax.platform_dependent(*saved, gradient, cpu=on_cpu, default=direct)
+
+
+_convolve_3x3.defvjp(_forward, _backward)
+
+
+def convolve_on_cpu(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c k"], dilation: int
+) -> Float[Array, "b h w k"]:
+    """By taps where at least 15 % of the work would be on the zeros around the map."""
+    _, h, w, _ = x.shape
+    met = max(3 * h - 2 * dilation, h) * max(3 * w - 2 * dilation, w) / (9 * h * w)
+    return (convolve_by_taps if met < 0.85 else convolve_direct)(x, kernel, dilation=dilation)
+
+
 def convolve_by_taps(
     x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c k"], dilation: int
 ) -> Float[Array, "b h w k"]:
@@ -46,15 +102,48 @@ def convolve_by_taps(
     The taps of a large dilation read mostly padding: at 64x128 a dilation of 12, 24, 36 wastes
     18, 34, 49 % of a convolution's work on zeros.
     """
-    _, h, w, _ = x.shape
-    y = jnp.zeros((*x.shape[:3], kernel.shape[-1]), x.dtype)
+    b, h, w, _ = x.shape
+    y = jnp.zeros((b, h, w, kernel.shape[-1]), wide_type(x))
+    for row, column, read, written in _taps(h, w, dilation):
+        product = _product(x[read], kernel[row, column], 3, 0, y.dtype)
+        (top, bottom), (left, right) = (
+            (part.start, length - part.stop)
+            for part, length in zip(written[1:], (h, w), strict=True)
+        )
+        y = y + jnp.pad(product, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    return y.astype(x.dtype)
+
+
+def kernel_gradient_by_taps(
+    x: Float[Array, "b h w c"], gradient: Float[Array, "b h w k"], dilation: int
+) -> Float[Array, "3 3 c k"]:
+    """The gradient of a 3x3's kernel, as one matrix product per tap, in the `wide_type`."""
+    _, h, w, c = x.shape
+    k = gradient.shape[-1]
+    taps = [[jnp.zeros((c, k), wide_type(x))] * 3 for _ in range(3)]
+    for row, column, read, written in _taps(h, w, dilation):
+        # Flat first: XLA's CPU products that sum over several axes are slower by half.
+        pixels, of_pixels = x[read].reshape(-1, c), gradient[written].reshape(-1, k)
+        taps[row][column] = _product(pixels, of_pixels, 0, 0, wide_type(x))
+    return jnp.stack([jnp.stack(row) for row in taps])
+
+
+def _taps(h: int, w: int, dilation: int) -> Iterator[tuple[int, int, Pixels, Pixels]]:
+    """Yields (row, column, pixels it reads, pixels it writes) of each tap that meets the map."""
     for row in range(3):
         for column in range(3):
             down, right = (row - 1) * dilation, (column - 1) * dilation
-            if abs(down) >= h or abs(right) >= w:
-                continue
-            read = x[:, max(down, 0) : h + min(down, 0), max(right, 0) : w + min(right, 0)]
-            product = jax.lax.dot_general(read, kernel[row, column], (((3,), (0,)), ((), ())))
-            margins = ((max(-down, 0), max(down, 0)), (max(-right, 0), max(right, 0)))
-            y = y + jnp.pad(product, ((0, 0), *margins, (0, 0)))
-    return y
+            if abs(down) < h and abs(right) < w:
+                yield row, column, _shifted(h, w, down, right), _shifted(h, w, -down, -right)
+
+
+def _shifted(h: int, w: int, down: int, right: int) -> Pixels:
+    """The pixels that a shift of the map by (down, right) leaves inside, before shifting back."""
+    rows = slice(max(down, 0), h + min(down, 0))
+    return slice(None), rows, slice(max(right, 0), w + min(right, 0))
+
+
+def _product(a, b, axis_a: int, axis_b: int, dtype):
+    return jax.lax.dot_general(
+        a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=dtype
+    )
