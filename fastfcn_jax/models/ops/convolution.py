@@ -88,10 +88,18 @@ _convolve_3x3.defvjp(_forward, _backward)
 def convolve_on_cpu(
     x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c k"], dilation: int
 ) -> Float[Array, "b h w k"]:
-    """By taps where at least 15 % of the work would be on the zeros around the map."""
-    _, h, w, _ = x.shape
+    """By taps where at least 15 % of the work would be on the zeros around the map.
+
+    Otherwise as the sum over slices of 512 input channels, of which XLA's convolution makes a
+    third more a second than of 2048.
+    """
+    _, h, w, c = x.shape
     met = max(3 * h - 2 * dilation, h) * max(3 * w - 2 * dilation, w) / (9 * h * w)
-    return (convolve_by_taps if met < 0.85 else convolve_direct)(x, kernel, dilation=dilation)
+    if met < 0.85:
+        return convolve_by_taps(x, kernel, dilation)
+    starts = list(range(512, c, 512))
+    slices = zip(jnp.split(x, starts, 3), jnp.split(kernel, starts, 2), strict=True)
+    return sum(convolve_direct(*each, dilation=dilation) for each in slices)
 
 
 def convolve_by_taps(
