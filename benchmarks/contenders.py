@@ -281,11 +281,10 @@ def _ours(job: Job, options: list[str]) -> Contender:
 
     if not job.gpu:
         jax.config.update("jax_platforms", "cpu")
-    from fastfcn_jax import base_config, memory, models
+    from fastfcn_jax import base_config, models
     from fastfcn_jax.conversion import mmseg
     from fastfcn_jax.models import folding
 
-    memory.keep_freed()  # as every command does
     config = base_config.get_config()
     config.model.update(head=job.head, dropout=0.0, se_branch=job.head == "enc")
     config.model.precision = "bfloat16" if "bf16" in options else "float32"

@@ -7,7 +7,6 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from fastfcn_jax import memory
 from fastfcn_jax.errors import UserError
 
 BAD_INPUT = 2
@@ -19,7 +18,6 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     A `UserError`, a misspelt flag or a configuration that cannot be read ends
     with one sentence on standard error and exit status 2, without a traceback.
     """
-    memory.keep_freed()
     logging.set_verbosity(logging.ERROR)  # Orbax and JAX report every save and every backend
     app.run(lambda argv: _report(lambda: main(argv[1:])), flags_parser=_parse)
 

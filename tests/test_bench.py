@@ -1,5 +1,7 @@
 """What the benchmarks count, and that they run: arithmetic, GPU programs, both sides' agreement."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 from fastfcn_jax import base_config, bench, measure, models
 from fastfcn_jax.models import macs
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import contenders
 import hlo
@@ -161,8 +164,17 @@ def tiny_config():
     return config
 
 
-def test_bench_measures_every_part_and_names_the_slowest():
-    found = bench.measured(tiny_config(), rounds=1, with_twin=False)
+def test_bench_measures_every_part_and_names_the_slowest(tmp_path):
+    command = [
+        *(sys.executable, "-m", "fastfcn_jax.bench", "--config", "configs/jpu_psp_cityscapes.py"),
+        *("--config.model.backbone=resnet18", "--config.model.base_width=8"),
+        *("--config.model.neck_channels=8", "--config.model.head_channels=8"),
+        *("--config.model.auxiliary_channels=8", "--config.data.crop_size=(64, 64)"),
+        *("--batch=2", "--rounds=1", "--notwin", f"--json={tmp_path / 'found.json'}"),
+    ]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert printed.strip().endswith(bench.verdict(found))
     parts = found["parts"]
     assert {"backbone", "neck", "decode_head", "auxiliary_head", "loss", "optimiser"} < set(parts)
     # A backward pass is two more products for each one forward; the neck's upsampling is picked

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from fastfcn_jax import memory
-from fastfcn_jax.data import decode, png
+from fastfcn_jax.data import decode, memory, png
 from fastfcn_jax.errors import UserError
 
 RGB = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)

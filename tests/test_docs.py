@@ -52,7 +52,9 @@ def test_every_page_is_reached_from_the_readme():
 TYPED = {
     "train.py": "test_end_to_end.py",
     "eval.py": "test_end_to_end.py",
+    "fastfcn_jax.bench": "test_bench.py",
     "fastfcn_jax.predict": "test_end_to_end.py",
+    "fastfcn_jax.replay": "test_end_to_end.py",
     "fastfcn_jax.convert": "test_conversion_convert.py",
     "fastfcn_jax.config": "test_commands.py",
     "fastfcn_jax.data.cache": "test_commands.py",
@@ -66,8 +68,6 @@ TYPED = {
 # Minutes to hours long, or in need of another code base: typed by hand; what they printed stands
 # beside them on the pages. So are benchmarks/*.py. These are the tests of what is in them.
 BY_HAND = {
-    "fastfcn_jax.bench": "test_bench.py",
-    "fastfcn_jax.replay": "test_training_loop.py",
     "benchmarks.fuzz_pth": "test_conversion_pth.py",
     "tests/golden/make_official.py": "test_models_official.py",
 }

@@ -96,6 +96,18 @@ def test_an_interrupted_run_goes_on_where_it_was(trained):
     assert list((workdir / "tensorboard").iterdir())
 
 
+def test_training_says_what_its_evaluation_costs(trained):
+    assert "protocol single: " in trained[1]
+    assert "2 images" in trained[1]
+    assert "1 program to compile" in trained[1]
+
+
+def test_replay_finds_the_steps_of_the_log(trained):
+    result = run("-m", "fastfcn_jax.replay", trained[0], "--start", "0", "--steps", "2")
+    assert result.returncode == 0, result.stderr
+    assert "2 steps from step 0 are bit-identical" in result.stdout
+
+
 def test_eval_prints_a_class_table_and_writes_the_scores(trained, tmp_path):
     result = run("eval.py", "--checkpoint", trained[0], "--output", tmp_path)
     assert result.returncode == 0, result.stderr

@@ -10,8 +10,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from fastfcn_jax import memory
-from fastfcn_jax.data import crop_first, official, transforms
+from fastfcn_jax.data import crop_first, memory, official, transforms
 from fastfcn_jax.data.source import Sample, Source
 from fastfcn_jax.errors import UserError
 
