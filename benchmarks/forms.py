@@ -162,11 +162,16 @@ def _upsampling(dtype, batch, size) -> Iterator[Form]:
 
 
 def _passes(name, form, shapes) -> Iterator[Form]:
-    """Yields the forward pass, and the gradient of the sum in all arguments."""
+    """Yields the forward pass, and the gradient in all arguments for a given cotangent.
+
+    A sum's cotangent, all ones, would be simplified away.
+    """
     yield f"{name} forward", form, shapes
-    which = tuple(range(len(shapes)))
-    total = lambda *arguments: form(*arguments).astype(jnp.float32).sum()  # noqa: E731
-    yield f"{name} gradient", jax.grad(total, which), shapes
+
+    def gradient(cotangent, *arguments):
+        return jax.vjp(form, *arguments)[1](cotangent)
+
+    yield f"{name} gradient", gradient, (jax.eval_shape(form, *shapes), *shapes)
 
 
 FAMILIES = {

@@ -1,10 +1,11 @@
-"""What XLA makes of this package on an H200, read from the compiled program; needs no GPU.
+r"""What XLA makes of this package on an H200, read from the compiled program; needs no GPU.
 
 The compiler for CUDA is part of jax's plugin; put it beside the environment, not into it:
 
 pip install --no-deps --target=DIR jax-cuda12-plugin==VERSION jax-cuda12-pjrt==VERSION  # jax's own
 PYTHONPATH=DIR python benchmarks/gpu_program.py --show=train --head=psp --batch=8
-PYTHONPATH=DIR python benchmarks/gpu_program.py --show=inference --height=1024 --width=2048
+PYTHONPATH=DIR python benchmarks/gpu_program.py --show=inference --batch=1 \
+    --height=1024 --width=2048
 PYTHONPATH=DIR python benchmarks/gpu_program.py --show=forms
 PYTHONPATH=DIR python benchmarks/gpu_program.py --show=parallel --devices=8
 
@@ -35,7 +36,9 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fastfcn_jax import base_config, models
-from fastfcn_jax.models import layers
+from fastfcn_jax.evaluation import merge, upsampling
+from fastfcn_jax.evaluation.inference import network
+from fastfcn_jax.models import folding
 from fastfcn_jax.training import optim, state, step
 
 # Attainable, measured with large matrix products and copies on one such card.
@@ -177,19 +180,25 @@ def train(head: str, precision: str):
 
 
 def inference(head: str, precision: str):
+    """What the predictor runs for whole images of one size: folded network and merge in one."""
     f = flags.FLAGS
-    config = configuration(head, precision)
-    model = models.build(config.model, f.num_classes)
-    images = jax.ShapeDtypeStruct((f.batch, f.height, f.width, 3), jnp.uint8)
+    model = folding.folded(models.build(configuration(head, precision).model, f.num_classes))
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
     )
+    images = jax.ShapeDtypeStruct((f.batch, f.height, f.width, 3), jnp.uint8)
+    rows, columns = (
+        upsampling.axis_matrices(((0, n),), n, n, -(-n // 8))[0] for n in (f.height, f.width)
+    )
+    padded = -(-f.height // merge.BLOCK_ROWS) * merge.BLOCK_ROWS
+    rows = upsampling.stack([rows] * f.batch, padded, f.batch)
+    columns = upsampling.stack([upsampling.taps_of(columns)] * f.batch, f.width, f.batch)
 
-    def classes(variables, images):
-        logits = model.apply(variables, models.normalize(images)).logits
-        return layers.resize(logits, images.shape[1:3]).argmax(-1).astype(jnp.uint8)
+    def classes(variables, images, rows, columns):
+        logits = network(model, variables, images, None)
+        return merge.merge([logits], [rows], [columns], softmax=False).labels
 
-    return compile_for_gpu(classes, variables, images)
+    return compile_for_gpu(classes, variables, images, rows, columns)
 
 
 def parallel(head: str, precision: str) -> dict:

@@ -211,15 +211,25 @@ def _fusion_bytes(instruction, table, fused) -> int:
     for inner in fused.values():
         for name in set(inner.operands):
             users[name].append(inner)
+    known: dict[str, float] = {}
     for parameter in parameters:
         if parameter.name in in_place and len(users[parameter.name]) == 1:
             continue
-        total += math.ceil(parameter.result_bytes * _share_read(parameter, users))
+        total += math.ceil(parameter.result_bytes * _share_read(parameter, users, known))
     return total + instruction.result_bytes
 
 
-def _share_read(instruction, users) -> float:
-    """The share of a value that its users need: all of it, unless they are slices in the end."""
+def _share_read(instruction, users, known) -> float:
+    """The share of a value that its users need: all of it, unless they are slices in the end.
+
+    known: shares found so far by name; values meet again behind many forks.
+    """
+    if instruction.name not in known:
+        known[instruction.name] = _share_of_users(instruction, users, known)
+    return known[instruction.name]
+
+
+def _share_of_users(instruction, users, known) -> float:
     size = math.prod(instruction.shapes[0][1]) if instruction.shapes else 1
     if instruction.root or not users[instruction.name] or not size:
         return 1.0
@@ -229,7 +239,7 @@ def _share_read(instruction, users) -> float:
         if user.opcode in SLICING:
             share += user_size / size
         elif user_size == size and user.opcode not in ("reduce", "dot", "convolution"):
-            share += _share_read(user, users)
+            share += _share_read(user, users, known)
         else:
             return 1.0
     return min(share, 1.0)
