@@ -84,11 +84,15 @@ def _image_pool(dtype, batch, size) -> Iterator[Form]:
 
 
 def _dilated(dtype, batch, size) -> Iterator[Form]:
-    """ASPP's dilated branches, one at a time."""
+    """PSP's bottleneck without its grids, and ASPP's dilated branches, one at a time.
+
+    `convolve` is what the models take: its forms are chosen by platform and pass.
+    """
     x = jax.ShapeDtypeStruct((batch, *size, 2048), dtype)
     kernel = jax.ShapeDtypeStruct((3, 3, 2048, 512), dtype)
-    for dilation in (12, 24, 36):
-        for form in (convolution.convolve_direct, convolution.convolve_by_taps):
+    forms = convolution.convolve_direct, convolution.convolve_by_taps, convolution.convolve
+    for dilation in (1, 12, 24, 36):
+        for form in forms:
             branch = functools.partial(form, dilation=dilation)
             yield from _passes(f"{form.__name__} dilation {dilation}", branch, (x, kernel))
 
