@@ -15,6 +15,7 @@ from fastfcn_jax.models.ops import (
     joint,
     max_pool,
 )
+from fastfcn_jax.training import losses
 
 Form = tuple[str, Callable, tuple]
 
@@ -165,6 +166,25 @@ def _upsampling(dtype, batch, size) -> Iterator[Form]:
         yield from _passes(f"{form.__name__} upsampling", form, (x,))
 
 
+def _loss(dtype, batch, size) -> Iterator[Form]:
+    """Gradient of the cross entropy of logits enlarged eightfold: Cityscapes, ADE20K."""
+    labels = jax.ShapeDtypeStruct((batch, 8 * size[0], 8 * size[1]), jnp.uint8)
+
+    def loss_direct(logits, labels):
+        large = spatial.resize(logits, labels.shape[1:])
+        at_label = labels.astype(jnp.int32)[..., None]
+        return -jnp.take_along_axis(jax.nn.log_softmax(large), at_label, -1).sum()
+
+    def loss(logits, labels):
+        large = spatial.resize(logits, labels.shape[1:])
+        return losses.pixel_cross_entropy(large, labels)[0].sum()
+
+    for classes in (19, 150):
+        logits = jax.ShapeDtypeStruct((batch, *size, classes), jnp.float32)
+        for form in (loss_direct, loss):
+            yield f"{form.__name__} {classes} gradient", jax.grad(form), (logits, labels)
+
+
 def _passes(name, form, shapes) -> Iterator[Form]:
     """Yields the forward pass, and the gradient in all arguments for a given cotangent.
 
@@ -189,4 +209,5 @@ FAMILIES = {
     "max_pool": _max_pool,
     "batch_norm": _batch_norm,
     "upsampling": _upsampling,
+    "loss": _loss,
 }

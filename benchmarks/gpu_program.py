@@ -216,13 +216,21 @@ def parallel(head: str, precision: str) -> dict:
     )
     compiled = mapped.lower(current, shard).compile()
     found = describe(f"{head} {precision} on {f.devices}", compiled)
-    transfers = hlo.Program(compiled.as_text()).overlaps(H200)
-    moved = sum(size for size, _ in transfers)
-    found["collectives"], found["communicated_mb"] = len(transfers), moved / 1e6
-    print(f"    {len(transfers)} collectives, {moved / 1e6:.1f} MB per device and step")
+    transfers = hlo.Program(compiled.as_text()).transfers(H200)
+    gradients = [t for t in transfers if t.bytes >= 1e6]  # BatchNorm's statistics are smaller
+    found["collectives"] = len(transfers)
+    found["communicated_mb"] = sum(t.bytes for t in transfers) / 1e6
+    found["statistics_mb"] = found["communicated_mb"] - sum(t.bytes for t in gradients) / 1e6
+    print(
+        f"    {len(transfers)} collectives, {found['communicated_mb']:.1f} MB per device and step; "
+        f"{len(transfers) - len(gradients)} below 1 MB, of statistics, have "
+        f"{found['statistics_mb']:.2f} MB"
+    )
+    for t in gradients:
+        print(f"    {t.bytes / 1e6:6.1f} MB from {1e3 * t.start:6.2f} to {1e3 * t.end:6.2f} ms")
     for link, bandwidth in LINKS.items():
         factor = 2 * (f.devices - 1) / f.devices / bandwidth  # of a ring all-reduce
-        seconds = [(size * factor, hidden) for size, hidden in transfers]
+        seconds = [(t.bytes * factor, t.hidden) for t in transfers]
         exposed = sum(max(needed - hidden, 0.0) for needed, hidden in seconds)
         total = sum(needed for needed, _ in seconds)
         compute = found["floor_ms"] / 1e3 / 0.6

@@ -127,26 +127,39 @@ class Program:
         types = {shape[0] for name in instruction.operands for shape in table[name].shapes}
         return Kernel(instruction.name, kind, moved, flops, types == {"f32"}, source)
 
-    def overlaps(self, machine: Machine) -> list[tuple[int, float]]:
-        """Returns for each collective (bytes, seconds of other kernels while it is under way)."""
+    def transfers(self, machine: Machine) -> list["Transfer"]:
+        """The collectives of the schedule, in the order in which they end."""
         table = self.computations[self.entry]
-        running: dict[str, list] = {}
+        clock = 0.0
+        running: dict[str, Transfer] = {}
         finished = []
         for instruction in table.values():
             if is_collective(instruction):
-                entry = [payload(instruction, table), 0.0]
+                transfer = Transfer(payload(instruction, table), clock, clock)
                 if instruction.opcode.endswith("-start"):
-                    running[instruction.name] = entry
+                    running[instruction.name] = transfer
                 else:
-                    finished.append(entry)
+                    finished.append(transfer)
             elif instruction.opcode.endswith("-done"):
                 if instruction.operands[0] in running:
-                    finished.append(running.pop(instruction.operands[0]))
+                    transfer = running.pop(instruction.operands[0])
+                    finished.append(dataclasses.replace(transfer, end=clock))
             else:
-                cost = sum(k.seconds(machine) for k in self._kernels_of(instruction, table))
-                for entry in running.values():
-                    entry[1] += cost
-        return [tuple(entry) for entry in finished]
+                clock += sum(k.seconds(machine) for k in self._kernels_of(instruction, table))
+        return finished
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """A collective, and the seconds of other kernels before it may start and before it must end."""
+
+    bytes: int
+    start: float
+    end: float
+
+    @property
+    def hidden(self) -> float:
+        return self.end - self.start
 
 
 def shape_bytes(shape: tuple[str, tuple[int, ...]]) -> int:

@@ -123,9 +123,9 @@ def test_gpu_program_kernels_bytes_and_arithmetic():
 
 def test_gpu_program_overlap_is_what_runs_between_start_and_done():
     machine = hlo.Machine(flops=1e9, float32_flops=1e9, bandwidth=1e30)
-    ((size, hidden),) = hlo.Program(PROGRAM).overlaps(machine)
-    assert size == 4 * 8 * 4
-    assert hidden == pytest.approx(2 * (2 * 4 * 4 * 32) * 9 * 16 / 1e9)
+    (transfer,) = hlo.Program(PROGRAM).transfers(machine)
+    assert transfer.bytes == 4 * 8 * 4
+    assert transfer.hidden == pytest.approx(2 * (2 * 4 * 4 * 32) * 9 * 16 / 1e9)
 
 
 @pytest.mark.parametrize(
