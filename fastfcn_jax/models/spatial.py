@@ -110,8 +110,18 @@ def _interpolate_alike(x, axis, taps):
 
 
 def _interpolate_backward(axis, taps, _, gradient):
-    equation = "oi,bowc->biwc" if axis == 1 else "oi,bhoc->bhic"
-    return (jnp.einsum(equation, taps.matrix(), gradient),)
+    # One product for each image, over rows. As one product for all, or over columns, XLA
+    # multiplies transposed views of the maps, which jax 0.10.2 fails to compile for GPUs
+    # ("Couldn't find output tile sizes"); the barriers keep it from going back to those.
+    if axis == 2:
+        gradient = jax.lax.optimization_barrier(gradient.swapaxes(1, 2))
+    b, h, w, c = gradient.shape
+    matrices = jnp.broadcast_to(taps.matrix(), (b, h, taps.length))
+    y = jnp.einsum("boi,bon->bin", matrices, gradient.reshape(b, h, w * c))
+    y = y.reshape(b, taps.length, w, c)
+    if axis == 2:
+        y = jax.lax.optimization_barrier(y).swapaxes(1, 2)
+    return (y,)
 
 
 _interpolate_alike.defvjp(
