@@ -13,13 +13,13 @@ import pytest
 from fastfcn_jax import base_config, bench, measure, models
 from fastfcn_jax.models import macs
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import contenders
 import hlo
 import versus_mmseg
 
+ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """HloModule jit_f, is_scheduled=true
 
 %fused (p0: f32[8,4], p1: s32[]) -> f32[2,4] {

@@ -1,9 +1,9 @@
 """Convolutions in the cheapest of their equal forms.
 
 A 3x3 at stride 1 has two: one general convolution, and one matrix product per tap over the pixels
-where that tap meets the map. GPUs take the general one, gradients included. On a CPU, XLA's
-convolutions are slow where dilated, and its kernel gradients 2 to 7 times slower than nine matrix
-products (docs/performance.md), so there the forms are chosen pass by pass.
+where that tap meets the map. GPUs take the general one, gradients included. On a CPU, XLA's is slow
+where dilated, and its gradients take 2 to 6 times as long as by products (docs/performance.md): the
+forms are chosen pass by pass.
 """
 
 import functools
@@ -77,7 +77,8 @@ def _backward(dilation, saved, gradient):
         )
 
     def direct(x, kernel, gradient):
-        return jax.vjp(functools.partial(convolve_direct, dilation=dilation), x, kernel)[1](gradient)
+        _, pull = jax.vjp(functools.partial(convolve_direct, dilation=dilation), x, kernel)
+        return pull(gradient)
 
     return jax.lax.platform_dependent(*saved, gradient, cpu=on_cpu, default=direct)
 
@@ -99,7 +100,7 @@ def convolve_on_cpu(
         return convolve_by_taps(x, kernel, dilation)
     starts = list(range(512, c, 512))
     slices = zip(jnp.split(x, starts, 3), jnp.split(kernel, starts, 2), strict=True)
-    return sum(convolve_direct(*each, dilation=dilation) for each in slices)
+    return functools.reduce(jnp.add, (convolve_direct(*each, dilation=dilation) for each in slices))
 
 
 def convolve_by_taps(
