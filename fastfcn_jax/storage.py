@@ -1,6 +1,8 @@
 """Named trees of arrays on the disk: atomic, checksummed, a policy for what is kept. By Orbax."""
 
-import sys
+import asyncio
+import functools
+import logging
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,28 +11,34 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
+from absl import logging as absl_logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
 from fastfcn_jax.errors import UserError
 
 METRIC = "mIoU"
 
-# Orbax logs with a traceback what it also raises; the exception is enough.
-logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+# Orbax logs with a traceback what it also raises, and asyncio what Orbax did not look at; the
+# exception is enough.
+absl_logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 
-def _without_late_reports(hook):
-    # Where a full disk ends one write, Orbax closes the event loop that TensorStore wants to
-    # tell of the others; it prints a traceback for each, before the error that matters.
-    def report(kind, error, trace):
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            hook(kind, error, trace)
+def _without_late_reports(call_soon_threadsafe: Any) -> Any:
+    # Where a full disk ends one write, Orbax closes the event loop that TensorStore wants to tell
+    # of the others; TensorStore prints a traceback for each refusal, before the error that matters.
+    @functools.wraps(call_soon_threadsafe)
+    def call(loop, *arguments, **keywords):
+        if loop.is_closed():
+            return None
+        return call_soon_threadsafe(loop, *arguments, **keywords)
 
-    return report
+    return call
 
 
-sys.excepthook = _without_late_reports(sys.excepthook)
+asyncio.BaseEventLoop.call_soon_threadsafe = _without_late_reports(
+    asyncio.BaseEventLoop.call_soon_threadsafe
+)
 
 
 class Damaged(Exception):
