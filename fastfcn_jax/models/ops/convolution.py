@@ -91,8 +91,8 @@ def convolve_on_cpu(
 ) -> Float[Array, "b h w k"]:
     """By taps where at least 15 % of the work would be on the zeros around the map.
 
-    Otherwise as the sum over slices of 512 input channels, of which XLA's convolution makes a
-    third more a second than of 2048.
+    Otherwise as the sum over slices of 512 input channels, faster than one convolution of 2048
+    (docs/performance.md).
     """
     _, h, w, c = x.shape
     met = max(3 * h - 2 * dilation, h) * max(3 * w - 2 * dilation, w) / (9 * h * w)
