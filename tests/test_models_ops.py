@@ -65,12 +65,14 @@ def test_dilated_convolution_by_taps(size, dilation):
 
 @pytest.mark.parametrize("size", [(20, 23), (3, 17), (1, 2)])
 @pytest.mark.parametrize("dilation", [1, 2, 12])
-def test_3x3_in_the_forms_of_this_backend(size, dilation):
+@pytest.mark.parametrize(("channels", "features"), [(5, 4), (4, 6), (1024, 3)])
+def test_3x3_in_the_forms_of_this_backend(size, dilation, channels, features):
+    # Fewer channels than features, and 1024 channels, have other forms of the gradients.
     assert_same(
         lambda x, k: convolution.convolve(x, k, dilation=dilation),
         lambda x, k: convolution.convolve_direct(x, k, dilation=dilation),
-        noise(2, *size, 5),
-        noise(3, 3, 5, 4, seed=1),
+        noise(2, *size, channels),
+        noise(3, 3, channels, features, seed=1) * channels**-0.5,
     )
 
 
