@@ -14,6 +14,7 @@ from fastfcn_jax.models.ops import (
     encoding,
     joint,
     max_pool,
+    taps,
 )
 from fastfcn_jax.training import losses
 
@@ -91,11 +92,15 @@ def _dilated(dtype, batch, size) -> Iterator[Form]:
     """
     x = jax.ShapeDtypeStruct((batch, *size, 2048), dtype)
     kernel = jax.ShapeDtypeStruct((3, 3, 2048, 512), dtype)
-    forms = convolution.convolve_direct, convolution.convolve_by_taps, convolution.convolve
+    forms = {
+        "convolve_direct": convolution.convolve_direct,
+        "taps.convolve": taps.convolve,
+        "convolve": convolution.convolve,
+    }
     for dilation in (1, 12, 24, 36):
-        for form in forms:
+        for name, form in forms.items():
             branch = functools.partial(form, dilation=dilation)
-            yield from _passes(f"{form.__name__} dilation {dilation}", branch, (x, kernel))
+            yield from _passes(f"{name} dilation {dilation}", branch, (x, kernel))
 
 
 def _concatenation(dtype, batch, size) -> Iterator[Form]:

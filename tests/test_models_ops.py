@@ -1,11 +1,21 @@
 """Each fast form against its direct twin: values and gradients, borders and tiny maps included."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fastfcn_jax.models.ops import convolution, depthwise, encoding, joint, max_pool
+from fastfcn_jax.models.ops import (
+    convolution,
+    depthwise,
+    encoding,
+    joint,
+    max_pool,
+    taps,
+    winograd,
+)
 from fastfcn_jax.models.ops.joint import Grid
 
 
@@ -52,22 +62,53 @@ def test_depthwise_keeps_bfloat16_and_sums_its_kernel_gradient_in_float32():
     )
 
 
+def gradients_by_xla(x, kernel, gradient, dilation=1):
+    def direct(x, kernel):
+        return convolution.convolve_direct(x, kernel, dilation=dilation)
+
+    return jax.vjp(direct, x, kernel)[1](gradient)
+
+
 @pytest.mark.parametrize("size", [(20, 23), (3, 17), (1, 2)])
 @pytest.mark.parametrize("dilation", [2, 12])
-def test_dilated_convolution_by_taps(size, dilation):
-    assert_same(
-        lambda x, k: convolution.convolve_by_taps(x, k, dilation),
-        lambda x, k: convolution.convolve_direct(x, k, dilation=dilation),
-        noise(2, *size, 5),
-        noise(3, 3, 5, 4, seed=1),
-    )
+def test_convolution_by_taps(size, dilation):
+    x, kernel, gradient = noise(2, *size, 5), noise(3, 3, 5, 4, seed=1), noise(2, *size, 4, seed=2)
+    of_x, of_kernel = gradients_by_xla(x, kernel, gradient, dilation)
+    y = convolution.convolve_direct(x, kernel, dilation=dilation)
+    np.testing.assert_allclose(taps.convolve(x, kernel, dilation), y, atol=2e-5)
+    np.testing.assert_allclose(taps.input_gradient(gradient, kernel, dilation), of_x, atol=2e-5)
+    np.testing.assert_allclose(taps.kernel_gradient(x, gradient, 3, dilation), of_kernel, atol=1e-4)
+
+
+# Tiles of 2x2: even and odd sizes, and maps smaller than a tile.
+@pytest.mark.parametrize("size", [(8, 10), (7, 12), (13, 9), (1, 2), (1, 1)])
+def test_convolution_by_winograds_tiles(size):
+    x, kernel, gradient = noise(2, *size, 5), noise(3, 3, 5, 4, seed=1), noise(2, *size, 4, seed=2)
+    of_x, of_kernel = gradients_by_xla(x, kernel, gradient)
+    y = convolution.convolve_direct(x, kernel)
+    np.testing.assert_allclose(winograd.convolve(x, kernel), y, atol=2e-5)
+    np.testing.assert_allclose(winograd.input_gradient(gradient, kernel), of_x, atol=2e-5)
+    np.testing.assert_allclose(winograd.kernel_gradient(x, gradient), of_kernel, atol=1e-4)
+
+
+def test_winograds_tiles_lose_little_to_rounding():
+    """At the widest convolution of the models, against float64."""
+    x, kernel = noise(1, 16, 16, 2048), noise(3, 3, 2048, 128, seed=1) * 0.01
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(a, jnp.float64) for a in (x, kernel)]
+        expected = np.asarray(convolution.convolve_direct(*wide))
+    errors = [
+        np.abs(y - expected).max()
+        for y in (winograd.convolve(x, kernel), convolution.convolve_direct(x, kernel))
+    ]
+    assert errors[0] < 5e-6 * np.abs(expected).max()
+    assert errors[0] < 8 * errors[1]
 
 
 @pytest.mark.parametrize("size", [(20, 23), (3, 17), (1, 2)])
 @pytest.mark.parametrize("dilation", [1, 2, 12])
-@pytest.mark.parametrize(("channels", "features"), [(5, 4), (4, 6), (1024, 3)])
+@pytest.mark.parametrize(("channels", "features"), [(5, 4), (4, 6), (128, 130)])
 def test_3x3_in_the_forms_of_this_backend(size, dilation, channels, features):
-    # Fewer channels than features, and 1024 channels, have other forms of the gradients.
     assert_same(
         lambda x, k: convolution.convolve(x, k, dilation=dilation),
         lambda x, k: convolution.convolve_direct(x, k, dilation=dilation),
@@ -77,15 +118,20 @@ def test_3x3_in_the_forms_of_this_backend(size, dilation, channels, features):
 
 
 def test_a_3x3_takes_the_form_of_the_platform_that_its_program_is_for():
-    def gradients(x, kernel):
-        return jax.vjp(lambda x, k: convolution.convolve(x, k, dilation=12), x, kernel)[1](x)
+    def gradients(x, kernel, dilation):
+        return jax.vjp(lambda x, k: convolution.convolve(x, k, dilation=dilation), x, kernel)[1](x)
 
-    arguments = noise(1, 20, 30, 4), noise(3, 3, 4, 4)
-    for platform, convolutions, products in (("cuda", 2, 0), ("cpu", 0, 9 + 9)):
-        exported = jax.export.export(jax.jit(gradients), platforms=[platform])(*arguments)
-        program = exported.mlir_module()
-        assert program.count("stablehlo.convolution") == convolutions
-        assert program.count("stablehlo.dot_general") == products
+    def count(platform, dilation, *arguments):
+        program = jax.jit(functools.partial(gradients, dilation=dilation))
+        text = jax.export.export(program, platforms=[platform])(*arguments).mlir_module()
+        return text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")
+
+    narrow, wide = ((noise(1, 20, 30, n), noise(3, 3, n, n)) for n in (4, 128))
+    assert count("cuda", 12, *narrow) == (2, 0)
+    assert count("cpu", 12, *narrow) == (0, 9 + 9)
+    assert count("cuda", 1, *wide) == (2, 0)
+    assert count("cpu", 1, *wide) == (0, 16 + 16)
+    assert count("cpu", 1, *(a.astype(jnp.bfloat16) for a in wide)) == (1, 3)
 
 
 @pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])
