@@ -53,16 +53,18 @@ class Compiled:
         return jax.block_until_ready(self.program(*self.arguments))
 
 
-def flops(function: Callable, *arguments: Any) -> int:
+def flops(function: Callable, *arguments: Any, platform: str | None = None) -> int:
     """Operations of all convolutions and matrix products that one call computes.
 
-    Counted from the traced function as this backend runs it, so that exact rewrites count for
-    what they do; a general convolution's taps in the zero padding count too.
+    Counted from the traced function as it runs on `platform` ("cpu", "cuda", "tpu"; None: this
+    backend), so that exact rewrites count for what they do; a general convolution's taps in the
+    zero padding count too.
     """
-    return 2 * _macs(jax.make_jaxpr(function)(*arguments).jaxpr)
+    traced = jax.make_jaxpr(function)(*arguments)
+    return 2 * _macs(traced.jaxpr, platform or jax.default_backend())
 
 
-def _macs(jaxpr) -> int:
+def _macs(jaxpr, platform: str) -> int:
     total = 0
     for equation in jaxpr.eqns:
         name = equation.primitive.name
@@ -77,15 +79,16 @@ def _macs(jaxpr) -> int:
             total += result.size * kernel.size // outputs
         else:
             times = equation.params.get("length", 1) if name == "scan" else 1
-            inner = [_macs(sub) for sub in _inner(equation.params)]
-            total += times * (_branch(equation.params, inner) if name == "cond" else sum(inner))
+            inner = [_macs(sub, platform) for sub in _inner(equation.params)]
+            branched = name == "cond"
+            total += times * (_branch(equation.params, inner, platform) if branched else sum(inner))
     return total
 
 
-def _branch(parameters: Mapping[str, Any], macs: list[int]) -> int:
-    """Of the branch for this backend where the platform decides, or else of the largest."""
+def _branch(parameters: Mapping[str, Any], macs: list[int], platform: str) -> int:
+    """Of the platform's branch where the platform decides, or else of the largest."""
     for platforms, count in zip(parameters.get("branches_platforms") or (), macs, strict=False):
-        if platforms is None or jax.default_backend() in platforms:
+        if platforms is None or platform in platforms:
             return count
     return max(macs)
 
