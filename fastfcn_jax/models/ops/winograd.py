@@ -11,9 +11,10 @@ Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 201
 
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from fastfcn_jax.models.ops.taps import product
 
 Square = list[list[Array]]
 
@@ -39,7 +40,10 @@ def kernel_gradient(
     inputs = _on_both_axes(_of_input, _neighbourhoods(x))
     outputs = _on_both_axes(_of_output, _tiles(gradient))
     products = [
-        [_product(v.reshape(-1, v.shape[-1]), w.reshape(-1, w.shape[-1]), 0, 0) for v, w in pair]
+        [
+            product(v.reshape(-1, v.shape[-1]), w.reshape(-1, w.shape[-1]), 0, 0, x.dtype)
+            for v, w in pair
+        ]
         for pair in map(zip, inputs, outputs)
     ]
     return jnp.stack([jnp.stack(row) for row in _on_both_axes(_to_kernel, products)])
@@ -49,7 +53,9 @@ def _convolve(x, taps, axis):
     b, h, w, _ = x.shape
     inputs = _on_both_axes(_of_input, _neighbourhoods(x))
     kernels = _on_both_axes(_of_kernel, taps)
-    products = [[_product(v, u, 3, axis) for v, u in pair] for pair in map(zip, inputs, kernels)]
+    products = [
+        [product(v, u, 3, axis, x.dtype) for v, u in pair] for pair in map(zip, inputs, kernels)
+    ]
     y = jnp.stack([jnp.stack(row, 3) for row in _on_both_axes(_to_output, products)], 2)
     return y.reshape(b, h + h % 2, w + w % 2, -1)[:, :h, :w]
 
@@ -93,7 +99,3 @@ def _of_output(y):  # the transpose of _to_output
 
 def _to_kernel(u):  # the transpose of _of_kernel
     return [u[0] + (u[1] + u[2]) / 2, (u[1] - u[2]) / 2, (u[1] + u[2]) / 2 + u[3]]
-
-
-def _product(a, b, axis_a: int, axis_b: int):
-    return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())))
