@@ -80,8 +80,6 @@ def train_theirs(config: ConfigDict, model, batches: Iterator[Batch]) -> Iterato
     """Yields the weights after every step, in our form."""
     import oracle
     import torch
-    from mmengine.structures import PixelData
-    from mmseg.structures import SegDataSample
 
     o = config.optim
     sgd = torch.optim.SGD(model.parameters(), o.lr, o.momentum, weight_decay=o.weight_decay)
@@ -94,11 +92,8 @@ def train_theirs(config: ConfigDict, model, batches: Iterator[Batch]) -> Iterato
         ):
             bgr = np.ascontiguousarray(image[:h, :w, ::-1].transpose(2, 0, 1))
             classes = torch.from_numpy(label[:h, :w].astype(np.int64))
-            sample = SegDataSample(gt_sem_seg=PixelData(data=classes[None]))
-            shape = int(h), int(w)
-            sample.set_metainfo({"img_shape": shape, "ori_shape": shape})
             data["inputs"].append(torch.from_numpy(bgr))
-            data["data_samples"].append(sample)
+            data["data_samples"].append(oracle.data_sample(classes))
         ready = model.data_preprocessor(data, True)
         loss, _ = model.parse_losses(model(ready["inputs"], ready["data_samples"], mode="loss"))
         for group in sgd.param_groups:

@@ -129,20 +129,14 @@ def _mmseg(job: Job, options: list[str]) -> Contender:
 
 def _mmseg_shipped(job, options, model, device):
     """Its runner's calls: data preprocessor, losses with accuracy, OptimWrapper, data samples."""
+    import oracle
     import torch
     from mmengine.optim import OptimWrapper
-    from mmengine.structures import PixelData
-    from mmseg.structures import SegDataSample
 
     # Its loader hands over BGR, channels first.
     bgr = torch.from_numpy(np.ascontiguousarray(job.images()[..., ::-1].transpose(0, 3, 1, 2)))
     labels = torch.from_numpy(job.labels().astype(np.int64)).to(device)
-    shape = (job.height, job.width)
-    samples = []
-    for label in labels:
-        sample = SegDataSample(gt_sem_seg=PixelData(data=label[None]))
-        sample.set_metainfo({"ori_shape": shape, "img_shape": shape, "pad_shape": shape})
-        samples.append(sample)
+    samples = [oracle.data_sample(label) for label in labels]
 
     if job.mode == "train":
         data = {"inputs": list(bgr.to(device)), "data_samples": samples}

@@ -94,8 +94,6 @@ def train_reference(model, wrapper, scheduler, batches) -> list[dict[str, float]
     import jax
     import oracle
     import torch
-    from mmengine.structures import PixelData
-    from mmseg.structures import SegDataSample
 
     from fastfcn_jax.models.segmentor import MEAN, STD, normalize
 
@@ -105,10 +103,7 @@ def train_reference(model, wrapper, scheduler, batches) -> list[dict[str, float]
         scaled = (batch["image"].astype(np.float32) - np.float32(MEAN)) / np.float32(STD)
         if dtype == torch.float64:  # XLA's reciprocal is a rounding away: a float32 one
             scaled = np.array(jax.jit(normalize)(batch["image"]))
-        samples = [
-            SegDataSample(gt_sem_seg=PixelData(data=torch.from_numpy(label[None]).long()))
-            for label in batch["label"]
-        ]
+        samples = [oracle.data_sample(torch.from_numpy(x).long()) for x in batch["label"]]
         parts = model.loss(oracle.to_torch(scaled).to(dtype), samples)
         total, logs = model.parse_losses(parts)
         wrapper.update_params(total)

@@ -113,6 +113,17 @@ def tensors_of(module) -> dict[str, np.ndarray]:
     return {key: value.detach().numpy() for key, value in module.state_dict().items()}
 
 
+def data_sample(label):
+    """mmseg's data sample of a label map, an integer tensor (h, w)."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    sample = SegDataSample(gt_sem_seg=PixelData(data=label[None]))
+    shape = tuple(label.shape)
+    sample.set_metainfo({"ori_shape": shape, "img_shape": shape})
+    return sample
+
+
 def to_torch(images: np.ndarray):
     """NHWC array -> NCHW tensor."""
     import torch

@@ -8,13 +8,10 @@ weight, bias, running_mean, running_var <-> scale, bias in "params" and mean, va
 
 import re
 from collections.abc import Container, Mapping
-from typing import Any
 
 import numpy as np
 from flax import traverse_util
 from numpy.typing import DTypeLike
-
-from fastfcn_jax.errors import UserError
 
 Path = tuple[str, ...]
 
@@ -73,25 +70,3 @@ def torch_name(path: Path, siblings: Container[Path]) -> str:
     elif leaf in ("mean", "var"):
         leaf = f"running_{leaf}"
     return re.sub(r"_(\d+)(?=_|\.)", r".\1", ".".join([*modules[1:], leaf]))
-
-
-def check_match(variables: Mapping, template: Mapping) -> None:
-    """Raises UserError naming what either side lacks, or where shapes differ.
-
-    template: the model's variables (arrays or shapes), to be replaced by `variables`.
-    """
-    have: dict[str, Any] = traverse_util.flatten_dict(dict(variables), sep="/")
-    want: dict[str, Any] = traverse_util.flatten_dict(dict(template), sep="/")
-    differing = [
-        f"{key} {have[key].shape} for {want[key].shape}"
-        for key in sorted(have.keys() & want.keys())
-        if have[key].shape != want[key].shape
-    ]
-    findings = {
-        "missing": sorted(want.keys() - have.keys()),
-        "left over": sorted(have.keys() - want.keys()),
-        "of another shape": differing,
-    }
-    if any(findings.values()):
-        lists = "; ".join(f"{name}: {', '.join(keys) or 'none'}" for name, keys in findings.items())
-        raise UserError(f"the weights do not fit the model: {lists}")

@@ -11,7 +11,7 @@ from fastfcn_jax import checkpoint, models, runtime
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation import baselines, inference, report
-from fastfcn_jax.evaluation.evaluate import Result, evaluate, image_sizes
+from fastfcn_jax.evaluation.evaluate import Result, evaluate
 from fastfcn_jax.files import write_json
 
 
@@ -49,8 +49,7 @@ def run(
         )
     model = models.build(loaded.config.model, num_classes)
     predictor = inference.build(config, model, loaded.variables, protocol=protocol)
-    print(predictor.announce(image_sizes(source)))
-    result = evaluate(predictor, source)
+    result = evaluate(predictor, source, announce=print)
     output = output or folder / "eval"
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "metrics.json", result.metrics())

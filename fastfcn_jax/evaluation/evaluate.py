@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -61,7 +61,12 @@ class Result:
 
 
 def evaluate(
-    predictor: Predictor, source: Source, *, max_images: int = 0, progress: bool = True
+    predictor: Predictor,
+    source: Source,
+    *,
+    max_images: int = 0,
+    progress: bool = True,
+    announce: Callable[[str], None] | None = None,
 ) -> Result:
     """Predicts every labelled image of `source` and counts its pixels.
 
@@ -72,10 +77,13 @@ def evaluate(
     Args:
       max_images: only the first ones; 0: all.
       progress: report on standard error (of process 0).
+      announce: takes the protocol and its cost where the predictor first learns the sizes.
     """
     names = source.info.class_names
     if hasattr(source, "image_size") and not predictor.is_planned:
-        predictor.expect(image_sizes(source, max_images=max_images))
+        plan = predictor.announce(_image_sizes(source, max_images))
+        if announce is not None:
+            announce(plan)
     total = min(len(source), max_images) if max_images else len(source)
     mine = range(jax.process_index(), total, jax.process_count())
     labels: dict[int, Sample] = {}
@@ -107,7 +115,7 @@ def evaluate(
     )
 
 
-def image_sizes(source: Source, *, max_images: int = 0) -> list[Size]:
+def _image_sizes(source: Source, max_images: int) -> list[Size]:
     """(height, width) of every image, from the files' headers."""
     size: Any = source  # with `image_size`, which a source may have
     total = min(len(source), max_images) if max_images else len(source)

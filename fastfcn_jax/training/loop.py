@@ -15,7 +15,7 @@ from fastfcn_jax.data import pipeline
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation import report
-from fastfcn_jax.evaluation.evaluate import evaluate, image_sizes
+from fastfcn_jax.evaluation.evaluate import evaluate
 from fastfcn_jax.training import run_card, setup, strategy, validation
 from fastfcn_jax.training.interrupt import Agreement, Interrupt
 from fastfcn_jax.training.setup import Run
@@ -159,12 +159,15 @@ def _validate(run: Run, interrupt: Interrupt) -> float:
     run.console.say(f"step {run.step}: evaluating")
     run.predictor.variables = setup.prediction_variables(run.state)
     source: Any = run.validation
-    max_images = run.config.eval.max_images
-    if hasattr(source, "image_size") and not run.predictor.is_planned:
-        run.console.say(run.predictor.announce(image_sizes(source, max_images=max_images)))
     if jax.process_count() == 1:  # several count together and have to end together
         source = validation.InterruptibleSource(source, lambda: interrupt.requested)
-    result = evaluate(run.predictor, source, max_images=max_images, progress=False)
+    result = evaluate(
+        run.predictor,
+        source,
+        max_images=run.config.eval.max_images,
+        progress=False,
+        announce=run.console.say,
+    )
     drawn = []
     if jax.process_index() == 0 and run.config.train.pictures:
         drawn = validation.pictures(run.predictor, source, run.config.train.pictures)
