@@ -18,7 +18,7 @@ import collections
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there are no CUDA libraries to check
@@ -34,8 +34,10 @@ import numpy as np
 from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from fastfcn_jax import base_config, models
+from fastfcn_jax import config as configuration
 from fastfcn_jax.evaluation import merge, upsampling
 from fastfcn_jax.evaluation.inference import network
 from fastfcn_jax.models import folding
@@ -48,6 +50,7 @@ LINKS = {"NVLink": 360e9, "100 Gbit/s": 11e9}
 
 flags.DEFINE_enum("show", "train", ["train", "inference", "forms", "parallel"], "What to compile.")
 flags.DEFINE_list("head", ["psp", "aspp", "enc"], "psp, aspp, enc.")
+flags.DEFINE_list("config", [], "In place of --head: experiments, FILE[:VARIANT].")
 flags.DEFINE_list("precision", ["bfloat16"], "bfloat16, float32.")
 flags.DEFINE_integer("batch", 8, "Images per device.")
 flags.DEFINE_integer("height", 512, "Of the images.")
@@ -142,14 +145,19 @@ def header() -> None:
     print(f"{'program':44} {names[0]:>7} " + " ".join(f"{n:>9}" for n in names[1:]))
 
 
-def configuration(head: str, precision: str):
-    config = base_config.get_config()
-    config.model.update(head=head, se_branch=head == "enc", precision=precision)
-    config.model.remat = flags.FLAGS.remat
-    return config
+def experiments() -> Iterator[tuple[str, ConfigDict]]:
+    """(name, configuration) of everything to compile."""
+    f = flags.FLAGS
+    for precision in f.precision:
+        for spec in f.config or f.head:
+            config = configuration.load(spec) if f.config else base_config.get_config()
+            if not f.config:
+                config.model.update(head=spec, se_branch=spec == "enc")
+            config.model.update(precision=precision, remat=f.remat)
+            yield f"{Path(spec).name} {precision}", config
 
 
-def training(config, axis_name: str | None, batch: int):
+def training(config: ConfigDict, axis_name: str | None, batch: int):
     """Returns the step, and the shapes of its state and batch."""
     f = flags.FLAGS
     model = models.build(config.model, f.num_classes, axis_name=axis_name)
@@ -174,15 +182,15 @@ def training(config, axis_name: str | None, batch: int):
     return train_step, current, shapes
 
 
-def train(head: str, precision: str):
-    train_step, current, batch = training(configuration(head, precision), None, flags.FLAGS.batch)
+def train(config: ConfigDict):
+    train_step, current, batch = training(config, None, flags.FLAGS.batch)
     return compile_for_gpu(train_step, current, batch, donate=(0,))
 
 
-def inference(head: str, precision: str):
+def inference(config: ConfigDict):
     """What the predictor runs for whole images of one size: folded network and merge in one."""
     f = flags.FLAGS
-    model = folding.folded(models.build(configuration(head, precision).model, f.num_classes))
+    model = folding.folded(models.build(config.model, f.num_classes))
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
     )
@@ -201,10 +209,10 @@ def inference(head: str, precision: str):
     return compile_for_gpu(classes, variables, images, rows, columns)
 
 
-def parallel(head: str, precision: str) -> dict:
+def parallel(name: str, config: ConfigDict) -> dict:
     """One replica's program of a step under pmap over many devices."""
     f = flags.FLAGS
-    train_step, current, batch = training(configuration(head, precision), "batch", f.batch)
+    train_step, current, batch = training(config, "batch", f.batch)
     shard = jax.tree.map(lambda x: jax.ShapeDtypeStruct((f.devices, *x.shape), x.dtype), batch)
     mapped = jax.pmap(
         train_step,
@@ -215,7 +223,7 @@ def parallel(head: str, precision: str) -> dict:
         donate_argnums=0,
     )
     compiled = mapped.lower(current, shard).compile()
-    found = describe(f"{head} {precision} on {f.devices}", compiled)
+    found = describe(f"{name} on {f.devices}", compiled)
     transfers = hlo.Program(compiled.as_text()).transfers(H200)
     gradients = [t for t in transfers if t.bytes >= 1e6]  # BatchNorm's statistics are smaller
     found["collectives"] = len(transfers)
@@ -258,14 +266,13 @@ def main(_) -> None:
             if f.only in name:
                 found.append(describe(name, compile_for_gpu(function, *arguments)))
     else:
-        for head in f.head:
-            for precision in f.precision:
-                if f.show == "parallel":
-                    found.append(parallel(head, precision))
-                else:
-                    compiled = {"train": train, "inference": inference}[f.show](head, precision)
-                    size = f"{f.batch}x{f.height}x{f.width}"
-                    found.append(describe(f"{f.show} {head} {precision} {size}", compiled))
+        for name, config in experiments():
+            if f.show == "parallel":
+                found.append(parallel(name, config))
+            else:
+                compiled = {"train": train, "inference": inference}[f.show](config)
+                size = f"{f.batch}x{f.height}x{f.width}"
+                found.append(describe(f"{f.show} {name} {size}", compiled))
     if f.json:
         with open(f.json, "a") as file:
             file.writelines(json.dumps(row) + "\n" for row in found)

@@ -4,7 +4,7 @@ python train.py --config configs/jpu_psp_camvid.py --config.data.root=DIR
 
 For CPU cores, a ResNet-18 of half the width: `configs/jpu_psp_camvid.py:small` is a quick look on
 192x256 crops; `:cpu` learns from small crops of the photographs at half their size, 2400 steps;
-`:balanced` goes on from there with class weights, for the thin classes:
+`:balanced` goes on from there with class weights and whole photographs, for the thin classes:
 
 python train.py --config configs/jpu_psp_camvid.py:balanced --config.data.root=DIR
     --config.init.checkpoint=runs/jpu_psp_camvid-cpu
@@ -54,13 +54,15 @@ def get_config(variant: str = ""):
                 "train.save_every": 100,
             },
             "cpu": HALF_SIZE,
-            "balanced": HALF_SIZE
+            "balanced": NARROW
             | {
-                "data.test_scale": (360, 270),
+                "data.crop_size": (192, 256),
                 "loss.class_weights": ("auto",),
-                "optim.lr": 0.02,
-                "train.ema_decay": 0.99,
-                "train.steps": 600,
+                "optim.lr": 0.03,
+                "train.ema_decay": 0.995,
+                "train.steps": 2000,
+                "train.eval_every": 250,
+                "train.save_every": 250,
             },
         },
     )
