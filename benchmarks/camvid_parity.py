@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]  # the package uninstalled
@@ -169,7 +170,7 @@ def batch_size(result: dict) -> int:
 
 
 def verdict(sides: dict[str, list[dict]], steps: list[int]) -> str:
-    """At how many evaluations the two means differ by no more than seeds of one side do."""
+    """Whether the sides differ by more than seeds of one side do."""
     curves = {
         side: np.array([[evaluations(r)[s]["mIoU"] for s in steps] for r in results])
         for side, results in sides.items()
@@ -177,10 +178,17 @@ def verdict(sides: dict[str, list[dict]], steps: list[int]) -> str:
     apart = np.abs(curves["ours"].mean(axis=0) - curves["mmseg"].mean(axis=0))
     spread = np.maximum(*(np.ptp(curve, axis=0) for curve in curves.values()))
     within = (apart <= spread).sum()
+    later = {side: curve[:, len(steps) // 2 :].mean(axis=1) for side, curve in curves.items()}
+    means = ", ".join(
+        f"{side} {x.mean():.2f} (seeds {x.min():.2f} to {x.max():.2f})" for side, x in later.items()
+    )
+    chance = stats.ttest_ind(later["ours"], later["mmseg"], equal_var=False).pvalue
     return (
         f"Means of the sides: apart by {apart[-1]:.2f} at the end ({apart.mean():.2f} on average "
         f"over the evaluations); seeds of one side by {spread[-1]:.2f} ({spread.mean():.2f}). "
-        f"Within the spread at {within} of {len(steps)} evaluations."
+        f"Within the spread at {within} of {len(steps)} evaluations.\n\n"
+        f"Mean mIoU of a run from step {steps[len(steps) // 2]} on: {means}; Welch's t-test: "
+        f"p = {chance:.2f}."
     )
 
 

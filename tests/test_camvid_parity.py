@@ -166,3 +166,5 @@ def test_the_verdict_compares_means_with_the_spread_of_seeds():
     assert "apart by 0.50 at the end (2.00 on average" in text  # |23 - 22.5|; |11 - 14.5| before
     assert "seeds of one side by 6.00 (4.00)" in text
     assert "at 1 of 2" in text
+    assert "from step 1 on: ours 23.00 (seeds 20.00 to 26.00), mmseg 22.50 (" in text
+    assert "p = 0.90" in text  # t = 0.5 / sqrt(9 + 0.25), 1.06 degrees of freedom
