@@ -1,5 +1,6 @@
 """Resizing and pooling against PyTorch, alone and inside padded batches."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
@@ -83,8 +84,15 @@ def test_pyramid_pools_of_a_padded_batch():
             np.testing.assert_allclose(pool[i : i + 1], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(8, 9), (7, 12)])
+@pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])
 def test_max_pool_is_torchs(size):
-    x = noise(1, *size, 3)
-    expected = torch.nn.functional.max_pool2d(oracle.to_torch(x), 3, 2, 1)
-    np.testing.assert_array_equal(max_pool.max_pool(jnp.asarray(x)), oracle.to_numpy(expected))
+    x = np.round(noise(2, *size, 3))  # few values, so that many tie
+    theirs = oracle.to_torch(x).requires_grad_()
+    expected = torch.nn.functional.max_pool2d(theirs, 3, 2, 1)
+    weights = noise(*oracle.to_numpy(expected.detach()).shape)
+    expected.backward(oracle.to_torch(weights))
+    pooled, gradient = jax.vjp(max_pool.max_pool, jnp.asarray(x))
+    np.testing.assert_array_equal(pooled, oracle.to_numpy(expected.detach()))
+    np.testing.assert_allclose(
+        gradient(jnp.asarray(weights))[0], oracle.to_numpy(theirs.grad), atol=1e-6
+    )
