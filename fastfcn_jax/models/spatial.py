@@ -19,6 +19,8 @@ from fastfcn_jax.models.ops.precision import wide_type, widen
 
 Size = Int[Array, "b 2"]
 
+MANY_CHANNELS = 64  # from here on a CPU resizes gradients line by line
+
 
 def at_stride(size: Size | None, stride: int) -> Size | None:
     """Returns the true sizes of maps after down-sampling by `stride` (a power of two)."""
@@ -110,18 +112,34 @@ def _interpolate_alike(x, axis, taps):
 
 
 def _interpolate_backward(axis, taps, _, gradient):
+    by_images = functools.partial(_product_by_images, axis=axis, matrix=taps.matrix())
+    if gradient.shape[-1] < MANY_CHANNELS:
+        return (by_images(gradient),)
+    by_lines = functools.partial(_product_by_lines, axis=axis, matrix=taps.matrix())
+    return (jax.lax.platform_dependent(gradient, cpu=by_lines, default=by_images),)
+
+
+def _product_by_lines(gradient, axis, matrix):
+    # One product for each row or column: channels stay an axis of their own. What makes the
+    # gradient is fused into this, and on a CPU takes three times as long where it has to divide an
+    # index to find its channel.
+    lines = gradient.swapaxes(1, 2) if axis == 1 else gradient
+    matrices = jnp.broadcast_to(matrix, (*lines.shape[:2], *matrix.shape))
+    y = jnp.einsum("bnoi,bnoc->bnic", matrices, lines)
+    return y.swapaxes(1, 2) if axis == 1 else y
+
+
+def _product_by_images(gradient, axis, matrix):
     # One product for each image, over rows. As one product for all, or over columns, XLA
     # multiplies transposed views of the maps, which jax 0.10.2 fails to compile for GPUs
     # ("Couldn't find output tile sizes"); the barriers keep it from going back to those.
     if axis == 2:
         gradient = jax.lax.optimization_barrier(gradient.swapaxes(1, 2))
     b, h, w, c = gradient.shape
-    matrices = jnp.broadcast_to(taps.matrix(), (b, h, taps.length))
+    matrices = jnp.broadcast_to(matrix, (b, *matrix.shape))
     y = jnp.einsum("boi,bon->bin", matrices, gradient.reshape(b, h, w * c))
-    y = y.reshape(b, taps.length, w, c)
-    if axis == 2:
-        y = jax.lax.optimization_barrier(y).swapaxes(1, 2)
-    return (y,)
+    y = y.reshape(b, matrix.shape[1], w, c)
+    return jax.lax.optimization_barrier(y).swapaxes(1, 2) if axis == 2 else y
 
 
 _interpolate_alike.defvjp(
