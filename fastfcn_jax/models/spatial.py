@@ -121,8 +121,8 @@ def _interpolate_backward(axis, taps, _, gradient):
 
 def _product_by_lines(gradient, axis, matrix):
     # One product for each row or column: channels stay an axis of their own. What makes the
-    # gradient is fused into this, and on a CPU takes three times as long where it has to divide an
-    # index to find its channel.
+    # gradient is fused into this, and on a CPU takes far longer where it has to divide an index to
+    # find its channel.
     lines = gradient.swapaxes(1, 2) if axis == 1 else gradient
     matrices = jnp.broadcast_to(matrix, (*lines.shape[:2], *matrix.shape))
     y = jnp.einsum("bnoi,bnoc->bnic", matrices, lines)
