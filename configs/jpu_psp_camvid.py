@@ -4,7 +4,7 @@ python train.py --config configs/jpu_psp_camvid.py --config.data.root=DIR
 
 For CPU cores, a ResNet-18 of half the width: `configs/jpu_psp_camvid.py:small` is a quick look on
 192x256 crops; `:cpu` learns from small crops of the photographs at half their size, 2400 steps;
-`:balanced` goes on from there with class weights and whole photographs, for the thin classes:
+`:balanced` goes on from there at their own size with class weights, for the thin classes:
 
 python train.py --config configs/jpu_psp_camvid.py:balanced --config.data.root=DIR
     --config.init.checkpoint=runs/jpu_psp_camvid-cpu
