@@ -42,6 +42,18 @@ def shared_data() -> Path:
     return root
 
 
+@pytest.fixture
+def gpu_forms(monkeypatch):
+    """Every operation in the form that a GPU takes for large batches, computed here."""
+    from fastfcn_jax.models.ops import convolution
+
+    def default_branch(*arguments, default, **_):
+        return default(*arguments)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", default_branch)
+    monkeypatch.setattr(convolution, "WORTH_PARTING", 0)
+
+
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
     """Models of three layers for the trainings of a module, and a compilation cache of its own."""

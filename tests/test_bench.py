@@ -108,7 +108,7 @@ def deployed_gmacs(head: str, platform: str) -> tuple[float, float]:
     ("head", "platform", "most"),
     [
         ("psp", "cuda", 183),
-        ("aspp", "cuda", 422.8),
+        ("aspp", "cuda", 364.8),
         ("enc", "cuda", 185.1),
         ("psp", "cpu", 118),
         ("aspp", "cpu", 280),

@@ -103,6 +103,16 @@ def test_jpu_models(head, height, width, num_classes):
 
 
 @pytest.mark.xdist_group("mmseg_parity")
+@pytest.mark.usefixtures("gpu_forms")
+@pytest.mark.parametrize(("height", "width"), [(97, 131), (320, 344)])
+def test_jpu_model_in_the_forms_of_a_gpu(height, width):
+    """ASPP has all of them: dilated branches in bands too, of more and of fewer rows than taps."""
+    reference, ours, variables = pair("aspp", "jpu")
+    images = images_of(height, width)
+    assert_stages_equal(our_stages(ours, variables, images), reference_stages(reference, images))
+
+
+@pytest.mark.xdist_group("mmseg_parity")
 @pytest.mark.parametrize("head", [*HEADS, "fcn"])
 def test_dilated_twins(head):
     reference, ours, variables = pair(head, "none")

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from fastfcn_jax.models.ops import (
+    bands,
     convolution,
     depthwise,
     encoding,
     joint,
     max_pool,
+    phases,
     taps,
     winograd,
 )
@@ -117,21 +119,67 @@ def test_3x3_in_the_forms_of_this_backend(size, dilation, channels, features):
     )
 
 
+# Rows: more, as many, fewer than twice the dilation, fewer than the dilation. Channels and
+# features either way round.
+@pytest.mark.parametrize("size", [(30, 11), (24, 25), (14, 23), (7, 40)])
+@pytest.mark.parametrize(("channels", "features"), [(5, 4), (4, 6)])
+def test_convolution_by_bands(size, channels, features):
+    x, kernel = noise(2, *size, channels), noise(3, 3, channels, features, seed=1)
+    gradient = noise(2, *size, features, seed=2)
+    of_x, of_kernel = gradients_by_xla(x, kernel, gradient, 12)
+    y = convolution.convolve_direct(x, kernel, dilation=12)
+    np.testing.assert_allclose(bands.convolve(x, kernel, 12), y, atol=2e-5)
+    np.testing.assert_allclose(bands.input_gradient(gradient, kernel, 12), of_x, atol=2e-5)
+    np.testing.assert_allclose(bands.kernel_gradient(x, gradient, 12), of_kernel, atol=1e-4)
+
+
+# Whole phases and not, more of them than pixels.
+@pytest.mark.parametrize(("size", "dilation"), [((12, 16), 4), ((13, 11), 2), ((3, 17), 5)])
+def test_kernel_gradient_by_phases(size, dilation):
+    x, kernel, gradient = noise(2, *size, 5), noise(3, 3, 5, 4, seed=1), noise(2, *size, 4, seed=2)
+    _, of_kernel = gradients_by_xla(x, kernel, gradient, dilation)
+    got = phases.kernel_gradient(x, gradient, dilation)
+    np.testing.assert_allclose(got, of_kernel, atol=1e-4)
+
+
+@pytest.mark.usefixtures("gpu_forms")
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(1, 1), (3, 1), (3, 2), (3, 12)])
+def test_convolution_in_the_forms_of_a_gpu(kernel_size, dilation):
+    assert_same(
+        lambda x, k: convolution.convolve(x, k, dilation=dilation),
+        lambda x, k: convolution.convolve_direct(x, k, dilation=dilation),
+        noise(2, 41, 30, 5),
+        noise(kernel_size, kernel_size, 5, 4, seed=1),
+    )
+
+
 def test_a_3x3_takes_the_form_of_the_platform_that_its_program_is_for():
     def gradients(x, kernel, dilation):
         return jax.vjp(lambda x, k: convolution.convolve(x, k, dilation=dilation), x, kernel)[1](x)
 
-    def count(platform, dilation, *arguments):
+    def text(platform, dilation, *arguments):
         program = jax.jit(functools.partial(gradients, dilation=dilation))
-        text = jax.export.export(program, platforms=[platform])(*arguments).mlir_module()
-        return text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")
+        return jax.export.export(program, platforms=[platform])(*arguments).mlir_module()
 
-    narrow, wide = ((noise(1, 20, 30, n), noise(3, 3, n, n)) for n in (4, 128))
+    def count(*arguments):
+        program = text(*arguments)
+        return program.count("stablehlo.convolution"), program.count("stablehlo.dot_general")
+
+    def shapes(h, w, n):
+        return tuple(jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, h, w, n), (3, 3, n, n)))
+
+    narrow, wide = (shapes(20, 30, n) for n in (4, 128))
     assert count("cuda", 12, *narrow) == (2, 0)
     assert count("cpu", 12, *narrow) == (0, 9 + 9)
     assert count("cuda", 1, *wide) == (2, 0)
     assert count("cpu", 1, *wide) == (0, 16 + 16)
-    assert count("cpu", 1, *(a.astype(jnp.bfloat16) for a in wide)) == (1, 3)
+    assert count("cpu", 1, *(a.update(dtype=jnp.bfloat16) for a in wide)) == (1, 3)
+    # Three bands, and a product for each row of taps: where work and padding are as in ASPP.
+    aspp = shapes(64, 128, 1024)
+    assert count("cuda", 12, *aspp) == (3, 3)
+    assert count("cuda", 2, *aspp) == (2, 0)
+    # The gradient of a dilated kernel, left to jax, strides a window as large as the map.
+    assert "stride = [2, 2]" not in text("cuda", 2, *aspp)
 
 
 @pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])

@@ -16,8 +16,13 @@ PARTS = {"loss", "loss_decode", "loss_auxiliary", "accuracy"}
 
 
 @pytest.mark.xdist_group("mmseg_parity")
-@pytest.mark.parametrize(("head", "steps"), [("enc", 3), ("psp", 1), ("aspp", 1)])
-def test_steps_are_those_of_mmseg(head, steps):
+@pytest.mark.parametrize(
+    ("head", "steps", "forms"),
+    [("enc", 3, "cpu"), ("psp", 1, "cpu"), ("aspp", 1, "cpu"), ("aspp", 1, "gpu")],
+)
+def test_steps_are_those_of_mmseg(head, steps, forms, request):
+    if forms == "gpu":
+        request.getfixturevalue("gpu_forms")
     recipe = training_parity.Recipe(head, steps=steps, size=(33, 40), precision="float64")
     result = training_parity.compare(recipe, with_twin=False)
     assert result["ours"].keys() == (PARTS | {"loss_se"} if head == "enc" else PARTS)

@@ -1,8 +1,8 @@
 """Convolutions in the cheapest of their equal forms.
 
-GPUs take one general convolution, and XLA's gradients of it. On a CPU these gradients take up to
-six times as long as matrix products, and most of a 3x3's arithmetic can be saved: `form_on_cpu`
-says which form is the fastest where (docs/performance.md).
+GPUs take one general convolution and XLA's gradients of it, but for dilated ones (`form_on_gpu`).
+On a CPU these gradients take up to six times as long as matrix products, and most of a 3x3's
+arithmetic can be saved (`form_on_cpu`). docs/performance.md has the figures that decided.
 """
 
 import functools
@@ -13,8 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fastfcn_jax.models.ops import taps, winograd
-from fastfcn_jax.models.ops.precision import wide_type
+from fastfcn_jax.models.ops import bands, phases, taps, winograd
+
+# Multiply-accumulates of an image from which a GPU may gain by a convolution in parts: 0.05 ms of
+# an H200, so that each part fills the device and its launch is a small part of it.
+WORTH_PARTING = 20_000_000_000
 
 
 def convolve(
@@ -57,7 +60,7 @@ def _convolve_at_stride_1(x, kernel, dilation):
         x,
         kernel,
         cpu=lambda x, kernel: form_on_cpu(x, kernel, dilation).convolve(x, kernel),
-        default=functools.partial(_convolve_elsewhere, dilation=dilation),
+        default=lambda x, kernel: form_on_gpu(x, kernel, dilation).convolve(x, kernel),
     )
 
 
@@ -71,20 +74,18 @@ def _backward(dilation, saved, gradient):
         of_kernel = form.kernel_gradient(x, gradient).astype(kernel.dtype)
         return form.input_gradient(gradient, kernel), of_kernel
 
-    def elsewhere(x, kernel, gradient):
-        form = functools.partial(_convolve_elsewhere, dilation=dilation)
-        return jax.vjp(form, x, kernel)[1](gradient)
+    def on_gpu(x, kernel, gradient):
+        form = form_on_gpu(x, kernel, dilation)
+        of_kernel = form.kernel_gradient(x, gradient).astype(kernel.dtype)
+        # The kernel's first: XLA leaves what only the update waits for to the end, and keeps both
+        # maps until then.
+        of_kernel, gradient = jax.lax.optimization_barrier((of_kernel, gradient))
+        return form.input_gradient(gradient, kernel), of_kernel
 
-    return jax.lax.platform_dependent(*saved, gradient, cpu=on_cpu, default=elsewhere)
+    return jax.lax.platform_dependent(*saved, gradient, cpu=on_cpu, default=on_gpu)
 
 
 _convolve_at_stride_1.defvjp(_forward, _backward)
-
-
-def _convolve_elsewhere(x, kernel, dilation):
-    if kernel.shape[0] == 1:
-        return taps.product(x, kernel[0, 0], 3, 0, x.dtype)
-    return convolve_direct(x, kernel, dilation=dilation)
 
 
 class Form(NamedTuple):
@@ -92,7 +93,7 @@ class Form(NamedTuple):
 
     convolve: Callable  # (x, kernel) -> y
     input_gradient: Callable  # (gradient of y, kernel) -> gradient of x
-    kernel_gradient: Callable  # (x, gradient of y) -> gradient of the kernel, in the `wide_type`
+    kernel_gradient: Callable  # (x, gradient of y) -> gradient of the kernel, in any type
 
 
 def form_on_cpu(x: Float[Array, "b h w c"], kernel: Float[Array, "p q c k"], dilation: int) -> Form:
@@ -104,42 +105,47 @@ def form_on_cpu(x: Float[Array, "b h w c"], kernel: Float[Array, "p q c k"], dil
     (b, h, w, c), (size, _, _, k) = x.shape, kernel.shape
     met = max(3 * h - 2 * dilation, h) * max(3 * w - 2 * dilation, w) / (9 * h * w)
     if size == 1 or met < 0.85:
-        return Form(
-            functools.partial(taps.convolve, dilation=dilation),
-            functools.partial(taps.input_gradient, dilation=dilation),
-            functools.partial(taps.kernel_gradient, size=size, dilation=dilation),
-        )
+        by_taps = functools.partial(taps.kernel_gradient, size=size)
+        return _dilated(dilation, taps.convolve, taps.input_gradient, by_taps)
     precise = jnp.finfo(x.dtype).bits >= 32
     if dilation == 1 and precise and min(c, k) >= 128 and b * h * w >= 256:
         return Form(winograd.convolve, winograd.input_gradient, winograd.kernel_gradient)
-    return Form(
-        functools.partial(convolve_direct, dilation=dilation),
-        lambda gradient, kernel: convolve_direct(gradient, _turned(kernel), dilation=dilation),
-        functools.partial(_kernel_gradient_by_rows, dilation=dilation),
-    )
+    return _dilated(dilation, convolve_direct, _input_gradient_direct, bands.kernel_gradient)
 
 
-def _kernel_gradient_by_rows(
-    x: Float[Array, "b h w c"], gradient: Float[Array, "b h w k"], dilation: int
-) -> Float[Array, "3 3 c k"]:
-    """One matrix product per row of taps, with the narrower side's columns shifted side by side."""
-    _, h, w, c = x.shape
-    k = gradient.shape[-1]
-    if c < k:
-        return _turned(_kernel_gradient_by_rows(gradient, x, dilation))
-    padded = jnp.pad(gradient, ((0, 0), (0, 0), (dilation, dilation), (0, 0)))
-    # Materialised: fused into the products' operands each column would be padded again.
-    columns = jax.lax.optimization_barrier(
-        jnp.concatenate([padded[:, :, i * dilation : i * dilation + w] for i in (2, 1, 0)], -1)
-    )
-    rows = []
-    for down in (-dilation, 0, dilation):
-        pixels = x[taps.shifted(h, w, down, 0)].reshape(-1, c)
-        of_pixels = columns[taps.shifted(h, w, -down, 0)].reshape(-1, 3 * k)
-        rows.append(taps.product(pixels, of_pixels, 0, 0, wide_type(x)).reshape(c, 3, k))
-    return jnp.stack(rows).swapaxes(1, 2)
+def form_on_gpu(x: Float[Array, "b h w c"], kernel: Float[Array, "p q c k"], dilation: int) -> Form:
+    """Returns the form of a 1x1 or 3x3 with the lowest floor in XLA's program for a GPU.
+
+    By bands where at least a tenth of much work would be on the rows of zeros above and below the
+    map; other dilated kernels have their gradient by phases.
+    """
+    (_, h, w, c), (size, _, _, k) = x.shape, kernel.shape
+    if size == 1 or dilation == 1:
+        return _with_gradients_of_jax(_product if size == 1 else convolve_direct, x, kernel)
+    met = max(3 * h - 2 * dilation, h) / (3 * h)
+    if met <= 0.9 and 9 * h * w * c * k >= WORTH_PARTING:
+        return _dilated(dilation, bands.convolve, bands.input_gradient, bands.kernel_gradient)
+    return _dilated(dilation, convolve_direct, _input_gradient_direct, phases.kernel_gradient)
 
 
-def _turned(kernel: Float[Array, "p q c k"]) -> Float[Array, "p q k c"]:
-    """The kernel of the transposed convolution."""
-    return kernel[::-1, ::-1].swapaxes(2, 3)
+def _with_gradients_of_jax(convolve, x, kernel) -> Form:
+    def input_gradient(gradient, kernel):
+        return jax.linear_transpose(lambda x: convolve(x, kernel), x)(gradient)[0]
+
+    def kernel_gradient(x, gradient):
+        return jax.linear_transpose(lambda kernel: convolve(x, kernel), kernel)(gradient)[0]
+
+    return Form(convolve, input_gradient, kernel_gradient)
+
+
+def _dilated(dilation: int, *functions: Callable) -> Form:
+    return Form(*(functools.partial(function, dilation=dilation) for function in functions))
+
+
+def _input_gradient_direct(gradient, kernel, dilation):
+    return convolve_direct(gradient, taps.turned(kernel), dilation=dilation)
+
+
+def _product(x: Float[Array, "b h w c"], kernel: Float[Array, "1 1 c k"]):
+    """A 1x1 as a product that XLA fuses with what is around it."""
+    return taps.product(x, kernel[0, 0], 3, 0, x.dtype)

@@ -61,6 +61,11 @@ def product(a, b, axis_a: int, axis_b: int, dtype):
     )
 
 
+def turned(kernel: Float[Array, "p q c k"]) -> Float[Array, "p q k c"]:
+    """The kernel of the transposed convolution."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
 def _sum_of_products(x, kernel, dilation, backwards):
     """The convolution of x or, `backwards`, its transpose."""
     _, h, w, _ = x.shape
