@@ -14,6 +14,7 @@ from fastfcn_jax.models.ops import (
     encoding,
     joint,
     max_pool,
+    normalized,
     taps,
 )
 from fastfcn_jax.training import losses
@@ -86,18 +87,22 @@ def _image_pool(dtype, batch, size) -> Iterator[Form]:
 
 
 def _dilated(dtype, batch, size) -> Iterator[Form]:
-    """PSP's bottleneck without its grids, and ASPP's dilated branches, one at a time.
+    """PSP's bottleneck without its grids, ASPP's dilated branches, and the dilated 3x3 of layers
+    3 and 4, one at a time.
 
     `convolve` is what the models take: its forms are chosen by platform and pass.
     """
-    x = jax.ShapeDtypeStruct((batch, *size, 2048), dtype)
-    kernel = jax.ShapeDtypeStruct((3, 3, 2048, 512), dtype)
+    h, w = size
+    cases = [((h, w), 2048, 512, dilation) for dilation in (1, 12, 24, 36)]
+    cases += [((h // 2, w // 2), 256, 256, 2), ((h // 4, w // 4), 512, 512, 4)]
     forms = {
         "convolve_direct": convolution.convolve_direct,
         "taps.convolve": taps.convolve,
         "convolve": convolution.convolve,
     }
-    for dilation in (1, 12, 24, 36):
+    for pixels, channels, features, dilation in cases:
+        x = jax.ShapeDtypeStruct((batch, *pixels, channels), dtype)
+        kernel = jax.ShapeDtypeStruct((3, 3, channels, features), dtype)
         for name, form in forms.items():
             branch = functools.partial(form, dilation=dilation)
             yield from _passes(f"{name} dilation {dilation}", branch, (x, kernel))
@@ -157,6 +162,25 @@ def _batch_norm(dtype, batch, size) -> Iterator[Form]:
         )
 
 
+def _normalized(dtype, batch, size) -> Iterator[Form]:
+    """A JPU branch's BatchNorm of 1536 channels in training, with the 1x1 behind it."""
+    x = jax.ShapeDtypeStruct((batch, *size, 1536), dtype)
+    channels = jax.ShapeDtypeStruct((1536,), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((1, 1, 1536, 512), jnp.float32)
+
+    def normalised_first(x, scale, bias, kernel):
+        return convolution.convolve(batch_norm.batch_norm(x, scale, bias)[0], kernel.astype(dtype))
+
+    def convolve_normalized(x, scale, bias, kernel):
+        mean, var = batch_norm.statistics(x)
+        factor = jax.lax.rsqrt(var + batch_norm.EPS) * scale
+        deferred = normalized.Normalized(x, mean, factor, bias)
+        return normalized.convolve_normalized(deferred, kernel)
+
+    for form in (normalised_first, convolve_normalized):
+        yield from _passes(f"{form.__name__} 1x1", form, (x, channels, channels, kernel))
+
+
 def _upsampling(dtype, batch, size) -> Iterator[Form]:
     """Doubling c4's map within the JPU."""
     x = jax.ShapeDtypeStruct((batch, size[0] // 2, size[1] // 2, 512), dtype)
@@ -213,6 +237,7 @@ FAMILIES = {
     "strided": _strided,
     "max_pool": _max_pool,
     "batch_norm": _batch_norm,
+    "normalized": _normalized,
     "upsampling": _upsampling,
     "loss": _loss,
 }

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.models.ops.batch_norm import EPS, batch_norm, batch_norm_direct
+from fastfcn_jax.models.ops.batch_norm import EPS, batch_norm, batch_norm_direct, statistics
 from fastfcn_jax.models.ops.convolution import convolve, convolve_direct
 from fastfcn_jax.models.ops.depthwise import depthwise_conv, depthwise_conv_direct
 from fastfcn_jax.models.ops.joint import channels, joint_conv, joint_conv_direct
+from fastfcn_jax.models.ops.normalized import Normalized, convolve_normalized
 from fastfcn_jax.models.ops.precision import widen
 from fastfcn_jax.models.spatial import (
     Size,
@@ -68,8 +69,8 @@ class Conv(nn.Module):
     """Convolution with PyTorch's symmetric zero padding, which keeps the size at stride 1.
 
     Takes a map, or a list of maps and pooled `Grid`s that stand for their concatenation, grids
-    upsampled (at stride and dilation 1). Parameters: kernel (k, k, c, features), with
-    `use_bias` bias (features,).
+    upsampled (at stride and dilation 1), or for a 1x1 a `Normalized` map. Parameters: kernel
+    (k, k, c, features), with `use_bias` bias (features,).
     """
 
     features: int
@@ -83,13 +84,16 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"] | list, size: Size | None = None
+        self, x: Float[Array, "b h w c"] | Normalized | list, size: Size | None = None
     ) -> Float[Array, "b h2 w2 k"]:
         k, dtype, direct = self.kernel_size, self.common.dtype, self.common.direct
         c_in = channels(x) if isinstance(x, list) else x.shape[-1]
         init = self.kernel_init or self.common.kernel_init
-        kernel = self.param("kernel", init, (k, k, c_in, self.features)).astype(dtype)
-        if isinstance(x, list):
+        wide_kernel = self.param("kernel", init, (k, k, c_in, self.features))
+        kernel = wide_kernel.astype(dtype)
+        if isinstance(x, Normalized):
+            y = convolve_normalized(x, wide_kernel)
+        elif isinstance(x, list):
             convolve_parts = joint_conv_direct if direct else joint_conv
             parts = jax.tree.map(lambda part: part.astype(dtype), x)
             y = convolve_parts(parts, kernel, align_corners=self.common.align_corners, size=size)
@@ -134,32 +138,60 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], *, train: bool = False) -> Float[Array, "*b c"]:
-        channels = (x.shape[-1],)
-        bias = self.param("bias", nn.initializers.zeros, channels)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         if self.common.folded:  # the scale went into the kernel, the mean into the bias
             return x + bias.astype(x.dtype)
-        scale = self.param("scale", self.scale_init, channels)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        scale = self.param("scale", self.scale_init, (x.shape[-1],))
+        running = self._running(x)
         if not train:
-            mean, var = running_mean.value, running_var.value
+            mean, var = running[0].value, running[1].value
             factor = jax.lax.rsqrt(var + EPS) * scale
             return ((widen(x) - mean) * factor + bias).astype(x.dtype)
-        axis_name = None if self.is_initializing() else self.common.axis_name
         form: Any = batch_norm_direct if self.common.direct else batch_norm
-        y, mean, var = form(x, scale, bias, axis_name)
-        if not self.is_initializing():
-            replicas = 1 if axis_name is None else jax.lax.psum(1, axis_name)
-            count = x.size // x.shape[-1] * replicas
-            if count < 2:
-                raise UserError(
-                    "BatchNorm has a single value per channel to take statistics from: "
-                    "raise train.batch_size to 2 or more"
-                )
-            running_mean.value = 0.9 * running_mean.value + 0.1 * mean
-            unbiased = var * (count / (count - 1))
-            running_var.value = 0.9 * running_var.value + 0.1 * unbiased
+        y, mean, var = form(x, scale, bias, self._axis_name())
+        self._update(running, mean, var, x)
         return y
+
+    def _running(self, x):
+        channels = (x.shape[-1],)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        return mean, self.variable("batch_stats", "var", jnp.ones, channels)
+
+    def _axis_name(self):
+        return None if self.is_initializing() else self.common.axis_name
+
+    def _update(self, running, mean, var, x):
+        if self.is_initializing():
+            return
+        axis_name = self._axis_name()
+        replicas = 1 if axis_name is None else jax.lax.psum(1, axis_name)
+        count = x.size // x.shape[-1] * replicas
+        if count < 2:
+            raise UserError(
+                "BatchNorm has a single value per channel to take statistics from: "
+                "raise train.batch_size to 2 or more"
+            )
+        unbiased = var * (count / (count - 1))
+        running_mean, running_var = running
+        running_mean.value = 0.9 * running_mean.value + 0.1 * mean
+        running_var.value = 0.9 * running_var.value + 0.1 * unbiased
+
+
+class DeferredBatchNorm(BatchNorm):
+    """The same, left to the 1x1 convolution that follows at once; not for folded models."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool = False) -> Normalized:
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        scale = self.param("scale", self.scale_init, (x.shape[-1],))
+        running = self._running(x)
+        if train:
+            found: Any = statistics(x, self._axis_name())
+            mean, var = found
+            self._update(running, mean, var, x)
+        else:
+            mean, var = running[0].value, running[1].value
+        return Normalized(x, mean, jax.lax.rsqrt(var + EPS) * scale, bias)
 
 
 class GroupNorm(nn.Module):
@@ -193,7 +225,11 @@ class ConvModule(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"] | list, size: Size | None = None, *, train: bool = False
+        self,
+        x: Float[Array, "b h w c"] | Normalized | list,
+        size: Size | None = None,
+        *,
+        train: bool = False,
     ) -> Float[Array, "b h w k"]:
         conv = Conv(
             self.features, self.common, self.kernel_size, dilation=self.dilation, name="conv"
@@ -202,7 +238,10 @@ class ConvModule(nn.Module):
 
 
 class DepthwiseModule(nn.Module):
-    """Depthwise convolution `conv` and normalisation; no ReLU (the JPU switches it off)."""
+    """Depthwise convolution `conv` and normalisation; no ReLU (the JPU switches it off).
+
+    A 1x1 convolution has to take the result, which may be a `Normalized` map.
+    """
 
     common: Common
     dilation: int
@@ -211,9 +250,11 @@ class DepthwiseModule(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
-    ) -> Float[Array, "b h w c"]:
+    ) -> Float[Array, "b h w c"] | Normalized:
         y = DepthwiseConv(self.common, self.dilation, name="conv")(x, size)
-        return _normalize(y, size, train, self.common, self.group_norm)
+        if self.group_norm or self.common.folded or self.common.direct:
+            return _normalize(y, size, train, self.common, self.group_norm)
+        return DeferredBatchNorm(self.common, name="bn")(y, train=train)
 
 
 def _normalize(x, size, train, common, group_norm):
@@ -234,12 +275,12 @@ class SeparableConv(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
     ) -> Float[Array, "b h w k"]:
-        x = DepthwiseModule(self.common, self.dilation, self.group_norm, name="depthwise_conv")(
+        y = DepthwiseModule(self.common, self.dilation, self.group_norm, name="depthwise_conv")(
             x, size, train=train
         )
         return ConvModule(
             self.features, self.common, group_norm=self.group_norm, name="pointwise_conv"
-        )(x, size, train=train)
+        )(y, size, train=train)
 
 
 def torch_bias(fan_in: int):

@@ -34,6 +34,13 @@ def batch_norm(
 
 
 def _forward(x, scale, bias, axis_name):
+    mean, var = _statistics(x, axis_name)
+    rstd = jax.lax.rsqrt(var + EPS)
+    y = ((widen(x) - mean) * (rstd * scale) + bias).astype(x.dtype)
+    return (y, mean, var), (x, scale, mean, rstd)
+
+
+def _statistics(x, axis_name):
     axes = tuple(range(x.ndim - 1))
     wide = widen(x)
     # Sums around a value near the mean: E[x^2] - mean^2 around 0 would cancel.
@@ -45,10 +52,7 @@ def _forward(x, scale, bias, axis_name):
         means, variances = jax.lax.all_gather((mean, var), axis_name)
         mean = means.mean(0)
         var = (variances + jnp.square(means - mean)).mean(0)
-    var = jnp.maximum(var, 0.0)
-    rstd = jax.lax.rsqrt(var + EPS)
-    y = ((wide - mean) * (rstd * scale) + bias).astype(x.dtype)
-    return (y, mean, var), (x, scale, mean, rstd)
+    return mean, jnp.maximum(var, 0.0)
 
 
 def _backward(axis_name, saved, cotangents):
@@ -68,6 +72,32 @@ def _backward(axis_name, saved, cotangents):
 
 
 batch_norm.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def statistics(
+    x: Float[Array, "*b c"], axis_name: str | None = None
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Returns the (mean, biased variance) that `batch_norm` takes, to be differentiated."""
+    return _statistics(x, axis_name)
+
+
+def _statistics_forward(x, axis_name):
+    mean, var = _statistics(x, axis_name)
+    return (mean, var), (x, mean)
+
+
+def _statistics_backward(axis_name, saved, cotangents):
+    x, mean = saved
+    of_mean, of_var = cotangents
+    count = x.size // x.shape[-1]
+    if axis_name is not None:
+        of_mean, of_var = jax.lax.psum((of_mean, of_var), axis_name)
+        count *= jax.lax.psum(1, axis_name)
+    return (((of_mean + 2.0 * of_var * (widen(x) - mean)) / count).astype(x.dtype),)
+
+
+statistics.defvjp(_statistics_forward, _statistics_backward)
 
 
 def batch_norm_direct(
