@@ -10,6 +10,9 @@ import torch
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models import layers
 from fastfcn_jax.models.layers import Common
+from fastfcn_jax.models.ops import batch_norm
+from fastfcn_jax.models.ops.normalized import Normalized, convolve_normalized
+from fastfcn_jax.models.ops.precision import widen
 
 
 def noise(*shape, seed=0):
@@ -110,18 +113,27 @@ def test_separable_convolution_without_its_normalised_map(train):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), fast, direct)
 
 
-def test_separable_convolution_loses_no_more_to_bfloat16_than_with_its_map():
-    """Of inputs behind a ReLU: their mean is what the 1x1 takes in and gives back."""
-    x = jnp.asarray(np.abs(noise(2, 32, 32, 64)))
+def test_a_deferred_normalisation_loses_no_more_to_bfloat16_than_a_written_one():
+    """Of maps away from zero: their mean is what the 1x1 takes in and gives back."""
+    x, kernel = jnp.asarray(noise(2, 32, 32, 64) + 0.6), jnp.asarray(noise(1, 1, 64, 32, seed=1))
+    scale, bias = jnp.asarray(noise(64, seed=2)), jnp.asarray(noise(64, seed=3))
 
-    def run(dtype, direct):
-        module = layers.SeparableConv(32, Common(dtype=dtype, direct=direct), dilation=2)
-        variables = module.init(jax.random.key(0), x)
-        y, _ = module.apply(variables, x, train=True, mutable=["batch_stats"])
-        return np.asarray(y, np.float64)
+    def behind_the_next_norm(y):
+        return np.asarray(batch_norm.batch_norm(widen(y), jnp.ones(32), jnp.zeros(32))[0])
 
-    exact = run(jnp.float32, True)
-    errors = [np.abs(run(jnp.bfloat16, direct) - exact).mean() for direct in (False, True)]
+    def written(dtype):
+        y, _, _ = batch_norm.batch_norm(x.astype(dtype), scale, bias)
+        return behind_the_next_norm(layers.convolve(y, kernel.astype(dtype)))
+
+    def deferred(dtype):
+        mean, var = batch_norm.statistics(x.astype(dtype))
+        factor = jax.lax.rsqrt(var + batch_norm.EPS) * scale
+        normalized = Normalized(x.astype(dtype), mean, factor, bias)
+        return behind_the_next_norm(convolve_normalized(normalized, kernel))
+
+    exact = written(jnp.float32)
+    np.testing.assert_allclose(deferred(jnp.float32), exact, atol=1e-5)
+    errors = [np.abs(form(jnp.bfloat16) - exact).mean() for form in (deferred, written)]
     assert errors[0] < 1.2 * errors[1]
 
 

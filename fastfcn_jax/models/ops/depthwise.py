@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fastfcn_jax.models.ops.precision import wide_type, widen
+from fastfcn_jax.models.ops.precision import wide_type
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -20,10 +20,10 @@ def depthwise_conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 1 c"], dilation: int
 ) -> Float[Array, "b h w c"]:
     """Convolves each channel with its own 3x3 kernel, zero padding `dilation`."""
-    y = jnp.zeros(x.shape, wide_type(x))
+    y = jnp.zeros_like(x)
     for row, column, shifted in _shifts(x, dilation):
-        y = y + widen(shifted) * widen(kernel[row, column, 0])
-    return y.astype(x.dtype)
+        y = y + shifted * kernel[row, column, 0]
+    return y
 
 
 def _shifts(x, dilation):
