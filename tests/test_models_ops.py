@@ -180,6 +180,9 @@ def test_a_3x3_takes_the_form_of_the_platform_that_its_program_is_for():
     assert count("cuda", 2, *aspp) == (2, 0)
     # The gradient of a dilated kernel, left to jax, strides a window as large as the map.
     assert "stride = [2, 2]" not in text("cuda", 2, *aspp)
+    # Kernels' gradients come before inputs' on a GPU, which no value would show.
+    assert "optimization_barrier" in text("cuda", 1, *narrow)
+    assert "optimization_barrier" not in text("cpu", 12, *narrow)
 
 
 @pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])

@@ -170,3 +170,19 @@ def test_gradient_is_pytorchs():
         outputs.logits
     )
     np.testing.assert_allclose(gradient, oracle.to_numpy(logits.grad), atol=2e-5)
+
+
+def test_on_a_gpu_the_main_losss_gradient_waits_for_the_auxiliary_ones():
+    """No value would show it, only the memory of the program; resizing has barriers on both."""
+    outputs, labels = batch()
+
+    def loss(logits, auxiliary):
+        both = Outputs(logits, auxiliary, se=None)
+        return losses.total_loss(both, jnp.asarray(labels), CLASSES)[0]
+
+    def barriers(platform):
+        export = jax.export.export(jax.jit(jax.grad(loss, (0, 1))), platforms=[platform])
+        program = export(outputs.logits, outputs.auxiliary)
+        return program.mlir_module().count("optimization_barrier")
+
+    assert barriers("cuda") > barriers("cpu")
