@@ -193,25 +193,28 @@ def pooling_weights(
 def pyramid_pool(
     x: Float[Array, "b h w c"], scales: tuple[int, ...], size: Size | None = None
 ) -> list[Float[Array, "b s s c"]]:
-    """Returns adaptive average pools of x to s x s for each scale, reading x once.
+    """Returns adaptive average pools of x to s x s for each scale, all in one matrix product.
 
     Equals `torch.nn.AdaptiveAvgPool2d(s)` on each image's true extent. Sums in float32.
     """
-    height, width = (x.shape[1], x.shape[2]) if size is None else (size[:, 0], size[:, 1])
-    rows = [pooling_weights(s, x.shape[1], height, wide_type(x)) for s in scales]
-    stacked = jnp.concatenate(rows, axis=-2)
-    by_row = jnp.einsum("sh,bhwc->bswc" if size is None else "bsh,bhwc->bswc", stacked, widen(x))
-    pools, start = [], 0
-    for s in scales:
-        columns = pooling_weights(s, x.shape[2], width, wide_type(x))
-        pool = jnp.einsum(
-            "tw,bswc->bstc" if size is None else "btw,bswc->bstc",
-            jnp.asarray(columns),
-            by_row[:, start : start + s],
-        )
-        pools.append(pool.astype(x.dtype))
-        start += s
-    return pools
+    b, h, w, c = x.shape
+    covered = jnp.concatenate([_covered(s, h, w, size) for s in scales], axis=-2)
+    # A matrix for each image, be they the same: as one product for the batch XLA copies the map.
+    per_image = jnp.broadcast_to(covered, (b, *covered.shape[-2:])).astype(wide_type(x))
+    sums = jnp.einsum("bsn,bnc->bsc", per_image, widen(x).reshape(b, h * w, c))
+    means = (sums / per_image.sum(-1, keepdims=True)).astype(x.dtype)
+    cuts = np.cumsum([s * s for s in scales])[:-1]
+    pools = jnp.split(means, cuts, axis=1)
+    return [pool.reshape(b, s, s, c) for pool, s in zip(pools, scales, strict=True)]
+
+
+def _covered(s: int, h: int, w: int, size: Size | None) -> Bool[np.ndarray | Array, "*b s2 n"]:
+    """Returns which pixels of an (h, w) map each of the s x s bins averages."""
+    height, width = (h, w) if size is None else (size[:, 0], size[:, 1])
+    rows = pooling_weights(s, h, height)[..., :, None, :, None] > 0
+    columns = pooling_weights(s, w, width)[..., None, :, None, :] > 0
+    covered = rows & columns
+    return covered.reshape(*covered.shape[:-4], s * s, h * w)
 
 
 def adaptive_average_pool(
