@@ -55,11 +55,17 @@ def _statistics(x, axis_name):
 
 
 def _sums(*maps):
-    """Returns the sum of each map over all axes but the last.
+    """Returns the sum of each map over all axes but the last."""
+    return jax.lax.platform_dependent(*maps, cpu=_sums_apart, default=_sums_together)
 
-    Line by line first, then all lines of all maps together: left to itself XLA for GPUs takes two
-    steps too, and gives each sum a kernel of its own in the second.
-    """
+
+def _sums_apart(*maps):
+    return [x.sum(tuple(range(x.ndim - 1))) for x in maps]
+
+
+def _sums_together(*maps):
+    # Line by line first, then all lines of all maps: left to itself XLA for GPUs takes two steps
+    # too, and gives each sum a kernel of its own in the second.
     lines = [x.sum(-2).reshape(-1, x.shape[-1]) if x.ndim > 2 else x for x in maps]
     return jnp.split(jnp.concatenate(lines, axis=-1).sum(0), len(maps))
 
