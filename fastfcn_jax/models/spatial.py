@@ -99,8 +99,8 @@ class _Taps:
     def runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns (outputs, their weights for the low input, for the high), all (longest, runs).
 
-        Run i holds the outputs between inputs i - 1 and i, and is filled up with weights of 0; those
-        before input 0 have their whole weight for it, and those behind the last input for that.
+        Run i holds the outputs between inputs i - 1 and i, and is filled up with weights of 0. What
+        lies before input 0 has its whole weight for that, what lies behind the last for the last.
         """
         before = (self.low == 0) & (self.weight == 0)
         behind = self.low == self.high

@@ -80,7 +80,7 @@ def _sums_of_rows(x, gradient, dilation):
     # A loop over the rows of a block keeps nine sums, to which each block adds its products: as one
     # reduction of nine operands, of less than 32 rows, which XLA for GPUs makes a loop of. One
     # image's columns remain.
-    _, h, w, c = x.shape
+    _, h, _, c = x.shape
     blocks = -(-h // 31)
     rows = -(-h // blocks)
     below = ((0, 0), (0, blocks * rows - h), (0, 0), (0, 0))
