@@ -196,28 +196,24 @@ def pooling_weights(
 def pyramid_pool(
     x: Float[Array, "b h w c"], scales: tuple[int, ...], size: Size | None = None
 ) -> list[Float[Array, "b s s c"]]:
-    """Returns adaptive average pools of x to s x s for each scale, all in one matrix product.
+    """Returns adaptive average pools of x to s x s for each scale, reading x once.
 
     Equals `torch.nn.AdaptiveAvgPool2d(s)` on each image's true extent. Sums in float32.
     """
     b, h, w, c = x.shape
-    covered = jnp.concatenate([_covered(s, h, w, size) for s in scales], axis=-2)
-    # A matrix for each image, be they the same: as one product for the batch XLA copies the map.
-    per_image = jnp.broadcast_to(covered, (b, *covered.shape[-2:])).astype(wide_type(x))
-    sums = jnp.einsum("bsn,bnc->bsc", per_image, widen(x).reshape(b, h * w, c))
-    means = (sums / per_image.sum(-1, keepdims=True)).astype(x.dtype)
-    cuts = np.cumsum([s * s for s in scales])[:-1]
-    pools = jnp.split(means, cuts, axis=1)
-    return [pool.reshape(b, s, s, c) for pool, s in zip(pools, scales, strict=True)]
-
-
-def _covered(s: int, h: int, w: int, size: Size | None) -> Bool[np.ndarray | Array, "*b s2 n"]:
-    """Returns which pixels of an (h, w) map each of the s x s bins averages."""
     height, width = (h, w) if size is None else (size[:, 0], size[:, 1])
-    rows = pooling_weights(s, h, height)[..., :, None, :, None] > 0
-    columns = pooling_weights(s, w, width)[..., None, :, None, :] > 0
-    covered = rows & columns
-    return covered.reshape(*covered.shape[:-4], s * s, h * w)
+    # A matrix for each image and line, be they the same: as one for all, XLA copies the map.
+    rows = jnp.concatenate([pooling_weights(s, h, height, wide_type(x)) for s in scales], axis=-2)
+    rows = jnp.broadcast_to(rows, (b, *rows.shape[-2:]))
+    by_row = jnp.einsum("bsh,bhn->bsn", rows, widen(x).reshape(b, h, w * c)).reshape(b, -1, w, c)
+    pools, start = [], 0
+    for s in scales:
+        columns = jnp.asarray(pooling_weights(s, w, width, wide_type(x)))
+        columns = jnp.broadcast_to(columns.reshape(-1, 1, s, w), (b, s, s, w))
+        lines = by_row[:, start : start + s]
+        pools.append(jnp.einsum("bstw,bswc->bstc", columns, lines).astype(x.dtype))
+        start += s
+    return pools
 
 
 def adaptive_average_pool(
