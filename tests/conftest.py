@@ -42,6 +42,13 @@ def shared_data() -> Path:
     return root
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_module():
+    """Lets go of what a module compiled: a worker keeps gigabytes of it otherwise."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def gpu_forms(monkeypatch):
     """Every operation in the form that a GPU takes for large batches, computed here."""
