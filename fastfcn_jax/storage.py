@@ -1,6 +1,7 @@
 """Named trees of arrays on the disk: atomic, checksummed, a policy for what is kept. By Orbax."""
 
 import asyncio
+import copy
 import functools
 import logging
 import zlib
@@ -95,7 +96,9 @@ def write(
     miou: float | None = None,
 ) -> None:
     """Writes trees of NumPy arrays and a `meta` of plain values as one checkpoint, in a thread."""
-    meta = {**meta, "checksums": {name: checksum(tree) for name, tree in items.items()}}
+    checksums = {name: checksum(tree) for name, tree in items.items()}
+    # A copy: training appends to its lists while the thread writes them.
+    meta = {**copy.deepcopy(meta), "checksums": checksums}
     saves = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
     arguments = ocp.args.Composite(**saves, meta=ocp.args.JsonSave(meta))
     metrics = None if miou is None else {METRIC: miou}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,26 @@ def test_latest_two_and_best_are_kept(tmp_path):
 
 def test_every_nth_is_kept_on_request(tmp_path):
     assert save(tmp_path, dict.fromkeys(range(1, 8)), keep_every=3) == [3, 6, 7]
+
+
+def test_notes_are_those_of_the_moment_of_saving(tmp_path, monkeypatch):
+    """The thread that writes them may come to it when training has gone on."""
+    gone_on = threading.Event()
+    dumps = json.dumps
+
+    def late(*arguments, **options):
+        if threading.current_thread() is not threading.main_thread():
+            gone_on.wait(10)
+        return dumps(*arguments, **options)
+
+    run = checkpoints.Checkpoints(tmp_path)
+    losses = [1.0]
+    monkeypatch.setattr(json, "dumps", late)
+    run.save(make(1), notes={"pending": {"loss": losses}})
+    losses.append(2.0)
+    gone_on.set()
+    run.close()
+    assert restore(tmp_path).notes == {"pending": {"loss": [1.0]}}
 
 
 @pytest.mark.parametrize("options", [{}, {"ema": True}, {"freeze": ("backbone",)}])
