@@ -64,14 +64,10 @@ def test_batch_norm_over_replicas_is_that_of_the_whole_batch():
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("channels", [3, spatial.MANY_CHANNELS])
-@pytest.mark.parametrize("shape", [(8, 9), (3, 21), (5, 1)])
-@pytest.mark.parametrize("platform", ["cpu", "gpu"])
-def test_resize_gradient_is_its_transpose(shape, channels, align_corners, platform, request):
+@pytest.mark.parametrize("shape", [(8, 9), (3, 21), (5, 1), (40, 53)])
+def test_resize_gradient_is_its_transpose(shape, align_corners):
     """<resize(x), g> = <x, gradient(g)>, for enlarging, shrinking and single columns."""
-    if platform == "gpu":
-        request.getfixturevalue("gpu_forms")
-    x, g = noise(2, 5, 7, channels), noise(2, *shape, channels, seed=1)
+    x, g = noise(2, 5, 7, 3), noise(2, *shape, 3, seed=1)
     y, vjp = jax.vjp(lambda x: spatial.resize(x, shape, align_corners=align_corners), x)
     np.testing.assert_allclose((y * g).sum(), (x * vjp(g)[0]).sum(), rtol=1e-4)
     sized = jnp.full((2, 2), jnp.array(x.shape[1:3]), jnp.int32)  # picks, differentiated by jax

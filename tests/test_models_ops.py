@@ -38,10 +38,14 @@ def assert_same(fast, direct, *arguments, atol=2e-5):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=20 * atol), *gradients)
 
 
-# Maps larger than the kernel's reach, smaller than it, and smaller than the dilation.
-@pytest.mark.parametrize("size", [(20, 23), (3, 17), (1, 2)])
+# Maps larger than the kernel's reach, smaller than it, smaller than the dilation; and of more rows
+# than a GPU's loop takes, not a multiple of them.
+@pytest.mark.parametrize("size", [(20, 23), (3, 17), (1, 2), (65, 4)])
 @pytest.mark.parametrize("dilation", [1, 2, 8])
-def test_depthwise(size, dilation):
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_depthwise(size, dilation, platform, request):
+    if platform == "gpu":
+        request.getfixturevalue("gpu_forms")
     assert_same(
         lambda x, k: depthwise.depthwise_conv(x, k, dilation),
         lambda x, k: depthwise.depthwise_conv_direct(x, k, dilation),

@@ -7,6 +7,7 @@ the official code (`JPU`, and `JPUX` for its chained variant).
 from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -48,7 +49,8 @@ class JPU(nn.Module):
             )
             for i, dilation in enumerate(self.dilations)
         ]
-        return jnp.concatenate(branches, axis=-1)
+        # Written once: jax 0.11.2 finds no kernel for GPUs for the concatenation inside a product.
+        return jax.lax.optimization_barrier(jnp.concatenate(branches, axis=-1))
 
 
 class JPUX(nn.Module):

@@ -19,7 +19,9 @@ from fastfcn_jax.models.ops.precision import wide_type, widen
 
 Size = Int[Array, "b 2"]
 
-MANY_CHANNELS = 64  # from here on a CPU resizes gradients line by line
+# The two sums over runs of pixels up to this long compute twice what they add up; both sums over
+# longer ones are one reduction, which costs writing two maps of 1 / length the size.
+SHORT_RUN = 4
 
 
 def at_stride(size: Size | None, stride: int) -> Size | None:
@@ -94,52 +96,53 @@ class _Taps:
     def __init__(self, low, high, weight, length):
         self.low, self.high, self.weight, self.length = low, high, weight, length
 
-    def matrix(self) -> np.ndarray:
-        """Returns the (outputs, inputs) matrix that interpolating multiplies by."""
-        matrix = np.zeros((len(self.low), self.length), self.weight.dtype)
-        rows = np.arange(len(self.low))
-        np.add.at(matrix, (rows, self.low), 1 - self.weight)
-        np.add.at(matrix, (rows, self.high), self.weight)
-        return matrix
+    def runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns (outputs, their weights for the low input, for the high), all (longest, runs).
+
+        Run i holds the outputs between inputs i - 1 and i, and is filled up with weights of 0. What
+        lies before input 0 has its whole weight for that, what lies behind the last for the last.
+        """
+        before = (self.low == 0) & (self.weight == 0)
+        behind = self.low == self.high
+        run = np.where(before, 0, self.low + 1)
+        place = np.arange(len(run)) - np.searchsorted(run, run)
+        shape = (place.max() + 1, self.length + 1)
+        picked = np.zeros(shape, np.int32)
+        of_low, of_high = np.zeros((2, *shape), self.weight.dtype)
+        picked[place, run] = np.arange(len(run))
+        of_low[place, run] = np.select([before, behind], [0, 1], 1 - self.weight)
+        of_high[place, run] = np.select([before, behind], [1, 0], self.weight)
+        return picked, of_low, of_high
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _interpolate_alike(x, axis, taps):
-    """Its gradient is a matrix product: that of the picking would be a scatter, slow on every
+    """Its gradient sums runs of pixels: that of the picking would be a scatter, slow on every
     device and of random order on GPUs."""
     low, high = (jnp.take(x, i, axis=axis, mode="clip") for i in (taps.low, taps.high))
     return _blend(low, high, jnp.asarray(taps.weight)[None], axis)
 
 
 def _interpolate_backward(axis, taps, _, gradient):
-    by_images = functools.partial(_product_by_images, axis=axis, matrix=taps.matrix())
-    if gradient.shape[-1] < MANY_CHANNELS:
-        return (by_images(gradient),)
-    by_lines = functools.partial(_product_by_lines, axis=axis, matrix=taps.matrix())
-    return (jax.lax.platform_dependent(gradient, cpu=by_lines, default=by_images),)
+    # Output positions between the same two inputs form a run, which is summed twice, weighted for
+    # either input. XLA fuses what makes the gradient into these sums, so that a loss's gradient at
+    # the labels' size is never written.
+    picked, of_low, of_high = taps.runs()
+    runs = jnp.take(gradient, picked, axis=axis, mode="clip")
+    shape = [1] * runs.ndim
+    shape[axis : axis + 2] = picked.shape
+    for_low, for_high = (runs * weights.reshape(shape) for weights in (of_low, of_high))
+    if len(picked) > SHORT_RUN:
+        zero = jnp.zeros((), runs.dtype)
+        low, high = jax.lax.reduce((for_low, for_high), (zero, zero), _add_both, (axis,))
+    else:
+        low, high = for_low.sum(axis), for_high.sum(axis)
+    after = jax.lax.slice_in_dim(low, 1, None, axis=axis)
+    return (after + jax.lax.slice_in_dim(high, 0, -1, axis=axis),)
 
 
-def _product_by_lines(gradient, axis, matrix):
-    # One product for each row or column: channels stay an axis of their own. What makes the
-    # gradient is fused into this, and on a CPU takes far longer where it has to divide an index to
-    # find its channel.
-    lines = gradient.swapaxes(1, 2) if axis == 1 else gradient
-    matrices = jnp.broadcast_to(matrix, (*lines.shape[:2], *matrix.shape))
-    y = jnp.einsum("bnoi,bnoc->bnic", matrices, lines)
-    return y.swapaxes(1, 2) if axis == 1 else y
-
-
-def _product_by_images(gradient, axis, matrix):
-    # One product for each image, over rows. As one product for all, or over columns, XLA
-    # multiplies transposed views of the maps, which jax 0.10.2 fails to compile for GPUs
-    # ("Couldn't find output tile sizes"); the barriers keep it from going back to those.
-    if axis == 2:
-        gradient = jax.lax.optimization_barrier(gradient.swapaxes(1, 2))
-    b, h, w, c = gradient.shape
-    matrices = jnp.broadcast_to(matrix, (b, *matrix.shape))
-    y = jnp.einsum("boi,bon->bin", matrices, gradient.reshape(b, h, w * c))
-    y = y.reshape(b, matrix.shape[1], w, c)
-    return jax.lax.optimization_barrier(y).swapaxes(1, 2) if axis == 2 else y
+def _add_both(a, b):
+    return a[0] + b[0], a[1] + b[1]
 
 
 _interpolate_alike.defvjp(
@@ -197,19 +200,18 @@ def pyramid_pool(
 
     Equals `torch.nn.AdaptiveAvgPool2d(s)` on each image's true extent. Sums in float32.
     """
-    height, width = (x.shape[1], x.shape[2]) if size is None else (size[:, 0], size[:, 1])
-    rows = [pooling_weights(s, x.shape[1], height, wide_type(x)) for s in scales]
-    stacked = jnp.concatenate(rows, axis=-2)
-    by_row = jnp.einsum("sh,bhwc->bswc" if size is None else "bsh,bhwc->bswc", stacked, widen(x))
+    b, h, w, c = x.shape
+    height, width = (h, w) if size is None else (size[:, 0], size[:, 1])
+    # A matrix for each image and line, be they the same: as one for all, XLA copies the map.
+    rows = jnp.concatenate([pooling_weights(s, h, height, wide_type(x)) for s in scales], axis=-2)
+    rows = jnp.broadcast_to(rows, (b, *rows.shape[-2:]))
+    by_row = jnp.einsum("bsh,bhn->bsn", rows, widen(x).reshape(b, h, w * c)).reshape(b, -1, w, c)
     pools, start = [], 0
     for s in scales:
-        columns = pooling_weights(s, x.shape[2], width, wide_type(x))
-        pool = jnp.einsum(
-            "tw,bswc->bstc" if size is None else "btw,bswc->bstc",
-            jnp.asarray(columns),
-            by_row[:, start : start + s],
-        )
-        pools.append(pool.astype(x.dtype))
+        columns = jnp.asarray(pooling_weights(s, w, width, wide_type(x)))
+        columns = jnp.broadcast_to(columns.reshape(-1, 1, s, w), (b, s, s, w))
+        lines = by_row[:, start : start + s]
+        pools.append(jnp.einsum("bstw,bswc->bstc", columns, lines).astype(x.dtype))
         start += s
     return pools
 

@@ -41,13 +41,12 @@ def _forward(x, scale, bias, axis_name):
 
 
 def _statistics(x, axis_name):
-    axes = tuple(range(x.ndim - 1))
     wide = widen(x)
-    # Sums around a value near the mean: E[x^2] - mean^2 around 0 would cancel.
-    near = wide[(0,) * (x.ndim - 2)].mean(0)
-    offset = (wide - near).mean(axes)
-    var = jnp.square(wide - near).mean(axes) - jnp.square(offset)
-    mean = near + offset
+    # Sums around a value of the map: E[x^2] - mean^2 around 0 would cancel.
+    near = wide[tuple(size // 2 for size in x.shape[:-1])]
+    count = x.size // x.shape[-1]
+    offset, square = (total / count for total in _sums(wide - near, jnp.square(wide - near)))
+    mean, var = near + offset, square - jnp.square(offset)
     if axis_name is not None:
         means, variances = jax.lax.all_gather((mean, var), axis_name)
         mean = means.mean(0)
@@ -55,13 +54,27 @@ def _statistics(x, axis_name):
     return mean, jnp.maximum(var, 0.0)
 
 
+def _sums(*maps):
+    """Returns the sum of each map over all axes but the last."""
+    return jax.lax.platform_dependent(*maps, cpu=_sums_apart, default=_sums_together)
+
+
+def _sums_apart(*maps):
+    return [x.sum(tuple(range(x.ndim - 1))) for x in maps]
+
+
+def _sums_together(*maps):
+    # Line by line first, then all lines of all maps: left to itself XLA for GPUs takes two steps
+    # too, and gives each sum a kernel of its own in the second.
+    lines = [x.sum(-2).reshape(-1, x.shape[-1]) if x.ndim > 2 else x for x in maps]
+    return jnp.split(jnp.concatenate(lines, axis=-1).sum(0), len(maps))
+
+
 def _backward(axis_name, saved, cotangents):
     x, scale, mean, rstd = saved
     gradient = widen(cotangents[0])
-    axes = tuple(range(x.ndim - 1))
     normal = (widen(x) - mean) * rstd
-    of_bias = gradient.sum(axes)
-    of_scale = (gradient * normal).sum(axes)
+    of_bias, of_scale = _sums(gradient, gradient * normal)
     total_bias, total_scale, replicas = of_bias, of_scale, 1
     if axis_name is not None:
         total_bias, total_scale = jax.lax.psum((of_bias, of_scale), axis_name)

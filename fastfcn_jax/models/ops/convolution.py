@@ -78,9 +78,9 @@ def _backward(dilation, saved, gradient):
         form = form_on_gpu(x, kernel, dilation)
         of_kernel = form.kernel_gradient(x, gradient).astype(kernel.dtype)
         # The kernel's first: XLA leaves what only the update waits for to the end, and keeps both
-        # maps until then.
-        of_kernel, gradient = jax.lax.optimization_barrier((of_kernel, gradient))
-        return form.input_gradient(gradient, kernel), of_kernel
+        # maps until then. Flat, or the update takes it in cuDNN's order, and not in place.
+        of_kernel, gradient = jax.lax.optimization_barrier((of_kernel.ravel(), gradient))
+        return form.input_gradient(gradient, kernel), of_kernel.reshape(kernel.shape)
 
     return jax.lax.platform_dependent(*saved, gradient, cpu=on_cpu, default=on_gpu)
 

@@ -2,8 +2,7 @@
 
 XLA's grouped convolution does the same 15 to 34 times slower on a CPU, and its automatic
 derivative of the shifts is a chain of pads and slices; here each gradient is written as the same
-kind of fusion: the input's with the kernel flipped, the kernel's as nine sums of products, block on
-block of rows.
+kind of fusion: the input's with the kernel flipped, the kernel's as nine sums of products.
 """
 
 import functools
@@ -51,9 +50,19 @@ def kernel_gradient(
 ) -> Float[Array, "3 3 1 c"]:
     """The gradient of the kernel: each tap's products summed over all pixels, in the `wide_type`.
 
-    Blocks of rows are added up in the fusion that multiplies, a matrix product sums what remains.
-    As plain sums XLA would write out every product first.
+    Rows are added up where the products are made, and what remains of them later: as plain sums
+    XLA would write out every product first, or read both maps anew for every second tap.
     """
+    return jax.lax.platform_dependent(
+        x,
+        gradient,
+        cpu=functools.partial(_sums_of_blocks, dilation=dilation),
+        default=functools.partial(_sums_of_rows, dilation=dilation),
+    )
+
+
+def _sums_of_blocks(x, gradient, dilation):
+    # Sixteen blocks of rows, one on another in one fusion; a matrix product sums what remains.
     b, h, w, c = x.shape
     rows = next(n for n in range(-(-b * h // 16), h + 1) if h % n == 0)
     blocks = [(i, slice(top, top + rows)) for i in range(b) for top in range(0, h, rows)]
@@ -65,6 +74,30 @@ def kernel_gradient(
         folded = functools.reduce(jnp.add, products)
         sums.append(weights @ folded.reshape(-1, c))
     return jnp.stack(sums).reshape(3, 3, 1, c)
+
+
+def _sums_of_rows(x, gradient, dilation):
+    # A loop over the rows of a block keeps nine sums, to which each block adds its products: as one
+    # reduction of nine operands, of less than 32 rows, which XLA for GPUs makes a loop of. One
+    # image's columns remain.
+    _, h, _, c = x.shape
+    blocks = -(-h // 31)
+    rows = -(-h // blocks)
+    below = ((0, 0), (0, blocks * rows - h), (0, 0), (0, 0))
+    wide = jnp.pad(gradient, below).astype(wide_type(x))
+    products = []
+    for _, _, shifted in _shifts(jnp.pad(x, below), dilation):
+        product = shifted.astype(wide.dtype) * wide
+        parts = (product[:, i * rows : (i + 1) * rows] for i in range(blocks))
+        products.append(functools.reduce(jnp.add, parts))
+    zeros = [jnp.zeros((), wide.dtype)] * 9
+    sums = jax.lax.reduce(tuple(products), tuple(zeros), _add_each, (1,))
+    lines = jnp.concatenate([x.reshape(-1, c) for x in sums], axis=-1)
+    return lines.sum(0).reshape(3, 3, 1, c)
+
+
+def _add_each(a, b):
+    return tuple(map(jnp.add, a, b))
 
 
 depthwise_conv.defvjp(_forward, _backward)
