@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from fastfcn_jax.models import layers, normalize
 from fastfcn_jax.training import losses
@@ -129,9 +129,9 @@ def make_train_step(
         rate = optimizer.learning_rate(state.step)
         new = _updated(state, optimizer, grads, norm, rate, batch_stats, ema_decay)
         finite = jnp.isfinite(parts["loss"]) & jnp.isfinite(norm)
-        new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+        new = _select(finite, new, state)
         metrics = {**parts, "grad_norm": norm, "learning_rate": rate, "finite": finite}
-        return new.replace(step=state.step + 1), metrics
+        return dataclasses.replace(new, step=state.step + 1), metrics
 
     return train_step
 
@@ -142,6 +142,21 @@ def _global_norm(grads: Any) -> Float[Array, ""]:
     rows = [x.sum(-1).ravel() if x.ndim > 1 else x for x in squares]
     # Behind a barrier, or XLA sums each array's rows in a kernel of its own.
     return jnp.sqrt(jax.lax.optimization_barrier(jnp.concatenate(rows)).sum())
+
+
+def _select(finite: Bool[Array, ""], new: TrainState, old: TrainState) -> TrainState:
+    """Returns `new` if `finite`, else `old`.
+
+    Vectors read it from one array of many: XLA for GPUs merges updates of equal length that share
+    an operand other than a scalar, and without that each starts a kernel of its own.
+    """
+    longest = max(leaf.size for leaf in jax.tree.leaves(old) if leaf.ndim == 1)
+    many = jax.lax.optimization_barrier(jnp.broadcast_to(finite, longest))
+
+    def select(new, old):
+        return jnp.where(many[: len(old)] if old.ndim == 1 else finite, new, old)
+
+    return jax.tree.map(select, new, old)
 
 
 def _updated(
