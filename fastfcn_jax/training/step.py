@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from fastfcn_jax.models import layers, normalize
@@ -124,7 +125,7 @@ def make_train_step(
         else:
             grads, parts, batch_stats = accumulated(state, batch, key, over)
         if axis_name is not None:
-            grads, parts = jax.lax.psum((grads, parts), axis_name)
+            grads, parts = _psum((grads, parts), axis_name)
         norm = _global_norm(grads)
         rate = optimizer.learning_rate(state.step)
         new = _updated(state, optimizer, grads, norm, rate, batch_stats, ema_decay)
@@ -134,6 +135,16 @@ def make_train_step(
         return dataclasses.replace(new, step=state.step + 1), metrics
 
     return train_step
+
+
+def _psum(tree: Any, axis_name: str) -> Any:
+    """Sums over all replicas; vectors in one array, as XLA for GPUs would send copies of each."""
+    leaves, structure = jax.tree.flatten(tree)
+    large = [leaf for leaf in leaves if leaf.ndim > 1]
+    vectors, apart = ravel_pytree([leaf for leaf in leaves if leaf.ndim <= 1])
+    large, vectors = jax.lax.psum((large, vectors), axis_name)
+    large, vectors = iter(large), iter(apart(vectors))
+    return structure.unflatten(next(large if leaf.ndim > 1 else vectors) for leaf in leaves)
 
 
 def _global_norm(grads: Any) -> Float[Array, ""]:

@@ -47,42 +47,48 @@ def _statistics(x, axis_name):
     row = wide[tuple(size // 2 for size in x.shape[:-2])]
     near = row[:: -(-len(row) // 16)].mean(0)
     count = x.size // x.shape[-1]
-    offset, square = (total / count for total in _sums(wide - near, jnp.square(wide - near)))
+    offset, square = _sums(wide - near, jnp.square(wide - near)) / count
     mean, var = near + offset, square - jnp.square(offset)
     if axis_name is not None:
-        means, variances = jax.lax.all_gather((mean, var), axis_name)
+        both = jax.lax.all_gather(jnp.stack((mean, var)), axis_name)
+        means, variances = both[:, 0], both[:, 1]
         mean = means.mean(0)
         var = (variances + jnp.square(means - mean)).mean(0)
     return mean, jnp.maximum(var, 0.0)
 
 
 def _sums(*maps):
-    """Returns the sum of each map over all axes but the last."""
+    """Returns the sums of n maps over all axes but the last, (n, c).
+
+    In one array: of two, XLA for GPUs copies each into what it sends to other devices, and out.
+    """
     return jax.lax.platform_dependent(*maps, cpu=_sums_apart, default=_sums_together)
 
 
 def _sums_apart(*maps):
-    return [x.sum(tuple(range(x.ndim - 1))) for x in maps]
+    return jnp.stack([x.sum(tuple(range(x.ndim - 1))) for x in maps])
 
 
 def _sums_together(*maps):
     # Line by line first, then all lines of all maps: left to itself XLA for GPUs takes two steps
     # too, and gives each sum a kernel of its own in the second.
     lines = [x.sum(-2).reshape(-1, x.shape[-1]) if x.ndim > 2 else x for x in maps]
-    return jnp.split(jnp.concatenate(lines, axis=-1).sum(0), len(maps))
+    return jnp.concatenate(lines, axis=-1).sum(0).reshape(len(maps), -1)
 
 
 def _backward(axis_name, saved, cotangents):
     x, scale, mean, rstd = saved
     gradient = widen(cotangents[0])
     normal = (widen(x) - mean) * rstd
-    of_bias, of_scale = _sums(gradient, gradient * normal)
-    total_bias, total_scale, replicas = of_bias, of_scale, 1
+    sums = _sums(gradient, gradient * normal)
+    replicas = 1
     if axis_name is not None:
-        total_bias, total_scale = jax.lax.psum((of_bias, of_scale), axis_name)
+        sums = jax.lax.psum(sums, axis_name)
         replicas = jax.lax.psum(1, axis_name)
     count = x.size // x.shape[-1] * replicas
-    of_x = (gradient - (total_bias + normal * total_scale) / count) * (scale * rstd)
+    of_x = (gradient - (sums[0] + normal * sums[1]) / count) * (scale * rstd)
+    # An equal share for each replica: to keep its own sums beside all takes a copy of them.
+    of_bias, of_scale = sums / replicas
     return of_x.astype(x.dtype), of_scale, of_bias
 
 
@@ -107,7 +113,7 @@ def _statistics_backward(axis_name, saved, cotangents):
     of_mean, of_var = cotangents
     count = x.size // x.shape[-1]
     if axis_name is not None:
-        of_mean, of_var = jax.lax.psum((of_mean, of_var), axis_name)
+        of_mean, of_var = jax.lax.psum(jnp.stack((of_mean, of_var)), axis_name)
         count *= jax.lax.psum(1, axis_name)
     return (((of_mean + 2.0 * of_var * (widen(x) - mean)) / count).astype(x.dtype),)
 
