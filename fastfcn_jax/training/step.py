@@ -125,7 +125,7 @@ def make_train_step(
         else:
             grads, parts, batch_stats = accumulated(state, batch, key, over)
         if axis_name is not None:
-            grads, parts = _psum((grads, parts), axis_name)
+            grads, parts = _psum(grads, parts, axis_name)
         norm = _global_norm(grads)
         rate = optimizer.learning_rate(state.step)
         new = _updated(state, optimizer, grads, norm, rate, batch_stats, ema_decay)
@@ -137,14 +137,15 @@ def make_train_step(
     return train_step
 
 
-def _psum(tree: Any, axis_name: str) -> Any:
-    """Sums over all replicas; vectors in one array, as XLA for GPUs would send copies of each."""
-    leaves, structure = jax.tree.flatten(tree)
-    large = [leaf for leaf in leaves if leaf.ndim > 1]
-    vectors, apart = ravel_pytree([leaf for leaf in leaves if leaf.ndim <= 1])
-    large, vectors = jax.lax.psum((large, vectors), axis_name)
-    large, vectors = iter(large), iter(apart(vectors))
-    return structure.unflatten(next(large if leaf.ndim > 1 else vectors) for leaf in leaves)
+def _psum(grads: dict[str, Any], parts: dict[str, Any], axis_name: str) -> tuple[Any, Any]:
+    """Sums over all replicas.
+
+    The gradients of each part of the network travel as one array: of many, XLA for GPUs sends
+    copies and takes copies of what comes back, and what reads slices of one array it merges.
+    """
+    flat = {name: ravel_pytree(of_module) for name, of_module in grads.items()}
+    totals, parts = jax.lax.psum(({name: x for name, (x, _) in flat.items()}, parts), axis_name)
+    return {name: apart(totals[name]) for name, (_, apart) in flat.items()}, parts
 
 
 def _global_norm(grads: Any) -> Float[Array, ""]:
