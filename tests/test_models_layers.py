@@ -55,6 +55,18 @@ def test_batch_norm_trains_like_torch():
     np.testing.assert_allclose(ours.apply(variables, jnp.asarray(x)), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_statistics_are_exact_to_rounding(platform, request):
+    """Around one pixel in place of sixteen the variance would be off by more than the bound."""
+    if platform == "gpu":
+        request.getfixturevalue("gpu_forms")
+    x = 3 + 2 * noise(8, 16, 16, 64)
+    exact = x.astype(np.float64)
+    mean, var = map(np.asarray, batch_norm.statistics(jnp.asarray(x)))
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=3e-7)
+    np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=3e-7)
+
+
 def test_synchronised_batch_norm_equals_one_device():
     x = noise(4, 3, 5, 4) * np.array([1, 2, 3, 4], np.float32)[:, None, None, None]
     local, synced = layers.BatchNorm(Common()), layers.BatchNorm(Common(axis_name="data"))
