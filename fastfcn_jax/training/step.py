@@ -1,5 +1,6 @@
 """One training step, a pure function of (state, batch): no clock, file, logger, configuration."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -137,15 +138,21 @@ def make_train_step(
     return train_step
 
 
-def _psum(grads: dict[str, Any], parts: dict[str, Any], axis_name: str) -> tuple[Any, Any]:
+def _psum(grads: Any, parts: dict[str, Any], axis_name: str) -> tuple[Any, dict[str, Any]]:
     """Sums over all replicas.
 
-    The gradients of each part of the network travel as one array: of many, XLA for GPUs sends
-    copies and takes copies of what comes back, and what reads slices of one array it merges.
+    The gradients of each stage of each part (`backbone/layer3`) travel as one array, once its last
+    is there: of many, XLA for GPUs sends copies, and takes copies of what comes back.
     """
-    flat = {name: ravel_pytree(of_module) for name, of_module in grads.items()}
-    totals, parts = jax.lax.psum(({name: x for name, (x, _) in flat.items()}, parts), axis_name)
-    return {name: apart(totals[name]) for name, (_, apart) in flat.items()}, parts
+    leaves, structure = jax.tree_util.tree_flatten_with_path(grads)
+    stages = [(path[0].key, path[1].key.split("_")[0]) for path, _ in leaves]
+    grouped = collections.defaultdict(list)
+    for stage, (_, leaf) in zip(stages, leaves, strict=True):
+        grouped[stage].append(leaf)
+    flat = {stage: ravel_pytree(group) for stage, group in grouped.items()}
+    totals, parts = jax.lax.psum(({stage: x for stage, (x, _) in flat.items()}, parts), axis_name)
+    apart = {stage: iter(unravel(totals[stage])) for stage, (_, unravel) in flat.items()}
+    return structure.unflatten(next(apart[stage]) for stage in stages), parts
 
 
 def _global_norm(grads: Any) -> Float[Array, ""]:
