@@ -1,9 +1,13 @@
 """Gradients written by hand against automatic ones: BatchNorm, resizing."""
 
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fastfcn_jax.models import spatial
 from fastfcn_jax.models.ops import batch_norm as norms
@@ -61,6 +65,26 @@ def test_batch_norm_over_replicas_is_that_of_the_whole_batch():
         got,
         expected,
     )
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_batch_norm_of_a_spread_batch_sends_vectors_only(platform, request):
+    """Under `jit` XLA decides what devices send: for a pixel of one image its whole map."""
+    if platform == "gpu":
+        request.getfixturevalue("gpu_forms")
+    mesh = Mesh(jax.devices()[:2], "batch")
+    spread, same = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["batch"], []))
+
+    def total(x, scale, bias):
+        return (norms.batch_norm(x, scale, bias)[0] ** 3).sum()
+
+    x = jax.device_put(noise(4, 5, 6, 32), spread)
+    vectors = jax.device_put((jnp.ones(32), jnp.zeros(32)), same)
+    program = jax.jit(jax.grad(total, (0, 1, 2))).lower(x, *vectors).compile().as_text()
+    transfer = r"= (.*?) (?:all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\("
+    sent = re.findall(r"f32\[([\d,]*)\]", " ".join(re.findall(transfer, program)))
+    assert sent
+    assert all(math.prod(map(int, shape.split(","))) <= 2 * 32 for shape in sent)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])

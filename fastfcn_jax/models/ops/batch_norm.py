@@ -42,10 +42,11 @@ def _forward(x, scale, bias, axis_name):
 
 def _statistics(x, axis_name):
     wide = widen(x)
-    # Sums around a value near the mean: E[x^2] - mean^2 around 0 would cancel. Up to sixteen pixels
-    # of a row have it; a GPU would sum a whole row in two kernels.
-    row = wide[tuple(size // 2 for size in x.shape[:-2])]
-    near = row[:: -(-len(row) // 16)].mean(0)
+    # Sums around a value near the mean: E[x^2] - mean^2 around 0 would cancel. Sixteen pixels have
+    # it, of all images alike: of one image, XLA would send its map to all devices under `jit`.
+    pixels = wide.reshape(len(x), -1, x.shape[-1])
+    step = -(-pixels.shape[1] // max(1, 16 // len(x)))
+    near = pixels[:, step // 2 :: step].mean((0, 1))
     count = x.size // x.shape[-1]
     offset, square = _sums(wide - near, jnp.square(wide - near)) / count
     mean, var = near + offset, square - jnp.square(offset)
