@@ -39,8 +39,8 @@ def assert_same(fast, direct, *arguments, atol=2e-5):
 
 
 # Maps larger than the kernel's reach, smaller than it, smaller than the dilation; and of more rows
-# than a GPU's loop takes, not a multiple of them.
-@pytest.mark.parametrize("size", [(20, 23), (3, 17), (1, 2), (65, 4)])
+# than a GPU's loop takes, not a multiple of them; and more images than a CPU's blocks.
+@pytest.mark.parametrize("size", [(2, 20, 23), (2, 3, 17), (2, 1, 2), (2, 65, 4), (17, 3, 4)])
 @pytest.mark.parametrize("dilation", [1, 2, 8])
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_depthwise(size, dilation, platform, request):
@@ -49,7 +49,7 @@ def test_depthwise(size, dilation, platform, request):
     assert_same(
         lambda x, k: depthwise.depthwise_conv(x, k, dilation),
         lambda x, k: depthwise.depthwise_conv_direct(x, k, dilation),
-        noise(2, *size, 5),
+        noise(*size, 5),
         noise(3, 3, 1, 5, seed=1),
     )
 

@@ -62,9 +62,10 @@ def kernel_gradient(
 
 
 def _sums_of_blocks(x, gradient, dilation):
-    # Sixteen blocks of rows, one on another in one fusion; a matrix product sums what remains.
+    # Sixteen blocks of rows, or each image if there are more, one on another in one fusion; a matrix
+    # product sums what remains.
     b, h, w, c = x.shape
-    rows = next(n for n in range(-(-b * h // 16), h + 1) if h % n == 0)
+    rows = next(n for n in range(min(-(-b * h // 16), h), h + 1) if h % n == 0)
     blocks = [(i, slice(top, top + rows)) for i in range(b) for top in range(0, h, rows)]
     wide = gradient.astype(wide_type(x))
     weights = jnp.ones(rows * w, wide.dtype)
