@@ -324,7 +324,7 @@ def _our_training(job, config, variables):
     from fastfcn_jax.training import optim, state, step, strategy
 
     spread = strategy.choose("pmap", job.batch)
-    model = models.build(config.model, job.num_classes, axis_name=spread.axis_name)
+    model = models.build(config.model, job.num_classes, axis_name=strategy.AXIS)
     optimizer = optim.build(config, variables)
     train_step = spread.compile(
         step.make_train_step(
@@ -333,7 +333,7 @@ def _our_training(job, config, variables):
             num_classes=job.num_classes,
             loss={},
             seed=0,
-            axis_name=spread.axis_name,
+            axis_name=strategy.AXIS,
         )
     )
     size = np.full((job.batch, 2), (job.height, job.width), np.int32)

@@ -69,9 +69,15 @@ def test_official_divides_by_valid_pixels_and_aligns_corners():
 
 def test_official_per_shard_averages_the_shards_own_means():
     outputs, labels = batch()
-    on_device = jnp.asarray(labels)
-    over = losses.denominators(on_device, normalization="valid_pixels_per_shard", shards=2)
-    _, parts = losses.total_loss(outputs, on_device, CLASSES, over=over)
+
+    def share(outputs, labels):
+        over = losses.denominators(
+            labels, normalization="valid_pixels_per_shard", axis_name="batch"
+        )
+        return losses.total_loss(outputs, labels, CLASSES, over=over, axis_name="batch")[1]
+
+    halves = jax.tree.map(lambda x: jnp.asarray(x).reshape(2, 2, *x.shape[1:]), (outputs, labels))
+    parts = jax.tree.map(jnp.sum, jax.vmap(share, axis_name="batch")(*halves))
     per_pixel = torch_cross_entropy(outputs.logits, labels)
     means = [
         per_pixel[half].sum() / (labels[half] != 255).sum() for half in (slice(2), slice(2, 4))

@@ -52,13 +52,12 @@ def compiled(plan, dtype, dropout, accumulate, optim_kwargs, kwargs):
     c.model.dropout = dropout
     opt = optimizer(**dict(optim_kwargs))
     run = step.make_train_step(
-        tiny.build(c.model, CLASSES, axis_name=plan.axis_name),
+        tiny.build(c.model, CLASSES, axis_name=strategy.AXIS),
         opt,
         num_classes=CLASSES,
         loss={},
         accumulate=accumulate,
-        axis_name=plan.axis_name,
-        shards=plan.shards,
+        axis_name=strategy.AXIS,
         **{"seed": 0, **dict(kwargs)},
     )
     return opt, plan.compile(run)
@@ -217,10 +216,10 @@ def test_bfloat16_follows_float32():
 def test_state_buffers_are_reused():
     one = plan("pmap", 2)
     opt = optimizer()
-    model = tiny.build(config().model, CLASSES, axis_name=one.axis_name)
+    model = tiny.build(config().model, CLASSES, axis_name=strategy.AXIS)
     run = one.compile(
         step.make_train_step(
-            model, opt, num_classes=CLASSES, loss={}, seed=0, axis_name=one.axis_name
+            model, opt, num_classes=CLASSES, loss={}, seed=0, axis_name=strategy.AXIS
         )
     )
     before = one.put_state(state.create(initial(), opt))

@@ -1,5 +1,6 @@
 """The training loss of both reference lineages, as shares that sum over the shards of a batch."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,12 +17,12 @@ IGNORE_LABEL = 255
 class Denominators(NamedTuple):
     """What sums are divided by: counted over the whole update, so that shares may be added.
 
-    pixels: per image, what its summed cross entropy is divided by.
+    pixels: what the summed cross entropy is divided by.
     valid: pixels of the update that are not ignored (for the accuracy).
     images: images of the update (for the SE loss).
     """
 
-    pixels: Float[Array, "*b"]
+    pixels: Float[Array, ""]
     valid: Float[Array, ""]
     images: int
 
@@ -31,7 +32,6 @@ def denominators(
     *,
     normalization: str = "all_pixels",
     class_weights: Sequence[float] = (),
-    shards: int = 1,
     axis_name: str | None = None,
 ) -> Denominators:
     """Counts the pixels that the update's losses are divided by.
@@ -45,27 +45,21 @@ def denominators(
         divides by its own valid pixels, then the shards are averaged.
       class_weights: as in PyTorch, a valid pixel counts with its class's weight.
         An ignored pixel, where it counts, counts as one.
-      shards: how many shards of equal size `labels` holds along its batch axis
-        (more than one only where the array is global, under `jax.jit`).
       axis_name: mapped axis that holds the other shards of the batch.
     """
     valid = (labels != IGNORE_LABEL).astype(jnp.float32)
     counted = valid * _per_pixel(class_weights, labels) if class_weights else valid
     if normalization == "all_pixels":
         counted = counted + (1.0 - valid)
-    per_image = counted.sum((-2, -1))
+    pixels = counted.sum((-2, -1)).sum()  # image by image: exact beyond 2^24 pixels
     replicas = _psum(1, axis_name)
-    if normalization == "valid_pixels_per_shard":
-        grouped = per_image.reshape(*per_image.shape[:-1], shards, -1)
-        pixels = grouped.sum((*range(grouped.ndim - 2), -1), keepdims=True) * (shards * replicas)
-        pixels = jnp.broadcast_to(pixels, grouped.shape).reshape(per_image.shape)
-    else:
-        pixels = jnp.broadcast_to(_psum(per_image.sum(), axis_name), per_image.shape)
+    per_shard = normalization == "valid_pixels_per_shard"
+    pixels = pixels * replicas if per_shard else _psum(pixels, axis_name)
     return Denominators(
         # A batch without a single valid pixel has loss 0; PyTorch's mean would be NaN.
         pixels=jnp.maximum(pixels, 1.0),
         valid=jnp.maximum(_psum(valid.sum(), axis_name), 1.0),
-        images=per_image.size * replicas,
+        images=math.prod(labels.shape[:-2]) * replicas,
     )
 
 

@@ -136,7 +136,7 @@ def build_training(
 ) -> tuple[nn.Module, states.TrainState, step.TrainStep, list[str]]:
     """The model, its state before the first step, the step to run, and what to tell about it."""
     num_classes = _num_classes(config, source)
-    model = models.build(config.model, num_classes, axis_name=plan.axis_name)
+    model = models.build(config.model, num_classes, axis_name=strategy.AXIS)
     variables, notes = initial.variables(config, model)
     optimizer = optim.build(config, variables)
     s = config.loss
@@ -156,8 +156,7 @@ def build_training(
         normalization=s.normalization,
         accumulate=config.train.accumulate,
         ema_decay=config.train.ema_decay,
-        shards=plan.shards,
-        axis_name=plan.axis_name,
+        axis_name=strategy.AXIS,
     )
     state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
     return model, state, plan.compile(train_step), notes

@@ -31,7 +31,6 @@ def make_train_step(
     normalization: str = "all_pixels",
     accumulate: int = 1,
     ema_decay: float = 0.0,
-    shards: int = 1,
     axis_name: str | None = None,
 ) -> TrainStep:
     """Returns `train_step(state, batch) -> (state, metrics)`.
@@ -50,9 +49,7 @@ def make_train_step(
       normalization: see `losses.denominators`.
       seed: of dropout: key = fold_in(fold_in(key(seed), step), replica).
       ema_decay: ema = decay * ema + (1 - decay) * params after each step; 0: none.
-      shards: see `losses.denominators`.
-      axis_name: mapped axis over which the batch is split; None under `jax.jit`,
-        where arrays are global.
+      axis_name: mapped axis over which the batch is split, if it is.
 
     Metrics are scalars, equal on all replicas: `loss` and its parts, `accuracy`,
     `grad_norm`, `learning_rate`, `finite`.
@@ -88,26 +85,17 @@ def make_train_step(
     def accumulated(state, batch, key, over):
         def body(carry, micro):
             grads, parts, batch_stats = carry
-            batch, pixels, index = micro
+            batch, index = micro
             new_grads, new_parts, batch_stats = gradients(
-                state.params,
-                batch_stats,
-                batch,
-                jax.random.fold_in(key, index),
-                over._replace(pixels=pixels),
+                state.params, batch_stats, batch, jax.random.fold_in(key, index), over
             )
             add = jax.tree.map(jnp.add, (grads, parts), (new_grads, new_parts))
             return (*add, batch_stats), None
 
-        micro = (batch, over.pixels, jnp.arange(accumulate))
-        first = jax.tree.map(lambda x: x[0], (batch, over.pixels))
-        shapes = jax.eval_shape(
-            lambda b, p: gradients(
-                state.params, state.batch_stats, b, key, over._replace(pixels=p)
-            ),
-            *first,
-        )
+        first = jax.tree.map(lambda x: x[0], batch)
+        shapes = jax.eval_shape(gradients, state.params, state.batch_stats, first, key, over)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[:2])
+        micro = (batch, jnp.arange(accumulate))
         return jax.lax.scan(body, (*zeros, state.batch_stats), micro)[0]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -115,7 +103,6 @@ def make_train_step(
             batch["label"],
             normalization=normalization,
             class_weights=loss.get("class_weights", ()),
-            shards=shards,
             axis_name=axis_name,
         )
         key = jax.random.fold_in(jax.random.key(seed), state.step)

@@ -1,4 +1,4 @@
-"""How the pure step runs on the devices at hand: `jax.pmap`, or `jax.jit` over sharded arrays."""
+"""How the pure step runs on the devices at hand: `jax.pmap`, or `jax.jit` of a `shard_map`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fastfcn_jax.errors import UserError
 
-AXIS = "batch"
+AXIS = "batch"  # the mapped axis that the step and BatchNorm sum over
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,14 @@ class Strategy:
     devices: tuple[Any, ...]  # of jax.Device
 
     @property
-    def axis_name(self) -> str | None:
-        """The mapped axis that the step and BatchNorm sum over; None where arrays are global."""
-        return AXIS if self.name == "pmap" else None
-
-    @property
-    def shards(self) -> int:
-        """Shards within the array that the step sees."""
-        return 1 if self.name == "pmap" else len(self.devices)
-
-    @property
     def mesh(self) -> Mesh:
         return Mesh(np.array(self.devices), (AXIS,))
 
     def compile(self, train_step: Callable) -> Callable:
         """Wraps `train_step(state, batch)`; the old state's buffers become the new one's."""
+        # The step sums all it returns over the axis, so that it is the same on every device.
         if self.name == "pmap":
-            # in_axes None for the state keeps it without a leading device axis. The step sums
-            # all it returns over the axis, so device 0's copy (out_axes None) is everyone's.
+            # in_axes None for the state keeps it without a leading device axis.
             return jax.pmap(
                 train_step,
                 axis_name=AXIS,
@@ -51,7 +41,14 @@ class Strategy:
                 devices=self.devices,
                 donate_argnums=0,
             )
-        return jax.jit(train_step, donate_argnums=0, out_shardings=self._replicated)
+        mapped = jax.shard_map(
+            lambda state, batch: train_step(state, jax.tree.map(lambda x: x[0], batch)),
+            mesh=self.mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=0)
 
     def put_state(self, state: Any) -> Any:
         """Copies a tree of host or device arrays to every device."""
@@ -74,14 +71,14 @@ class Strategy:
         return jax.make_array_from_callback(x.shape, self._replicated, lambda index: x[index])
 
     def _put_sharded(self, x: np.ndarray, stacked: bool):
-        if self.name == "pmap":
-            if stacked:
-                x = x.reshape(len(x), len(self.devices), -1, *x.shape[2:]).swapaxes(0, 1)
-            else:
-                x = x.reshape(len(self.devices), -1, *x.shape[1:])
-            return jax.device_put(x, NamedSharding(self.mesh, PartitionSpec(AXIS)))
-        spec = PartitionSpec(None, AXIS) if stacked else PartitionSpec(AXIS)
-        return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), x)
+        mine = sum(d.process_index == jax.process_index() for d in self.devices)
+        if stacked:
+            x = x.reshape(len(x), mine, -1, *x.shape[2:]).swapaxes(0, 1)
+        else:
+            x = x.reshape(mine, -1, *x.shape[1:])
+        return jax.make_array_from_process_local_data(
+            NamedSharding(self.mesh, PartitionSpec(AXIS)), x
+        )
 
 
 def choose(name: str, batch_size: int) -> Strategy:

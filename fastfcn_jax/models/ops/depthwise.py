@@ -62,8 +62,8 @@ def kernel_gradient(
 
 
 def _sums_of_blocks(x, gradient, dilation):
-    # Sixteen blocks of rows, or each image if there are more, one on another in one fusion; a matrix
-    # product sums what remains.
+    # Sixteen blocks of rows, or as many as images, one on another in one fusion; a matrix product
+    # sums what remains.
     b, h, w, c = x.shape
     rows = next(n for n in range(min(-(-b * h // 16), h), h + 1) if h % n == 0)
     blocks = [(i, slice(top, top + rows)) for i in range(b) for top in range(0, h, rows)]
