@@ -41,7 +41,7 @@ from fastfcn_jax import config as configuration
 from fastfcn_jax.evaluation import merge, upsampling
 from fastfcn_jax.evaluation.inference import network
 from fastfcn_jax.models import folding
-from fastfcn_jax.training import optim, state, step
+from fastfcn_jax.training import optim, state, step, strategy
 
 # Attainable, measured with large matrix products and copies on one such card.
 H200 = hlo.Machine(flops=790e12, float32_flops=395e12, bandwidth=4.3e12)
@@ -212,17 +212,10 @@ def inference(config: ConfigDict):
 def parallel(name: str, config: ConfigDict) -> dict:
     """One replica's program of a step under pmap over many devices."""
     f = flags.FLAGS
-    train_step, current, batch = training(config, "batch", f.batch)
+    train_step, current, batch = training(config, strategy.AXIS, f.batch)
     shard = jax.tree.map(lambda x: jax.ShapeDtypeStruct((f.devices, *x.shape), x.dtype), batch)
-    mapped = jax.pmap(
-        train_step,
-        axis_name="batch",
-        in_axes=(None, 0),
-        out_axes=None,
-        devices=devices(f.devices),
-        donate_argnums=0,
-    )
-    compiled = mapped.lower(current, shard).compile()
+    spread = strategy.Strategy("pmap", tuple(devices(f.devices)))
+    compiled = spread.compile(train_step).lower(current, shard).compile()
     found = describe(f"{name} on {f.devices}", compiled)
     transfers = hlo.Program(compiled.as_text()).transfers(H200)
     gradients = [t for t in transfers if t.bytes >= 1e6]  # BatchNorm's statistics are smaller
