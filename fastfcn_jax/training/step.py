@@ -113,7 +113,7 @@ def make_train_step(
         else:
             grads, parts, batch_stats = accumulated(state, batch, key, over)
         if axis_name is not None:
-            grads, parts = _psum(grads, parts, axis_name)
+            grads, parts = _sum_over_replicas(grads, parts, axis_name)
         norm = _global_norm(grads)
         rate = optimizer.learning_rate(state.step)
         new = _updated(state, optimizer, grads, norm, rate, batch_stats, ema_decay)
@@ -125,8 +125,10 @@ def make_train_step(
     return train_step
 
 
-def _psum(grads: Any, parts: dict[str, Any], axis_name: str) -> tuple[Any, dict[str, Any]]:
-    """Sums over all replicas.
+def _sum_over_replicas(
+    grads: Any, parts: dict[str, Any], axis_name: str
+) -> tuple[Any, dict[str, Any]]:
+    """Sums each of both trees over all replicas.
 
     The gradients of each stage of each part (`backbone/layer3`) travel as one array, once its last
     is there: of many, XLA for GPUs sends copies, and takes copies of what comes back.

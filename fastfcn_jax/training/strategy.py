@@ -71,7 +71,7 @@ class Strategy:
         return jax.make_array_from_callback(x.shape, self._replicated, lambda index: x[index])
 
     def _put_sharded(self, x: np.ndarray, stacked: bool):
-        mine = sum(d.process_index == jax.process_index() for d in self.devices)
+        mine = len(self.mesh.local_devices)
         if stacked:
             x = x.reshape(len(x), mine, -1, *x.shape[2:]).swapaxes(0, 1)
         else:
