@@ -80,13 +80,13 @@ def devices(count: int) -> list:
     return topology.devices
 
 
-def compile_for_gpu(function: Callable, *arguments, donate: tuple[int, ...] = ()):
+def compile_for_gpu(function: Callable, *arguments):
     """Compiles for one device; arguments are trees of arrays or shapes."""
     sharding = NamedSharding(Mesh(np.array(devices(1)), ("all",)), PartitionSpec())
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments
     )
-    return jax.jit(function, donate_argnums=donate).lower(*shapes).compile()
+    return jax.jit(function).lower(*shapes).compile()
 
 
 def describe(name: str, compiled) -> dict:
@@ -157,10 +157,10 @@ def experiments() -> Iterator[tuple[str, ConfigDict]]:
             yield f"{Path(spec).name} {precision}", config
 
 
-def training(config: ConfigDict, axis_name: str | None, batch: int):
-    """Returns the step, and the shapes of its state and batch."""
+def training(config: ConfigDict, count: int):
+    """One replica's program of a step over `count` devices."""
     f = flags.FLAGS
-    model = models.build(config.model, f.num_classes, axis_name=axis_name)
+    model = models.build(config.model, f.num_classes, axis_name=strategy.AXIS)
     images = jnp.zeros((1, 64, 64, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
     optimizer = optim.build(config, variables)
@@ -170,21 +170,17 @@ def training(config: ConfigDict, axis_name: str | None, batch: int):
         num_classes=f.num_classes,
         loss={},
         seed=0,
-        axis_name=axis_name,
+        axis_name=strategy.AXIS,
     )
     current = jax.eval_shape(lambda v: state.create(v, optimizer), variables)
-    pixels = (batch, f.height, f.width)
-    shapes = {
+    pixels = (count, f.batch, f.height, f.width)
+    batch = {
         "image": jax.ShapeDtypeStruct((*pixels, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct(pixels, jnp.uint8),
-        "size": jax.ShapeDtypeStruct((batch, 2), jnp.int32),
+        "size": jax.ShapeDtypeStruct((*pixels[:2], 2), jnp.int32),
     }
-    return train_step, current, shapes
-
-
-def train(config: ConfigDict):
-    train_step, current, batch = training(config, None, flags.FLAGS.batch)
-    return compile_for_gpu(train_step, current, batch, donate=(0,))
+    spread = strategy.Strategy("pmap", tuple(devices(count)))
+    return spread.compile(train_step).lower(current, batch).compile()
 
 
 def inference(config: ConfigDict):
@@ -210,12 +206,9 @@ def inference(config: ConfigDict):
 
 
 def parallel(name: str, config: ConfigDict) -> dict:
-    """One replica's program of a step under pmap over many devices."""
+    """A step over many devices: what it sends, and how much of that under other work."""
     f = flags.FLAGS
-    train_step, current, batch = training(config, strategy.AXIS, f.batch)
-    shard = jax.tree.map(lambda x: jax.ShapeDtypeStruct((f.devices, *x.shape), x.dtype), batch)
-    spread = strategy.Strategy("pmap", tuple(devices(f.devices)))
-    compiled = spread.compile(train_step).lower(current, shard).compile()
+    compiled = training(config, f.devices)
     found = describe(f"{name} on {f.devices}", compiled)
     transfers = hlo.Program(compiled.as_text()).transfers(H200)
     gradients = [t for t in transfers if t.bytes >= 1e6]  # BatchNorm's statistics are smaller
@@ -263,7 +256,7 @@ def main(_) -> None:
             if f.show == "parallel":
                 found.append(parallel(name, config))
             else:
-                compiled = {"train": train, "inference": inference}[f.show](config)
+                compiled = training(config, 1) if f.show == "train" else inference(config)
                 size = f"{f.batch}x{f.height}x{f.width}"
                 found.append(describe(f"{f.show} {name} {size}", compiled))
     if f.json:

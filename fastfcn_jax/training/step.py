@@ -112,7 +112,8 @@ def make_train_step(
             grads, parts, batch_stats = gradients(state.params, state.batch_stats, batch, key, over)
         else:
             grads, parts, batch_stats = accumulated(state, batch, key, over)
-        if axis_name is not None:
+        # One device sends nothing, and a CPU would copy all gradients into one array and out.
+        if axis_name is not None and jax.lax.axis_size(axis_name) > 1:
             grads, parts = _sum_over_replicas(grads, parts, axis_name)
         norm = _global_norm(grads)
         rate = optimizer.learning_rate(state.step)
