@@ -26,10 +26,24 @@ CHOICES = {
     "model.precision": ("float32", "bfloat16"),
     "data.augmentation": ("mmseg", "official"),
     "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
+    "optim.freeze": ("backbone", "bn"),
     "train.on_nonfinite": ("stop", "skip"),
     "train.strategy": ("auto", "pmap", "jit"),
     "eval.protocol": ("single", "ms_flip", "ms_flip_0x", "slide", "official", "official_ms"),
 }
+AT_LEAST = {
+    "seed": 0,
+    "train.steps": 1,
+    "train.batch_size": 1,
+    "train.accumulate": 1,
+    "eval.batch_size": 1,
+    "loss.ohem_min_kept": 0,
+    "optim.warmup_steps": 0,
+    "model.dropout": 0.0,
+    "optim.momentum": 0.0,
+    "train.ema_decay": 0.0,
+}
+BELOW = {"seed": 2**32, "model.dropout": 1.0, "optim.momentum": 1.0, "train.ema_decay": 1.0}
 
 
 def load(spec: str) -> ConfigDict:
@@ -98,12 +112,16 @@ def check(config: ConfigDict) -> None:
     """Raises UserError for a value that is none of its key's choices or makes no sense."""
     values = dict(flatten(config))
     for key, choices in CHOICES.items():
-        if values[key] not in choices:
+        given = values[key] if isinstance(values[key], tuple) else (values[key],)
+        if not set(given) <= set(choices):
             listed = ", ".join(map(str, choices))
             raise UserError(f"config.{key}={values[key]!r} is not one of: {listed}.")
-    for key in ("train.steps", "train.batch_size", "train.accumulate", "eval.batch_size"):
-        if values[key] < 1:
-            raise UserError(f"config.{key}={values[key]} must be at least 1.")
+    for key, least in AT_LEAST.items():
+        if not values[key] >= least:
+            raise UserError(f"config.{key}={values[key]} must be at least {least}.")
+    for key, limit in BELOW.items():
+        if not values[key] < limit:
+            raise UserError(f"config.{key}={values[key]} must be below {limit}.")
     check_model(config.model)
 
 

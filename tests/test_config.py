@@ -44,6 +44,9 @@ def test_unknown_variant_lists_those_that_exist():
         ("model.output_stride", 8, "'none'"),
         ("model.neck", "jpu_x", "official"),
         ("train.batch_size", 0, "at least 1"),
+        ("optim.freeze", ("neck",), "config.optim.freeze=.* is not one of: backbone, bn"),
+        ("train.ema_decay", 1.0, "below 1"),
+        ("seed", -1, "at least 0"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(key, value, message):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fastfcn_jax.data import datasets
-from fastfcn_jax.data.datasets import camvid, cityscapes
+from fastfcn_jax.data.datasets import camvid, cityscapes, folder
 from fastfcn_jax.errors import UserError
 
 
@@ -241,6 +241,14 @@ class TestFolder:
         content = {"labels": "color", "classes": [{"name": "a", "color": [1, 2, 3]}]}
         source = self.lay(tmp_path, [np.full((12, 20, 3), 7, np.uint8)], content)
         assert "colour [7, 7, 7] is no class" in sentence(lambda: source[0])
+
+    @pytest.mark.parametrize("kind", ["color", "index"])
+    def test_more_classes_than_a_label_has_room_for(self, tmp_path, kind):
+        classes = [{"name": f"c{k}", "color": [k, 0, 0], "value": k} for k in range(255)]
+        (tmp_path / "classes.json").write_text(json.dumps({"labels": kind, "classes": classes}))
+        wrong = sentence(lambda: folder.read_classes(tmp_path / "classes.json"))
+        assert "classes.json" in wrong
+        assert "at most 254 classes" in wrong
 
     def test_split_files_name_pairs_anywhere_below_the_root(self, tmp_path, index):
         self.lay(tmp_path, [index, index], {"classes": self.CLASSES})

@@ -222,3 +222,12 @@ def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"kind": "train", "step": 5}\n{"kind": "train", "ste')
     assert records.read(path) == [{"kind": "train", "step": 5}]
+
+
+def test_a_record_begun_before_the_loss_got_another_part_is_completed():
+    step = {"finite": 1.0, "learning_rate": 0.1, "loss": 2.0}
+    meter = records.Meter({"gone": [5.0], **{name: [value] for name, value in step.items()}})
+    meter.add({**step, "loss": 4.0, "loss_auxiliary": 1.0})
+    found = meter.flush()
+    assert (found["loss"], found["gone"], found["loss_auxiliary"]) == (3.0, 5.0, 1.0)
+    assert found["losses"] == [2.0, 4.0]

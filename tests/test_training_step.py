@@ -1,6 +1,7 @@
 """The step on one device and on several, accumulated, averaged, clipped, frozen, not finite."""
 
 import collections
+import dataclasses
 import functools
 import re
 
@@ -171,6 +172,23 @@ def test_moving_average_follows_the_weights():
     found = train(plan("pmap", 1), data, ema_decay=0.8)[0]
     assert_close(expected, found.ema)
     assert found.variables["params"] is found.ema
+
+
+def test_a_long_moving_average_settles_where_the_weights_are():
+    # In float32 0.9999 and 1 - 0.9999 do not sum to 1: as factors they would pull it to 0.
+    opt = optimizer()
+    now = state.create(initial(), opt, ema=True)
+    zero, zeros = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, now.params)
+
+    @jax.jit
+    def many(now):
+        def body(_, ema):
+            args = (opt, zeros, zero, zero, now.batch_stats, 0.9999)
+            return step._updated(dataclasses.replace(now, ema=ema), *args).ema
+
+        return jax.lax.fori_loop(0, 50_000, body, now.ema)
+
+    assert_close(now.params, many(now), rtol=1e-7)
 
 
 def test_clipping_bounds_the_gradient_as_torch_does():

@@ -152,7 +152,7 @@ class LabelTable:
 
     def __init__(self, classes: Sequence[int], ignore: Sequence[int], what: str):
         if len(classes) > self.UNKNOWN:
-            raise UserError(f"{what}: at most {self.UNKNOWN} classes fit an 8-bit label.")
+            raise UserError(f"{what}: at most {self.UNKNOWN} classes fit a label.")
         self.table = np.full(256, self.UNKNOWN, np.uint8)
         self.table[list(ignore)] = IGNORE_LABEL
         self.table[IGNORE_LABEL] = IGNORE_LABEL

@@ -1,5 +1,6 @@
 """Class weights for the loss from how often each class occurs."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ def resolve(weights: Sequence[float | str], source: Source) -> tuple[float, ...]
     """The weights of a configuration: as given, or from label frequencies for ("auto",).
 
     Raises:
-      UserError: their number is not that of the classes.
+      UserError: their number is not that of the classes, or one is no weight.
     """
     if tuple(weights) == ("auto",):
         return balanced(label_frequencies(source))
@@ -24,7 +25,10 @@ def resolve(weights: Sequence[float | str], source: Source) -> tuple[float, ...]
             f"config.loss.class_weights has {len(weights)} values, "
             f"{source.info.name} has {len(source.info.class_names)} classes."
         )
-    return tuple(float(weight) for weight in weights)
+    values = tuple(float(weight) for weight in weights)
+    if not all(0.0 <= value < math.inf for value in values):
+        raise UserError(f"config.loss.class_weights={values} must be finite and not negative.")
+    return values
 
 
 def balanced(frequencies: np.ndarray) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from fastfcn_jax.models import layers
 from fastfcn_jax.models.ops.precision import widen
 
 IGNORE_LABEL = 255
+INT32_MAX = 2**31 - 1
 
 
 class Denominators(NamedTuple):
@@ -57,7 +58,7 @@ def denominators(
     pixels = pixels * replicas if per_shard else _psum(pixels, axis_name)
     return Denominators(
         # A batch without a single valid pixel has loss 0; PyTorch's mean would be NaN.
-        pixels=jnp.maximum(pixels, 1.0),
+        pixels=jnp.where(pixels > 0.0, pixels, 1.0),
         valid=jnp.maximum(_psum(valid.sum(), axis_name), 1.0),
         images=math.prod(labels.shape[:-2]) * replicas,
     )
@@ -186,7 +187,7 @@ def hard_pixels(
     valid = labels != IGNORE_LABEL
     count = _psum(valid.sum(dtype=jnp.int32), axis_name)
     images = labels.shape[0] * _psum(1, axis_name)
-    rank = jnp.minimum(min_kept * images, count - 1)
+    rank = jnp.minimum(min(min_kept * images, INT32_MAX), count - 1)
     kth = _kth_smallest(confidence, valid, rank, axis_name)
     return valid & (confidence < jnp.maximum(kth, threshold))
 

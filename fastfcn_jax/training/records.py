@@ -78,15 +78,17 @@ class Meter:
     """Collects the metrics of each step until they are logged as means.
 
     `pending` (plain lists) goes into each checkpoint, so that a record begun before an
-    interruption is completed after it.
+    interruption is completed after it. A metric has None for steps that did not give it: the
+    loss may have other parts after the interruption.
     """
 
-    def __init__(self, pending: Mapping[str, list[float]] | None = None):
+    def __init__(self, pending: Mapping[str, list[float | None]] | None = None):
         self.pending = {name: list(values) for name, values in (pending or {}).items()}
 
     def add(self, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            self.pending.setdefault(name, []).append(value)
+        steps = len(self.pending.get("finite", ()))
+        for name in self.pending | metrics:
+            self.pending.setdefault(name, [None] * steps).append(metrics.get(name))
 
     def flush(self) -> dict[str, Any]:
         """Means over the steps since the last flush, and `losses`: the loss of each.
@@ -94,21 +96,25 @@ class Meter:
         Steps that were skipped as not finite are counted and left out of the means.
         """
         finite = [bool(value) for value in self.pending.pop("finite")]
-        losses = self.pending["loss"]
         values: dict[str, Any] = {
             name: _mean([v for v, keep in zip(column, finite, strict=True) if keep])
             for name, column in self.pending.items()
         }
         values["learning_rate"] = self.pending["learning_rate"][-1]
-        values["losses"] = [v if math.isfinite(v) else None for v in losses]
+        values["losses"] = [_finite(v) for v in self.pending["loss"]]
         if not all(finite):
             values["skipped"] = finite.count(False)
         self.pending = {}
         return values
 
 
-def _mean(values: list[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    given = [value for value in values if value is not None]
+    return float(np.mean(given)) if given else None
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def make_train_step(
       loss: keyword arguments of `losses.total_loss`.
       normalization: see `losses.denominators`.
       seed: of dropout: key = fold_in(fold_in(key(seed), step), replica).
-      ema_decay: ema = decay * ema + (1 - decay) * params after each step; 0: none.
+      ema_decay: ema += (1 - decay) * (params - ema) after each step; 0: none.
       axis_name: mapped axis over which the batch is split, if it is.
 
     Metrics are scalars, equal on all replicas: `loss` and its parts, `accuracy`,
@@ -189,7 +189,7 @@ def _updated(
     )
     ema = state.ema
     if ema_decay > 0:
-        ema = jax.tree.map(lambda e, p: ema_decay * e + (1.0 - ema_decay) * p, ema, params)
+        ema = jax.tree.map(lambda e, p: e + (1.0 - ema_decay) * (p - e), ema, params)
     return dataclasses.replace(
         state, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema
     )

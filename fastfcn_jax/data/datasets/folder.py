@@ -89,6 +89,8 @@ class ColorTable:
     what: str
 
     def __post_init__(self):
+        if len(self.colors) > LabelTable.UNKNOWN:
+            raise UserError(f"{self.what}: at most {LabelTable.UNKNOWN} classes fit a label.")
         known = [*map(tuple, self.ignore), *map(tuple, self.colors)]
         if len(set(known)) != len(known):
             raise UserError(f"{self.what}: two classes have the same colour.")
