@@ -87,7 +87,7 @@ class Meter:
 
     def add(self, metrics: Mapping[str, float]) -> None:
         steps = len(self.pending.get("finite", ()))
-        for name in self.pending | metrics:
+        for name in {**self.pending, **metrics}:
             self.pending.setdefault(name, [None] * steps).append(metrics.get(name))
 
     def flush(self) -> dict[str, Any]:
