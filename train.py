@@ -28,7 +28,10 @@ def main(_):
         runtime.make_deterministic()
     runtime.join_processes(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     file, _, variant = spec.partition(":")
-    name = "-".join(filter(None, (Path(file).stem, variant)))
+    name = Path(file).stem
+    if name == "fastfcn_config":  # the doctor's; it is called so in every folder of photographs
+        name = Path(file).absolute().parent.name
+    name = "-".join(filter(None, (name, variant)))
     return loop.train(config, Path(WORKDIR.value or f"runs/{name}"))
 
 

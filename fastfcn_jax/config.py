@@ -37,12 +37,24 @@ AT_LEAST = {
     "train.batch_size": 1,
     "train.accumulate": 1,
     "eval.batch_size": 1,
+    "data.threads": 1,
+    "data.workers": 0,
+    "data.flip": 0.0,
     "loss.ohem_min_kept": 0,
+    "optim.lr": 0.0,
     "optim.warmup_steps": 0,
     "model.dropout": 0.0,
     "optim.momentum": 0.0,
     "train.ema_decay": 0.0,
 }
+# (height, width) or (width, height).
+SIZES = (
+    "data.crop_size",
+    "data.resize_scale",
+    "data.test_scale",
+    "eval.crop_size",
+    "eval.stride",
+)
 BELOW = {"seed": 2**32, "model.dropout": 1.0, "optim.momentum": 1.0, "train.ema_decay": 1.0}
 
 
@@ -122,6 +134,15 @@ def check(config: ConfigDict) -> None:
     for key, limit in BELOW.items():
         if not values[key] < limit:
             raise UserError(f"config.{key}={values[key]} must be below {limit}.")
+    for key in SIZES:
+        size = values[key]
+        as_it_is = key == "data.test_scale" and size == (0, 0)
+        whole = len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
+        if not whole and not as_it_is:
+            raise UserError(f"config.{key}={size} must be two whole numbers above 0.")
+    ratios = values["data.ratio_range"]
+    if len(ratios) != 2 or not 0.0 < ratios[0] <= ratios[1]:
+        raise UserError(f"config.data.ratio_range={ratios} must be (least, largest), above 0.")
     check_model(config.model)
 
 

@@ -46,6 +46,10 @@ def test_unknown_variant_lists_those_that_exist():
         ("train.batch_size", 0, "at least 1"),
         ("optim.freeze", ("neck",), "config.optim.freeze=.* is not one of: backbone, bn"),
         ("train.ema_decay", 1.0, "below 1"),
+        ("data.crop_size", (32,), "two whole numbers"),
+        ("data.crop_size", (32, 32, 0, 32), "two whole numbers"),
+        ("data.test_scale", (0, 10), "two whole numbers"),
+        ("data.ratio_range", (2.0, 1.0), "least, largest"),
         ("seed", -1, "at least 0"),
     ],
 )
