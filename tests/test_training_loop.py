@@ -98,6 +98,17 @@ def test_a_configuration_that_does_not_fit_names_its_keys(tmp_path):
         loop.train(other, tmp_path)
 
 
+def test_classes_in_another_order_are_refused_and_a_finished_run_says_so(tmp_path, capsys):
+    loop.train(config(steps=2, eval_every=0), tmp_path)
+    loop.train(config(steps=2, eval_every=0), tmp_path)
+    assert "train.steps=2 are done, nothing is left to train" in capsys.readouterr().out
+    card = json.loads((tmp_path / "run.json").read_text())
+    card["data"]["classes"].reverse()
+    (tmp_path / "run.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match=r"class 0 of the data was '.*' when this run began"):
+        loop.train(config(steps=4, eval_every=0), tmp_path)
+
+
 def test_harmless_changes_are_reported_and_taken(tmp_path, capsys):
     loop.train(config(steps=4, eval_every=0), tmp_path)
     loop.train(config(steps=6, eval_every=0), tmp_path)

@@ -74,6 +74,17 @@ def check_resume(card: dict[str, Any], config: ConfigDict) -> list[str]:
     return [f"{key}: {a!r} -> {b!r}" for key, (a, b) in changed.items()]
 
 
+def check_classes(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises UserError if the run began with other classes, or the same in another order."""
+    pairs = zip(before["data"].get("classes", ()), now["data"]["classes"], strict=False)
+    for index, (old, new) in enumerate(pairs):
+        if old != new:
+            raise UserError(
+                f"class {index} of the data was '{old}' when this run began and is '{new}' now; "
+                "put the classes back in their order, or choose another --workdir."
+            )
+
+
 def read(workdir: Path) -> dict[str, Any] | None:
     """The card of an earlier start in this workdir, if there was one.
 
@@ -141,10 +152,15 @@ def git_state() -> dict[str, Any] | None:
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
-    """Tells two data sets apart: a hash of all ids, and of the pixels of a few samples."""
+    """Tells two data sets apart: their classes, a hash of all ids and of a few samples' pixels."""
     digest = hashlib.sha256("\n".join(source.ids).encode())
     for index in np.linspace(0, len(source) - 1, FINGERPRINT_SAMPLES).astype(int):
         sample = source[int(index)]
         digest.update(np.ascontiguousarray(sample.image).data)
         digest.update(np.ascontiguousarray(sample.label).data)
-    return {"name": source.info.name, "samples": len(source), "sha256": digest.hexdigest()}
+    return {
+        "name": source.info.name,
+        "classes": list(source.info.class_names),
+        "samples": len(source),
+        "sha256": digest.hexdigest(),
+    }

@@ -97,6 +97,11 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
         state, pending = restored.state, restored.notes["pending"]
         start = int(state.step)
         notes = [f"resuming from the checkpoint of step {start} in {workdir}"]
+        if start >= config.train.steps:
+            notes.append(
+                f"all config.train.steps={config.train.steps} are done, nothing is left to train; "
+                "set more of them, or choose another --workdir for a new run"
+            )
     for note in notes:
         terminal.say(note)
     writes = jax.process_index() == 0
@@ -210,6 +215,7 @@ def _card(config, workdir: Path, source: Source, terminal) -> dict[str, Any]:
     if earlier is not None:
         changed = run_card.check_resume(earlier, config)
         if earlier["data"] != card["data"]:
+            run_card.check_classes(earlier, card)
             changed.append("the training data themselves")
         if changed:
             terminal.say("changed since this run began: " + "; ".join(changed))
