@@ -43,12 +43,16 @@ def size(data: bytes, name: str) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
-            # PIL decodes a whole PNG to look for EXIF behind the pixels.
-            may_turn = not data.startswith(_PNG) or b"eXIf" in data
-            turned = may_turn and picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+            turned = _is_turned(picture, data)
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{name}: damaged, or not a picture; replace the file.") from error
     return (width, height) if turned else (height, width)
+
+
+def is_turned(data: bytes) -> bool:
+    """Whether `image` swaps the stored height and width of a sound picture, by its EXIF tag."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return _is_turned(picture, data)
 
 
 def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
@@ -74,6 +78,12 @@ def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray
     if pixels.dtype != np.uint8:
         raise UserError(f"{name}: a {pixels.dtype} label; store class numbers in 8 bits.")
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])
+
+
+def _is_turned(picture: Image.Image, data: bytes) -> bool:
+    # PIL decodes a whole PNG to look for EXIF behind the pixels.
+    may_turn = not data.startswith(_PNG) or b"eXIf" in data
+    return may_turn and picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
 
 
 def _decode(data: bytes, name: str, flags: int) -> np.ndarray:
