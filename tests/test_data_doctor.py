@@ -245,6 +245,12 @@ class TestOwnPhotos:
         assert "some index images" in sentence(lambda: list(own_photos.adopt(root)))
         assert not [n for n in own_photos.WRITTEN if (root / n).exists()]
 
+    def test_nothing_is_written_when_one_file_cannot_be(self, root):
+        (root / own_photos.CONFIG_NAME).mkdir()
+        text = sentence(lambda: list(own_photos.adopt(root, overwrite=True)))
+        assert f"{root}: cannot be written" in text
+        assert not [p for p in root.iterdir() if p.is_file()]
+
     def lay(self, root, label, names, photos="images", labels="labels"):
         for name in names:
             write_png(root / photos / f"{name}.png", photo(1, label.shape[:2]))

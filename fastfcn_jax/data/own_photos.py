@@ -122,7 +122,7 @@ def find_pairs(folder: Path) -> tuple[list[Pair], list[Path]]:
     if not keys:
         raise UserError(
             f"{folder}: {len(photos)} photos and {len(labels)} labels, but no two share a name; "
-            "name each label like its photo (x.jpg and x.png or x_mask.png)."
+            "name each label, a PNG of few colours, like its photo (x.jpg and x.png or x_mask.png)."
         )
     single = [folder / photos[k] for k in photos if k not in labels]
     single += [folder / labels[k] for k in labels if k not in photos]
@@ -414,7 +414,7 @@ def _write(folder: Path, texts: dict[str, str]) -> list[str]:
         for path in unfinished.values():
             path.unlink(missing_ok=True)
         raise UserError(
-            f"{folder}: cannot be written ({error.strerror}); mend that, or copy the photos."
+            f"{folder}: cannot be written ({error}); mend that, or copy the photos elsewhere."
         ) from error
     return kept
 
