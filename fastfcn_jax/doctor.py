@@ -259,5 +259,7 @@ if __name__ == "__main__":
     _FOLDER = flags.DEFINE_string(
         "folder", "", "Folder of photos and labels to write a config for."
     )
-    _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --folder wrote before.")
+    _OVERWRITE = flags.DEFINE_bool(
+        "overwrite", False, "Replace what --folder wrote before, kept as .bak."
+    )
     cli.run(main)

@@ -257,6 +257,31 @@ class TestFolder:
         assert len(source) == 1
         np.testing.assert_array_equal(source[0].image, photo(1))
 
+    def test_a_label_with_an_upper_case_suffix(self, tmp_path, index):
+        source = self.lay(tmp_path, [index], {"classes": self.CLASSES})
+        expected = source[0].label
+        label = tmp_path / "labels/train/p0.png"
+        label.rename(label.with_suffix(".PNG"))
+        np.testing.assert_array_equal(
+            datasets.load("folder", str(tmp_path), "train")[0].label, expected
+        )
+
+    def test_two_images_of_one_name(self, tmp_path, index):
+        self.lay(tmp_path, [index], {"classes": self.CLASSES})
+        Image.fromarray(photo(1)).save(tmp_path / "images/train/p0.jpg")
+        text = sentence(lambda: datasets.load("folder", str(tmp_path), "train"))
+        assert "p0.png: has the name of" in text
+        assert "p0.jpg" in text
+
+    def test_a_photo_turned_by_its_exif_tag(self, tmp_path, index):
+        source = self.lay(tmp_path, [index], {"classes": self.CLASSES})
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turned by a quarter
+        Image.fromarray(photo(0)).save(tmp_path / "images/train/p0.png", exif=exif)
+        text = sentence(lambda: source[0])
+        assert "label of 20x12 pixels for an image of 12x20" in text
+        assert "EXIF" in text
+
     @pytest.mark.parametrize(
         ("content", "says"),
         [

@@ -245,6 +245,111 @@ class TestOwnPhotos:
         assert "some index images" in sentence(lambda: list(own_photos.adopt(root)))
         assert not [n for n in own_photos.WRITTEN if (root / n).exists()]
 
+    def test_nothing_is_written_when_one_file_cannot_be(self, root):
+        (root / own_photos.CONFIG_NAME).mkdir()
+        text = sentence(lambda: list(own_photos.adopt(root, overwrite=True)))
+        assert f"{root}: cannot be written" in text
+        assert not [p for p in root.iterdir() if p.is_file()]
+
+    def lay(self, root, label, names, photos="images", labels="labels"):
+        for name in names:
+            write_png(root / photos / f"{name}.png", photo(1, label.shape[:2]))
+            write_png(root / labels / f"{name}.png", label)
+
+    @pytest.mark.parametrize(
+        ("photos", "labels", "train", "val"),
+        [
+            ("img_dir/{}", "ann_dir/{}", "train", "val"),
+            ("images/{}", "painted", "training", "validation"),
+            ("{}/shots", "{}/painted", "Train", "valid"),
+        ],
+    )
+    def test_a_split_by_folders_is_kept(self, tmp_path, photos, labels, train, val):
+        for part, names in ((train, "abc"), (val, "de"), ("test", "f")):
+            self.lay(tmp_path, values(0, 1), names, photos.format(part), labels.format(part))
+        lines = list(own_photos.adopt(tmp_path))
+        assert "3 photos to train on, 2 to validate" in lines
+        assert "  this split is that of the folders train and val" in lines
+        assert any("neither of the two: 1 photos" in line for line in lines)
+        ids = {s: datasets.load("folder", str(tmp_path), s).ids for s in ("train", "val")}
+        assert [i[-1] for i in ids["train"]] == list("abc")
+        assert [i[-1] for i in ids["val"]] == list("de")
+
+    def test_the_parts_of_a_split_may_use_the_same_names(self, tmp_path):
+        for part in ("train", "val"):
+            self.lay(tmp_path, values(0, 1), "ab", f"images/{part}", f"labels/{part}")
+        list(own_photos.adopt(tmp_path))
+        val = datasets.load("folder", str(tmp_path), "val").read.files()
+        assert len(val) == 4
+        assert all("/val/" in name for name in val)
+
+    def test_photos_in_a_folder_called_test_are_left_out(self, tmp_path):
+        for part, names in (("train", "abcd"), ("test", "e")):
+            self.lay(tmp_path, values(0, 1), names, f"images/{part}", f"labels/{part}")
+        lines = list(own_photos.adopt(tmp_path))
+        assert any("called test: 1 photos" in line for line in lines)
+        assert "images/test" not in (tmp_path / "train.txt").read_text()
+        assert "images/test" not in (tmp_path / "val.txt").read_text()
+
+    @pytest.mark.parametrize("share", [0, 0.6])
+    def test_nothing_is_written_when_a_photo_is_bad(self, root, share):
+        bad = root / "shots" / "IMG 07.png"
+        whole = bad.read_bytes()
+        bad.write_bytes(whole[: int(share * len(whole))])
+        assert str(bad) in sentence(lambda: list(own_photos.adopt(root)))
+        assert not [p for p in root.iterdir() if p.is_file()]
+        bad.write_bytes(whole)
+        list(own_photos.adopt(root))
+
+    def test_a_photo_and_its_label_of_different_sizes(self, root):
+        write_png(root / "shots" / "IMG 07.png", photo(1, (60, 40)))
+        text = sentence(lambda: list(own_photos.adopt(root)))
+        assert "IMG 07_mask.png: label of 60x40 pixels" in text
+
+    @pytest.mark.parametrize("folders", [("images", "labels"), ("shots", "painted")])
+    @pytest.mark.parametrize("wrong", ["empty", "truncated", "16-bit", "JPEG"])
+    def test_a_bad_label_is_named_with_what_is_bad(self, tmp_path, folders, wrong):
+        self.lay(tmp_path, values(0, 1), "abc", *folders)
+        label = tmp_path / folders[1] / "b.png"
+        if wrong == "16-bit":
+            Image.fromarray(values(0, 1).astype(np.uint16)).save(label)
+        elif wrong == "JPEG":
+            Image.fromarray(values(0, 1)).save(label, format="JPEG")
+        else:
+            label.write_bytes(b"" if wrong == "empty" else label.read_bytes()[:50])
+        text = sentence(lambda: list(own_photos.adopt(tmp_path)))
+        assert text.startswith(str(label))
+        assert wrong in text
+
+    def test_a_photo_of_few_colours_is_told_by_its_folder(self, tmp_path):
+        self.lay(tmp_path, values(0, 1), "abc", "img_dir", "ann_dir")
+        write_png(tmp_path / "img_dir/b.png", values(*range(64)), [*range(192)])
+        lines = list(own_photos.adopt(tmp_path))
+        assert lines[0] == "3 photos with a label each"
+
+    @pytest.mark.parametrize("void", [255, (0, 0, 0)])
+    def test_a_mask_of_two_values_has_two_classes(self, tmp_path, void):
+        mask = values(0, 255)
+        self.lay(tmp_path, mask if void == 255 else np.stack([mask] * 3, -1), "abc")
+        lines = list(own_photos.adopt(tmp_path))
+        assert any(f"{void} is a class here" in line for line in lines)
+        source = datasets.load("folder", str(tmp_path), "train")
+        np.testing.assert_array_equal(source[0].label, mask // 255)
+
+    def test_an_only_photo_in_both_parts_is_said(self, tmp_path):
+        self.lay(tmp_path, values(0, 1), "a")
+        assert any("the only photo is in both" in line for line in own_photos.adopt(tmp_path))
+
+    def test_overwriting_keeps_files_of_the_users_own(self, root):
+        own = "shots/IMG 00.png\tdrawn/IMG 00_mask.png\n"
+        (root / "train.txt").write_text(own)
+        lines = list(own_photos.adopt(root, overwrite=True))
+        assert "kept the old file as train.txt.bak" in lines
+        (root / "train.txt").write_text("")
+        assert "kept the old file as train.txt.bak1" in list(own_photos.adopt(root, overwrite=True))
+        assert (root / "train.txt.bak").read_text() == own
+        assert not list(root.glob("classes.json.*"))  # the same as before
+
     def test_real_camvid_photos_with_index_labels(self, shared_data, tmp_path):
         source = shared_data / "camvid"
         (tmp_path / "photos").mkdir()

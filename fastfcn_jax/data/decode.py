@@ -13,7 +13,7 @@ from fastfcn_jax.errors import UserError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
-_JPEG = b"\xff\xd8"
+JPEG = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 _EXIF_ORIENTATION = 0x0112
 _MAX_PIXELS = 1 << 30  # OpenCV decodes no more, unless its environment variable says so
@@ -43,12 +43,19 @@ def size(data: bytes, name: str) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
-            # PIL decodes a whole PNG to look for EXIF behind the pixels.
-            may_turn = not data.startswith(_PNG) or b"eXIf" in data
-            turned = may_turn and picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+            turned = _is_turned(picture, data)
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{name}: damaged, or not a picture; replace the file.") from error
     return (width, height) if turned else (height, width)
+
+
+def is_turned(data: bytes) -> bool:
+    """Whether `image` swaps the stored height and width, by an EXIF tag that can be read."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return _is_turned(picture, data)
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
@@ -76,6 +83,12 @@ def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])
 
 
+def _is_turned(picture: Image.Image, data: bytes) -> bool:
+    # PIL decodes a whole PNG to look for EXIF behind the pixels.
+    may_turn = not data.startswith(_PNG) or b"eXIf" in data
+    return may_turn and picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+
+
 def _decode(data: bytes, name: str, flags: int) -> np.ndarray:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -97,7 +110,7 @@ def _check_whole(data: bytes, name: str) -> None:
     if not data:
         raise UserError(f"{name}: an empty file; replace it.")
     cut_png = data.startswith(_PNG) and _PNG_END not in data[-4096:]
-    cut_jpeg = data.startswith(_JPEG) and data.rfind(_JPEG_END) < 0
+    cut_jpeg = data.startswith(JPEG) and data.rfind(_JPEG_END) < 0
     if cut_png or cut_jpeg:
         raise UserError(f"{name}: cut off before its end (truncated); copy the file again.")
 

@@ -4,72 +4,92 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fastfcn_jax.data import decode, layout
-from fastfcn_jax.data.source import IGNORE_LABEL, read_file
+from fastfcn_jax.data.source import IGNORE_LABEL, Encoded, check_sizes, read_file
 from fastfcn_jax.errors import UserError
 
 LABEL_SUFFIX = re.compile(
     r"(.+)[-_. ](labels?|labelids|masks?|seg(mentations?)?|annot(ations?)?|gt|gtfine|truth|l)"
 )
+LABEL_FOLDER = re.compile(
+    r"labels?|masks?|ann(_dir|ot|ots|otations?)?|gt(fine)?|ground_?truth|seg(mentations?)?(class)?"
+)
+PHOTO_FOLDER = re.compile(r"images?|imgs?(_dir)?|photos?|pictures?|jpegimages|rgb|leftimg8bit")
+SPLIT_FOLDER = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 MAX_COLORS = 64  # more distinct values than this in a coarse grid: a photo, not a label
+MAX_CLASSES = 254
 CONFIG_NAME = "fastfcn_config.py"
 WRITTEN = ("classes.json", "train.txt", "val.txt", CONFIG_NAME)
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Photos with their labels, in the order of their names, and what has no partner."""
+class Pair(NamedTuple):
+    """A photo with its label; `part` is train, val or test if a folder's name says so, or ''."""
 
-    photos: list[Path]
-    labels: list[Path]
-    single: list[Path]
+    photo: Path
+    label: Path
+    part: str
 
 
 def adopt(folder: Path, *, overwrite: bool = False) -> Iterator[str]:
     """Writes classes.json, train.txt, val.txt and a configuration into `folder`.
 
-    Photos and labels may lie in any sub-folders; a label is known by its few colours and is
-    paired with its photo by its name (`x.jpg` with `x.png`, `x_mask.png`, `labels/x.png`).
-    One photo in five, chosen by its name, is kept for validation.
+    Photos and labels may lie in any sub-folders; a label is known by its folder's name or its few
+    colours and is paired with its photo by its name (`x.jpg` with `x.png`, `x_mask.png`,
+    `labels/x.png`). Folders called train and val are the split; without them one photo in five,
+    chosen by its name, is kept for validation. All files are read before the first is written.
 
     Yields:
       The lines of a report, the next command last.
 
     Raises:
-      UserError: no pairs, labels of both kinds, or files of an earlier time that would be lost.
+      UserError: no pairs, a file that cannot be used, labels of both kinds, or files of an
+        earlier time that would be lost.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; set --folder to the one with your photos.")
     existing = [n for n in WRITTEN if (folder / n).exists()]
     if existing and not overwrite:
-        raise UserError(f"{folder / existing[0]}: exists; add --overwrite to replace it.")
-    pairs = find_pairs(folder)
-    yield f"{len(pairs.photos)} photos with a label each"
-    for path in pairs.single[:5]:
+        raise UserError(
+            f"{folder / existing[0]}: exists; add --overwrite to replace it "
+            f"(the old one is kept as {existing[0]}.bak)."
+        )
+    pairs, single = find_pairs(folder)
+    yield f"{len(pairs)} photos with a label each"
+    for path in single[:5]:
         yield f"  left out, without a partner: {path.relative_to(folder)}"
-    if len(pairs.single) > 5:
-        yield f"  ... and {len(pairs.single) - 5} more without a partner"
-    classes, counts = find_classes(pairs.labels, read_names(folder))
-    yield f"{classes['labels']} labels, {len(classes['classes'])} classes:"
-    total = sum(counts)
-    for entry, count in zip(classes["classes"], counts, strict=True):
-        shown = entry.get("color", entry.get("value"))
-        yield f"  {entry['name']:20} {shown!s:18} {100 * count / total:6.2f} % of the pixels"
-    for value in classes["ignore"]:
-        yield f"  {'(ignored)':20} {value!s:18} make it a class in classes.json if it is one"
-    train, val = split(pairs, folder)
+    if len(single) > 5:
+        yield f"  ... and {len(single) - 5} more without a partner"
+    train, val, remarks = split(pairs)
+    counts, sizes = survey(list(dict.fromkeys(train + val)))
+    classes, remark = find_classes(counts, read_names(folder), folder)
+    yield from _described(classes, counts)
     yield f"{len(train)} photos to train on, {len(val)} to validate"
-    _write(folder / "train.txt", "".join(f"{line}\n" for line in train))
-    _write(folder / "val.txt", "".join(f"{line}\n" for line in val))
-    _write(folder / "classes.json", _one_class_a_line(classes))
-    _write(folder / CONFIG_NAME, configuration(folder, pairs.photos, len(train)))
+    yield from remarks + remark
+    texts = {
+        "train.txt": _listing(train, folder),
+        "val.txt": _listing(val, folder),
+        "classes.json": _one_class_a_line(classes),
+        CONFIG_NAME: configuration(folder, sizes, len(train)),
+    }
+    for kept in _write(folder, texts):
+        yield f"kept the old file as {kept}"
     yield f"wrote {', '.join(WRITTEN)} in {folder}; put names to the classes in classes.json"
     yield "next (on a GPU without :small):"
     small = f"{folder / CONFIG_NAME}:small"
@@ -77,76 +97,115 @@ def adopt(folder: Path, *, overwrite: bool = False) -> Iterator[str]:
     yield f"  python train.py --config {small} --workdir runs/{folder.resolve().name}-small"
 
 
-def find_pairs(folder: Path) -> Pairs:
-    """Pairs every photo with the label of the same name, extension and label words aside.
+def find_pairs(folder: Path) -> tuple[list[Pair], list[Path]]:
+    """Every photo with the label of the same name, extension and label words aside; the rest.
 
     Raises:
-      UserError: there is no pair, or two labels claim one photo.
+      UserError: there is no pair, two labels claim one photo, or a label cannot be read.
     """
     files = [
-        p
+        p.relative_to(folder)
         for p in sorted(folder.rglob("*"))
         if p.suffix.lower() in layout.IMAGE_SUFFIXES and not p.name.startswith(".")
     ]
     if not files:
         raise UserError(f"{folder}: no pictures in it; set --folder to the one with your photos.")
     with ThreadPoolExecutor() as pool:
-        is_label = list(pool.map(_is_label, files))
-    photos: dict[str, Path] = {}
-    labels: dict[str, Path] = {}
-    for path, label in zip(files, is_label, strict=True):
-        group, key = (labels, _key(path)) if label else (photos, path.stem.lower())
-        if key in group:
-            raise UserError(f"{path}: has the name of {group[key]}; rename or remove one of them.")
-        group[key] = path
+        is_label = list(pool.map(lambda p, said: _is_label(folder / p, said), files, _said(files)))
+    photo_files = [p for p, label in zip(files, is_label, strict=True) if not label]
+    label_files = [p for p, label in zip(files, is_label, strict=True) if label]
+    # Where photos and labels both have folders of a split, each part has names of its own.
+    apart = any(map(_part, photo_files)) and any(map(_part, label_files))
+    photos = _by_name(folder, photo_files, lambda p: (apart and _part(p), p.stem.lower()))
+    labels = _by_name(folder, label_files, lambda p: (apart and _part(p), _key(p)))
     keys = sorted(photos.keys() & labels.keys())
     if not keys:
         raise UserError(
             f"{folder}: {len(photos)} photos and {len(labels)} labels, but no two share a name; "
-            "name each label like its photo (x.jpg and x.png or x_mask.png)."
+            "name each label, a PNG of few colours, like its photo (x.jpg and x.png or x_mask.png)."
         )
-    single = [photos[k] for k in photos if k not in labels]
-    single += [labels[k] for k in labels if k not in photos]
-    return Pairs([photos[k] for k in keys], [labels[k] for k in keys], single)
+    single = [folder / photos[k] for k in photos if k not in labels]
+    single += [folder / labels[k] for k in labels if k not in photos]
+    pairs = [
+        Pair(folder / photos[k], folder / labels[k], _part(photos[k]) or _part(labels[k]))
+        for k in keys
+    ]
+    return pairs, single
 
 
-def find_classes(labels: list[Path], names: dict) -> tuple[dict, list[int]]:
-    """The content of classes.json, and the pixels of each class, from all values that occur.
+def split(pairs: list[Pair]) -> tuple[list[Pair], list[Pair], list[str]]:
+    """What to train on, what to validate on, and remarks: a photo never changes sides."""
+    if {"train", "val"} <= {p.part for p in pairs}:
+        train = [p for p in pairs if p.part == "train"]
+        val = [p for p in pairs if p.part == "val"]
+        remarks = ["  this split is that of the folders train and val"]
+        if others := len(pairs) - len(train) - len(val):
+            remarks.append(f"  left out, as they lie in neither of the two: {others} photos")
+        return train, val, remarks
+    usable = [p for p in pairs if p.part != "test"] or pairs
+    remarks = []
+    if others := len(pairs) - len(usable):
+        remarks.append(f"  left out, as they lie in a folder called test: {others} photos")
+    held = [hashlib.sha256(p.photo.stem.encode()).digest()[0] < 256 // 5 for p in usable]
+    if not any(held) or all(held):  # too few photos for chance
+        held = [i == 0 for i in range(len(usable))]
+    train = [p for p, h in zip(usable, held, strict=True) if not h]
+    val = [p for p, h in zip(usable, held, strict=True) if h]
+    if not train:
+        remarks.append("  the only photo is in both: its scores say nothing about other photos")
+    return train or val, val, remarks
+
+
+def survey(pairs: list[Pair]) -> tuple[Counter, list[tuple[int, int]]]:
+    """Pixels of each value or (r, g, b) in the labels, and (height, width) of every photo.
+
+    Raises:
+      UserError: a photo or a label that cannot be used, or the two differ in size.
+    """
+    counts, sizes = Counter(), []
+    with ThreadPoolExecutor() as pool:
+        for found, size in pool.map(_examined, pairs):
+            counts.update(found)
+            sizes.append(size)
+    return counts, sizes
+
+
+def find_classes(counts: Counter, names: dict, folder: Path) -> tuple[dict, list[str]]:
+    """The content of classes.json from the label values that occur, and a remark about them.
 
     255 of an index label and black of a colour label are ignored unless `names` (colour or value
-    -> name) has them.
+    -> name) has them, or a single class would remain.
 
     Raises:
       UserError: index and colour labels are mixed, or the colours are too many to be classes.
     """
-    counts: dict = {}
-    with ThreadPoolExecutor() as pool:
-        for found in pool.map(_values, labels):
-            for value, count in found.items():
-                counts[value] = counts.get(value, 0) + count
     kinds = {type(v) for v in counts}
     if len(kinds) > 1:
-        raise UserError(f"{labels[0].parent}: some labels are colour pictures, some index images.")
-    if len(counts) > 254:
         raise UserError(
-            f"{labels[0]}: {len(counts)} different colours in the labels; they were saved with "
+            f"{folder}: some labels are colour pictures, some index images; store all in one way."
+        )
+    if len(counts) > MAX_CLASSES:
+        raise UserError(
+            f"{folder}: {len(counts)} different colours in the labels; they were saved with "
             "loss or resized smoothly. Export them again as PNG without antialiasing."
         )
     is_color = kinds == {tuple}
-    void = (0, 0, 0) if is_color else IGNORE_LABEL
-    ignore = [v for v in counts if v == void and v not in names and len(counts) > 1]
-    values = sorted(v for v in counts if v not in ignore)
+    void: tuple | int = (0, 0, 0) if is_color else IGNORE_LABEL
+    may_ignore = void in counts and void not in names
+    is_binary = may_ignore and len(counts) == 2
+    ignore: list = [void] if may_ignore and len(counts) > 2 else []
     key = "color" if is_color else "value"
     classes = [
         {"name": names.get(v, f"class_{k}"), key: list(v) if is_color else v}
-        for k, v in enumerate(values)
+        for k, v in enumerate(sorted(v for v in counts if v not in ignore))
     ]
     content = {
         "labels": "color" if is_color else "index",
         "classes": classes,
         "ignore": [list(v) if is_color else v for v in ignore],
     }
-    return content, [counts[v] for v in values]
+    remark = f"  {void} is a class here, not ignored: there is only one other {key}"
+    return content, [remark] if is_binary else []
 
 
 def read_names(folder: Path) -> dict:
@@ -166,24 +225,8 @@ def read_names(folder: Path) -> dict:
     return names
 
 
-def split(pairs: Pairs, folder: Path) -> tuple[list[str], list[str]]:
-    """Lines `photo<tab>label` to train on and to validate: a photo never changes sides."""
-    lines = [
-        f"{photo.relative_to(folder)}\t{label.relative_to(folder)}"
-        for photo, label in zip(pairs.photos, pairs.labels, strict=True)
-    ]
-    order = [hashlib.sha256(p.stem.encode()).digest()[0] < 256 // 5 for p in pairs.photos]
-    if not any(order) or all(order):  # too few photos for chance
-        order = [i == 0 for i in range(len(lines))]
-    train = [line for line, held in zip(lines, order, strict=True) if not held]
-    val = [line for line, held in zip(lines, order, strict=True) if held]
-    return train or val, val
-
-
-def configuration(folder: Path, photos: list[Path], count: int) -> str:
+def configuration(folder: Path, sizes: list[tuple[int, int]], count: int) -> str:
     """The text of an experiment file that fits the size and number of the photos."""
-    sample = photos[:: max(len(photos) // 20, 1)]
-    sizes = np.array([_decoded(p).shape[:2] for p in sample])
     height, width = (int(x) for x in np.median(sizes, axis=0))
     factor = min(1.0, 2048 / max(height, width), 1024 / min(height, width))
     scale = (round(max(height, width) * factor), round(min(height, width) * factor))
@@ -245,23 +288,83 @@ def _key(label: Path) -> str:
     return stem
 
 
-def _is_label(path: Path) -> bool:
-    """Few colours in a coarse grid of pixels, in a format without loss."""
+def _said(files: list[Path]) -> list[bool | None]:
+    """Whether a file is a label, where its folder's name says so: only if labels lie apart."""
+    said = [_in_label_folder(p) for p in files]
+    return said if True in said and len(set(said)) > 1 else [None] * len(files)
+
+
+def _in_label_folder(path: Path) -> bool | None:
+    for name in (p.name.lower() for p in path.parents):
+        if LABEL_FOLDER.fullmatch(name):
+            return True
+        if PHOTO_FOLDER.fullmatch(name):
+            return False
+    return None
+
+
+def _part(path: Path) -> str:
+    """The part of a split that the innermost such folder of a relative path names, or ''."""
+    found = (SPLIT_FOLDER.get(p.name.lower(), "") for p in path.parents)
+    return next(filter(None, found), "")
+
+
+def _is_label(path: Path, said: bool | None) -> bool:
+    """What its folder said, or else: few colours in a coarse grid, in a format without loss."""
+    if said is not None:
+        return said
     if path.suffix.lower() in (".jpg", ".jpeg"):
         return False
     data = read_file(str(path))
     try:
         pixels = decode.label(data, str(path))
     except UserError:
+        if _key(path) != path.stem.lower():  # named as a label
+            raise
+        decode.image(data, str(path))  # a photo may have 16 bits, but must be whole
         return False
     grid = pixels[:: max(pixels.shape[0] // 64, 1), :: max(pixels.shape[1] // 64, 1)]
     flat = grid.reshape(-1, 1) if grid.ndim == 2 else grid.reshape(-1, 3)
     return len(np.unique(flat, axis=0)) <= MAX_COLORS
 
 
-def _values(path: Path) -> dict:
+def _by_name(folder: Path, files: list[Path], key: Callable[[Path], tuple]) -> dict[tuple, Path]:
+    named: dict[tuple, Path] = {}
+    for path in files:
+        other = named.setdefault(key(path), path)
+        if other == path:
+            continue
+        for p in (folder / other, folder / path):
+            if _in_label_folder(p.relative_to(folder)) is None:
+                # A label taken for a photo because it is a bad one: what is bad says more.
+                decode.label(read_file(str(p)), str(p))
+        raise UserError(
+            f"{folder / path}: has the name of {folder / other}; rename or remove one of them "
+            "(a label must be a PNG of few colours)."
+        )
+    return named
+
+
+def _examined(pair: Pair) -> tuple[dict, tuple[int, int]]:
+    """Value or (r, g, b) -> pixels of the label, and the photo's size."""
+    photo, label = str(pair.photo), str(pair.label)
+    files = Encoded(read_file(photo), read_file(label), photo, label)
+    if files.label.startswith(decode.JPEG):
+        raise UserError(f"{label}: a label in JPEG, which changes colours; export it as PNG.")
+    stored = decode.label(files.label, label)
+    image = decode.image(files.image, photo)
+    check_sizes(files, image, stored)
+    found = _values(stored)
+    if len(found) > MAX_CLASSES:
+        raise UserError(
+            f"{label}: {len(found)} different colours in a label, which was saved with loss or "
+            "resized smoothly; export it again as PNG without antialiasing."
+        )
+    return found, image.shape[:2]
+
+
+def _values(pixels: np.ndarray) -> dict:
     """Value or (r, g, b) -> pixels."""
-    pixels = decode.label(read_file(str(path)), str(path))
     if pixels.ndim == 2:
         found, counts = np.unique(pixels, return_counts=True)
         return dict(zip(found.tolist(), counts.tolist(), strict=True))
@@ -269,6 +372,24 @@ def _values(path: Path) -> dict:
     found, counts = np.unique(code, return_counts=True)
     colors = [(c >> 16, c >> 8 & 255, c & 255) for c in found.tolist()]
     return dict(zip(colors, counts.tolist(), strict=True))
+
+
+def _described(classes: dict, counts: Counter) -> Iterator[str]:
+    """A line for each class and each ignored value."""
+    yield f"{classes['labels']} labels, {len(classes['classes'])} classes:"
+    values = [tuple(c["color"]) if "color" in c else c["value"] for c in classes["classes"]]
+    total = sum(counts[v] for v in values)
+    for entry, value in zip(classes["classes"], values, strict=True):
+        shown, share = entry.get("color", value), 100 * counts[value] / total
+        yield f"  {entry['name']:20} {shown!s:18} {share:6.2f} % of the pixels"
+    for value in classes["ignore"]:
+        yield f"  {'(ignored)':20} {value!s:18} make it a class in classes.json if it is one"
+
+
+def _listing(pairs: list[Pair], folder: Path) -> str:
+    """Lines `photo<tab>label`."""
+    names = ((p.photo.relative_to(folder), p.label.relative_to(folder)) for p in pairs)
+    return "".join(f"{photo}\t{label}\n" for photo, label in names)
 
 
 def _one_class_a_line(content: dict) -> str:
@@ -280,11 +401,31 @@ def _one_class_a_line(content: dict) -> str:
     return f'{{"labels": {kind},\n "classes": [\n{classes}],\n "ignore": {ignore}}}\n'
 
 
-def _decoded(path: Path) -> np.ndarray:
-    return decode.image(read_file(str(path)), str(path))
+def _write(folder: Path, texts: dict[str, str]) -> list[str]:
+    """Puts all files in place, or none; the names under which files with other text were kept."""
+    unfinished = {name: folder / f".{name}.unfinished" for name in texts}
+    try:
+        for name, text in texts.items():
+            unfinished[name].write_text(text, "utf-8")
+        kept = [_kept(folder / n) for n, text in texts.items() if _differs(folder / n, text)]
+        for name, path in unfinished.items():
+            os.replace(path, folder / name)
+    except OSError as error:
+        for path in unfinished.values():
+            path.unlink(missing_ok=True)
+        raise UserError(
+            f"{folder}: cannot be written ({error}); mend that, or copy the photos elsewhere."
+        ) from error
+    return kept
 
 
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, "utf-8")
-    os.replace(unfinished, path)
+def _differs(path: Path, text: str) -> bool:
+    return path.exists() and path.read_bytes() != text.encode()
+
+
+def _kept(path: Path) -> str:
+    """Copies a file, which may be the user's own, to the first free name."""
+    names = (f"{path.name}.bak{number or ''}" for number in range(1000))
+    name = next(n for n in names if not (path.parent / n).exists())
+    shutil.copy2(path, path.parent / name)
+    return name

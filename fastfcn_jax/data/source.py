@@ -96,12 +96,7 @@ class EncodedSource:
         """
         image = decode.image(files.image, files.image_name)
         label = self.to_classes(decode.label(files.label, files.label_name), files.label_name)
-        if image.shape[:2] != label.shape:
-            raise UserError(
-                f"{files.label_name}: label of {label.shape[1]}x{label.shape[0]} pixels for an "
-                f"image of {image.shape[1]}x{image.shape[0]} ({files.image_name}); give every "
-                "label the size of its image."
-            )
+        check_sizes(files, image, label)
         return Sample(self.ids[index], image, label)
 
     def image_size(self, index: int) -> tuple[int, int]:
@@ -128,6 +123,24 @@ class Files:
     def files(self) -> tuple[str, ...]:
         """All it reads from."""
         return self.images + self.labels
+
+
+def check_sizes(files: Encoded, image: np.ndarray, label: np.ndarray) -> None:
+    """Image and label, decoded from `files`, cover the same pixels.
+
+    Raises:
+      UserError: they do not.
+    """
+    if image.shape[:2] == label.shape[:2]:
+        return
+    name, remedy = files.image_name, "give every label the size of its image"
+    if decode.is_turned(files.image):
+        name += ", turned by its EXIF orientation"
+        remedy += " and turn it likewise, or save the image without that tag"
+    raise UserError(
+        f"{files.label_name}: label of {label.shape[1]}x{label.shape[0]} pixels for an "
+        f"image of {image.shape[1]}x{image.shape[0]} ({name}); {remedy}."
+    )
 
 
 def read_file(path: str) -> bytes:

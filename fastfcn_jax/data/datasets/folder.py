@@ -33,9 +33,26 @@ def load(root: str, split: str) -> Source:
         images = sorted(
             p for p in images_folder.rglob("*") if p.suffix.lower() in layout.IMAGE_SUFFIXES
         )
-        labels = [labels_folder / p.relative_to(images_folder).with_suffix(".png") for p in images]
+        labels = [_label(labels_folder / p.relative_to(images_folder)) for p in images]
     ids = [str(p.relative_to(base).with_suffix("")) for p in images]
+    _check_ids(ids, images)
     return EncodedSource(info, ids, layout.pair(images, labels, f"{base} {split}"), to_classes)
+
+
+def _label(image: Path) -> Path:
+    """The label at the image's place among the labels; some programs write `.PNG`."""
+    label, upper = image.with_suffix(".png"), image.with_suffix(".PNG")
+    return upper if not label.is_file() and upper.is_file() else label
+
+
+def _check_ids(ids: list[str], images: list[Path]) -> None:
+    """One name for two images would give both the label and the predictions of one."""
+    first: dict[str, Path] = {}
+    for name, image in zip(ids, images, strict=True):
+        if first.setdefault(name, image) != image:  # a list may repeat an image
+            raise UserError(
+                f"{image}: has the name of {first[name]}; rename or remove one of them."
+            )
 
 
 def classes_file(base: Path) -> Path:
