@@ -6,6 +6,7 @@ mmseg                  mmsegmentation 1.2.2 as shipped: its own `train_step` and
 mmseg+channels_last    the same network in NHWC memory, called directly, its losses written out
 mmseg+...+compile      ... under `torch.compile` (constants frozen for inference)
 mmseg+...+bf16         ... under bfloat16 autocast
+mmseg+...+cudagraphs   ... compiled with mode="reduce-overhead", a GPU's launches put into graphs
 ours                   this package, float32
 ours+bf16              this package, `config.model.precision = "bfloat16"`
 """
@@ -208,8 +209,16 @@ def _mmseg_tuned(job, options, model, device):
             total = total + 0.2 * F.binary_cross_entropy_with_logits(se.float(), presence)
         return total
 
+    graphs = "cudagraphs" in options
+
     def compiled(function):
-        return torch.compile(function) if "compile" in options else function
+        if "compile" not in options:
+            return function
+        return torch.compile(function, mode="reduce-overhead" if graphs else None)
+
+    def begin():  # the results of the iteration before may be overwritten; they were taken
+        if graphs:
+            torch.compiler.cudagraph_mark_step_begin()
 
     images = torch.from_numpy(job.images())
     if job.mode == "train":
@@ -224,9 +233,10 @@ def _mmseg_tuned(job, options, model, device):
         loss = compiled(loss)
 
         def step():
+            optimizer.zero_grad(set_to_none=True)
+            begin()
             with precise():
                 value = loss(images, labels, presence)
-            optimizer.zero_grad(set_to_none=True)
             value.backward()
             optimizer.step()
             return value.detach()
@@ -246,11 +256,13 @@ def _mmseg_tuned(job, options, model, device):
 
     @torch.no_grad()  # freezing does not work under inference_mode
     def forward():
+        begin()
         with precise():
             return network(normalised)
 
     @torch.no_grad()
     def inference():
+        begin()
         with precise():
             return classes(network(prepare(images.to(device)))).cpu()
 
