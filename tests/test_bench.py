@@ -226,3 +226,10 @@ def test_both_sides_of_the_comparison_train_alike(tmp_path):
         np.testing.assert_allclose(losses[0], shipped[0], rtol=2e-5)
         np.testing.assert_allclose(losses[0] - losses[1], shipped[0] - shipped[1], rtol=0.02)
     assert versus_mmseg.disagreement("train", ours, shipped)["of_largest"] < 5e-3
+
+
+def test_a_contender_that_dies_is_named(monkeypatch):
+    monkeypatch.setattr(contenders, "write_weights", print)
+    job = contenders.Job("psp", "train", 64, 96, 2, 19, False, "")
+    with pytest.raises(RuntimeError, match="nobody died, exit status 1"):
+        versus_mmseg.compare(job, ["nobody"], 1, 1)
