@@ -167,6 +167,20 @@ def test_functions_take_turns_in_both_directions():
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
 
 
+def test_a_donated_state_goes_from_call_to_call():
+    state = jnp.zeros(8)
+    program = measure.Compiled(lambda s, x: (s + x, s.sum()), state, jnp.ones(8), donate=True)
+    assert [float(program()[1]) for _ in range(3)] == [0, 8, 16]
+    assert state.is_deleted()
+
+
+def test_what_libraries_move_is_not_held_to_be_nothing():
+    rates = measure.Rates(flops=1.0, bandwidth=1.0)
+    assert rates.bound(measure.Cost(2, 1.0, 0, library_calls=0)) == "arithmetic"
+    assert rates.bound(measure.Cost(2, 1.0, 0, library_calls=1)) != "arithmetic"
+    assert rates.bound(measure.Cost(1, 2.0, 0, library_calls=1)) == "memory traffic"
+
+
 def tiny_config():
     config = base_config.get_config()
     config.model.update(
