@@ -2,15 +2,19 @@
 
 python benchmarks/gpu_table.py --out DIR --minutes 10
 
-Rows run one after the other, the most important first, each in a process of its own; none is
-begun after `--minutes`. A row that is finished is kept in DIR and not run again, so the same
-command goes on where the last one stopped. Prints the table of all finished rows, in Markdown.
+Rows run one after the other, the most important first, each in a process of its own, which is
+killed when `--minutes` are over. A row that is finished is kept in DIR and not run again, so the
+same command goes on where the last one stopped, with what failed before after all the others.
+DIR/table.txt, in Markdown, has all finished rows after each of them; DIR/cache what they compiled.
 Needs what `versus_mmseg.py` needs. `--rehearse` takes small images and few rounds, on any
 machine: it shows that everything is in place, and its figures mean nothing.
 """
 
+import contextlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,9 +26,12 @@ from absl import app, flags
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = "mmseg"
 TUNED = "mmseg+channels_last+compile+bf16"
+GRAPHS = f"{TUNED}+cudagraphs"
+LIMIT = 480.0  # seconds of a row; its compilations take most of them
+FORMS = ("depthwise", "dilated", "normalized", "batch_norm", "upsampling", "loss")
 
 flags.DEFINE_string("out", None, "Folder of the results.", required=True)
-flags.DEFINE_float("minutes", 10.0, "No row is begun later than this.")
+flags.DEFINE_float("minutes", 10.0, "What runs later than this is killed.")
 flags.DEFINE_bool("rehearse", False, "Small images, one round, on any machine.")
 
 
@@ -43,11 +50,11 @@ class Row(NamedTuple):
     name: str
     command: list[str]
     aims: tuple[Aim, ...] = ()
+    limit: float = LIMIT
 
-    @property
-    def file(self) -> str:
-        """Its figures once it is finished; beside it lies what it printed."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name) + ".json"
+    def file(self, kind: str) -> str:
+        """json: its figures once it is finished; log: what it printed; failed: how often."""
+        return f"{re.sub(r'[^a-z0-9]+', '-', self.name)}.{kind}"
 
 
 def rows(rehearse: bool) -> list[Row]:
@@ -62,15 +69,17 @@ def rows(rehearse: bool) -> list[Row]:
             *(f"--height={size[0]}", f"--width={size[1]}", f"--contenders={contenders}"),
             "--rounds=1" if rehearse else "--gpu",
         ]
-        return Row(f"{mode}, {head}, batch {batch}, {contenders.split(',')[-1]}", command, aims)
+        return Row(f"{mode}, {head}, batch {batch}", command, aims)
 
     def training(head: str, batch: int = 8) -> Row:
         aims = Aim("speed", TUNED, 2.0, 1.3), Aim("speed", SHIPPED, 5.0, 3.0)
         return versus("train", head, batch, f"{SHIPPED},{TUNED},ours+bf16", *aims)
 
-    def inference(head: str) -> Row:
-        aim = Aim("speed", TUNED, 2.0, 1.3)
-        return versus("inference", head, 1, f"{TUNED},ours+bf16", aim)
+    def inference(head: str, other: str = TUNED) -> Row:
+        return versus("inference", head, 1, f"{other},ours+bf16", Aim("speed", other, 2.0, 1.3))
+
+    def graphs(head: str) -> Row:
+        return inference(head, GRAPHS)._replace(name=f"inference, {head}, batch 1, cudagraphs")
 
     def memory(head: str) -> Row:
         return versus("train", head, 2, f"{SHIPPED},ours", Aim("memory", SHIPPED, 0.6, 0.8))
@@ -78,60 +87,116 @@ def rows(rehearse: bool) -> list[Row]:
     def bench(config: str) -> Row:
         small = ["--batch=2", "--rounds=1", "--config.data.crop_size=(64, 128)"]
         command = ["-m", "fastfcn_jax.bench", f"--config=configs/{config}"]
+        command.append("--config.model.precision=bfloat16")
         return Row(f"bench, {config}", command + (small if rehearse else []))
 
-    def forms(*families: str) -> Row:
+    def forms(family: str) -> Row:
         small = ["--rounds=1", "--size", "8", "16"] if rehearse else ["--batch=8"]
-        command = ["benchmarks/time_forms.py", *families, *small, "--dtype=bfloat16"]
-        return Row(f"forms, {' '.join(families)}", command)
+        command = ["benchmarks/time_forms.py", family, *small, "--dtype=bfloat16"]
+        return Row(f"forms, {family}", command)
 
     return [
         training("psp"),
         inference("psp"),
-        bench("jpu_psp_cityscapes.py"),
+        memory("psp"),
         training("enc"),
         training("aspp"),
-        forms("depthwise", "dilated", "normalized", "batch_norm", "upsampling", "loss"),
         inference("enc"),
         inference("aspp"),
-        bench("official_encnet_pcontext.py:r101"),
-        memory("psp"),
+        graphs("psp"),
         memory("aspp"),
         memory("enc"),
         training("psp", 16),
         training("enc", 16),
         training("aspp", 16),
+        graphs("enc"),
+        graphs("aspp"),
+        bench("jpu_psp_cityscapes.py"),
+        bench("official_encnet_pcontext.py:r101"),
+        *map(forms, FORMS),
     ]
 
 
-def run(row: Row, folder: Path) -> str:
-    """Runs a row; returns "" or what went wrong. Leaves its output, and figures once finished."""
-    path = folder / row.file
-    unfinished = path.with_suffix(".part")
-    unfinished.unlink(missing_ok=True)
-    command = [sys.executable, *row.command]
-    if row.aims:
-        command.append(f"--json={unfinished.absolute()}")
-    with path.with_suffix(".log").open("w") as log:
-        status = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
-    if status:
-        return f"exit status {status}, see {path.with_suffix('.log')}"
-    if not row.aims:
-        unfinished.touch()
-    unfinished.replace(path)
-    return ""
+def run(row: Row, folder: Path, seconds: float) -> str:
+    """Runs a row, `seconds` at most; returns "" or what went wrong, and counts what failed.
+
+    It is counted as failed from its start, for what ends this process may be the row's doing;
+    one that is only cut short of its limit is not.
+    """
+    figures, count, log = (folder / row.file(kind) for kind in ("json", "failed", "log"))
+    unfinished = figures.with_suffix(".part")
+    unfinished.write_text("")
+    before = failures(row, folder)
+    count.write_text(str(before + 1))
+    status = finish(
+        [sys.executable, *row.command, f"--json={unfinished.absolute()}"],
+        caching(folder / "cache"),
+        log,
+        min(row.limit, seconds),
+    )
+    if status == 0:
+        unfinished.replace(figures)
+        count.unlink()
+        return ""
+    unfinished.unlink()
+    if status is not None:
+        return f"exit status {status}, see {log}"
+    if seconds < row.limit:
+        count.write_text(str(before))
+        return f"cut short after {seconds:.0f} s"
+    return f"not finished in {row.limit:.0f} s, see {log}"
 
 
-def table(finished: list[Row], folder: Path) -> str:
-    """The measured ratios beside their aims, in Markdown."""
+def finish(command: list[str], environment: dict, log: Path, seconds: float) -> int | None:
+    """A process's exit status; None if it took longer. Whatever it began is ended with it."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def caching(cache: Path) -> dict[str, str]:
+    """The environment in which a repeated row neither compiles nor tunes anew, on either side."""
+    return os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str((cache / "xla").absolute()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "TORCHINDUCTOR_CACHE_DIR": str((cache / "inductor").absolute()),
+    }
+
+
+def failures(row: Row, folder: Path) -> int:
+    """How often a row failed so far."""
+    path = folder / row.file("failed")
+    return int(path.read_text()) if path.exists() else 0
+
+
+def table(every: list[Row], folder: Path) -> str:
+    """The measured ratios of finished rows beside their aims, in Markdown, and what failed."""
     lines = ["| row | measured | aim | floor |", "|---|---|---|---|"]
+    finished = [row for row in every if (folder / row.file("json")).exists()]
     for row in finished:
-        summary = json.loads((folder / row.file).read_text()) if row.aims else {}
         for aim in row.aims:
-            value = measured(aim, summary)
+            value = measured(aim, json.loads((folder / row.file("json")).read_text()))
             lines.append(
                 f"| {row.name}: {aim.of} over {aim.other} | {value:.2f} | {aim.aim} | {aim.floor} |"
             )
+    lines += ["", f"{len(finished)} of {len(every)} rows are finished."]
+    for row in every:
+        if times := failures(row, folder):
+            lines.append(f"Failed {times} times: {row.name}, see {row.file('log')}")
     return "\n".join(lines)
 
 
@@ -150,23 +215,21 @@ def main(_) -> None:
     folder = Path(f.out)
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    finished, failed, left = [], [], []
-    for row in rows(f.rehearse):
-        if not (folder / row.file).exists():
-            if time.monotonic() - start > 60 * f.minutes:
-                left.append(row)
-                continue
-            if problem := run(row, folder):
-                failed.append(row)
-                print(f"failed: {row.name}: {problem}", flush=True)
-                continue
-            print(f"{time.monotonic() - start:6.0f} s: {row.name}", flush=True)
-        finished.append(row)
-    print(table(finished, folder))
-    if left:
-        print(f"{len(left)} rows left; the same command goes on with: {left[0].name}")
-    sys.exit(1 if failed else 0)
+    every = rows(f.rehearse)
+    left = [row for row in every if not (folder / row.file("json")).exists()]
+    problems = []
+    for row in sorted(left, key=lambda row: failures(row, folder)):
+        seconds = 60 * f.minutes - (time.monotonic() - start)
+        if seconds <= 0:
+            break
+        if problem := run(row, folder, seconds):
+            problems.append(problem)
+        print(f"{time.monotonic() - start:6.0f} s: {row.name}: {problem or 'done'}", flush=True)
+        (folder / "table.txt").write_text(table(every, folder) + "\n")
+    print(table(every, folder))
+    sys.exit(1 if problems else 0)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # its row is ended with it
     app.run(main)

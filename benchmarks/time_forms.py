@@ -1,6 +1,7 @@
 """Times the forms of single operations against each other, turn by turn, on this machine.
 
-python benchmarks/time_forms.py [--size 64 128] [--batch 1] [--rounds 7] [--calls 1] [FAMILY ...]
+python benchmarks/time_forms.py [--size 64 128] [--batch 1] [--rounds 7] [--calls 1]
+    [--json FILE] [FAMILY ...]
 
 Prints, for every form and pass, the median milliseconds and the ratio to the direct form, which
 comes first. On a CPU the processor time of all threads is printed too: other processes disturb
@@ -9,6 +10,7 @@ what is timed.
 """
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -28,12 +30,17 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, help="in a turn; 1 on a CPU, 20 on a GPU")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--json", help="file for the (wall, processor) seconds of each form")
     arguments = parser.parse_args()
     calls = arguments.calls or (1 if jax.default_backend() == "cpu" else 20)
+    found = {}
     for name in arguments.families or FAMILIES:
         forms = FAMILIES[name](jnp.dtype(arguments.dtype), arguments.batch, tuple(arguments.size))
         programs = {form: compiled(function, shapes) for form, function, shapes in forms}
-        report(name, measure(programs, arguments.rounds, calls))
+        found[name] = measure(programs, arguments.rounds, calls)
+        report(name, found[name])
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(found, indent=2) + "\n")
 
 
 def compiled(function, shapes):

@@ -47,28 +47,42 @@ def compare(job: contenders.Job, names: list[str], rounds: int, iterations: int)
     writer = context.Process(target=contenders.write_weights, args=(job,))
     writer.start()
     writer.join()
-    processes, pipes, result = [], {}, {}
+    processes, pipes, result = {}, {}, {}
+
+    def ask(name: str, iterations: int | None = None):
+        """A contender's answer, or, without a number, what it says once it is ready."""
+        try:
+            if iterations is not None:
+                pipes[name].send(iterations)
+            return pipes[name].recv()
+        except (EOFError, OSError):
+            processes[name].join(20)
+            status = processes[name].exitcode
+            raise RuntimeError(f"{name} died, exit status {status}") from None
+
     try:
         for name in names:  # one after the other: compilers use all cores
             pipe, far = context.Pipe()
             process = context.Process(target=contenders.serve, args=(name, job, far), daemon=False)
             process.start()
             far.close()
-            processes.append(process)
+            processes[name] = process
             pipes[name] = pipe
-            ready, evidence = pipe.recv()
+            ready, evidence = ask(name)
             result[name] = {"ready_seconds": ready, "evidence": evidence, "seconds": []}
         for turn in range(rounds):
             for name in names if turn % 2 == 0 else reversed(names):
-                pipes[name].send(iterations)
-                result[name]["seconds"].append(pipes[name].recv() / iterations)
+                result[name]["seconds"].append(ask(name, iterations) / iterations)
         for name in names:
-            pipes[name].send(0)
-            result[name]["peak_bytes"], result[name]["versions"] = pipes[name].recv()
-    finally:
-        for process in processes:
-            process.join(20)
+            result[name]["peak_bytes"], result[name]["versions"] = ask(name, 0)
+    except BaseException:
+        for process in processes.values():  # the others wait for a number that does not come
             process.terminate()
+        raise
+    finally:
+        for process in processes.values():
+            process.join(20)
+            process.kill()
     return result
 
 

@@ -167,6 +167,20 @@ def test_functions_take_turns_in_both_directions():
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
 
 
+def test_a_donated_state_goes_from_call_to_call():
+    state = jnp.zeros(8)
+    program = measure.Compiled(lambda s, x: (s + x, s.sum()), state, jnp.ones(8), donate=True)
+    assert [float(program()[1]) for _ in range(3)] == [0, 8, 16]
+    assert state.is_deleted()
+
+
+def test_what_libraries_move_is_not_held_to_be_nothing():
+    rates = measure.Rates(flops=1.0, bandwidth=1.0)
+    assert rates.bound(measure.Cost(2, 1.0, 0, library_calls=0)) == "arithmetic"
+    assert rates.bound(measure.Cost(2, 1.0, 0, library_calls=1)) != "arithmetic"
+    assert rates.bound(measure.Cost(1, 2.0, 0, library_calls=1)) == "memory traffic"
+
+
 def tiny_config():
     config = base_config.get_config()
     config.model.update(
@@ -226,3 +240,10 @@ def test_both_sides_of_the_comparison_train_alike(tmp_path):
         np.testing.assert_allclose(losses[0], shipped[0], rtol=2e-5)
         np.testing.assert_allclose(losses[0] - losses[1], shipped[0] - shipped[1], rtol=0.02)
     assert versus_mmseg.disagreement("train", ours, shipped)["of_largest"] < 5e-3
+
+
+def test_a_contender_that_dies_is_named(monkeypatch):
+    monkeypatch.setattr(contenders, "write_weights", print)
+    job = contenders.Job("psp", "train", 64, 96, 2, 19, False, "")
+    with pytest.raises(RuntimeError, match="nobody died, exit status 1"):
+        versus_mmseg.compare(job, ["nobody"], 1, 1)
