@@ -28,6 +28,7 @@ SOME_FAILED = 1
 TILED = ("single", "slide", "ms_flip")  # protocols that go with --tile
 VIDEO_LEGEND_LINES = 2  # every frame the same height
 STRIP_ROWS = 256  # of an overlay, drawn and written at a time
+ENDINGS = (".png", "_overlay.png", "_confidence.png", ".npy")  # of what a photograph may leave
 
 
 class Writer:
@@ -182,6 +183,18 @@ def load_model():
     return api.Model(loaded.config, loaded.info, loaded.variables, protocol=PROTOCOL.value)
 
 
+def _refuse_to_overwrite(found: list[photographs.Photograph], folder: Path) -> None:
+    """Raises UserError where a result would replace one of the photographs."""
+    inputs = {photograph.path.resolve() for photograph in found if photograph.path}
+    for photograph in found:
+        for target in (folder / f"{photograph.stem}{ending}" for ending in ENDINGS):
+            if target.resolve() in inputs:
+                raise UserError(
+                    f"--output {folder}: {target} is among --input and would be overwritten; "
+                    "give another folder."
+                )
+
+
 def _check_tiles(protocol: str) -> None:
     if protocol not in TILED:
         raise UserError(
@@ -195,6 +208,7 @@ def main(_) -> int:
     found = [] if is_video else photographs.find(INPUT.value)
     if TILE.value and (SAVE_LOGITS.value or CONFIDENCE.value or is_video):
         raise UserError("--tile writes labels and overlays of photographs only.")
+    _refuse_to_overwrite(found, Path(OUTPUT.value))
     model = load_model()  # JAX starts only after the arguments are accepted
     writer = Writer(Path(OUTPUT.value), model)
     writer.folder.mkdir(parents=True, exist_ok=True)

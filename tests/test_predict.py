@@ -1,5 +1,6 @@
 """The predict command on a small model: every kind of input, every file it leaves, broken ones."""
 
+import shutil
 import struct
 import subprocess
 import sys
@@ -149,6 +150,17 @@ def test_bad_arguments_are_one_sentence(folder, tmp_path, arguments, words):
     assert words in result.stderr.decode()
     assert b"Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["", "a.png"])
+def test_a_photograph_is_never_overwritten(folder, photos, tmp_path, name):
+    own = Path(shutil.copytree(photos, tmp_path / "own"))
+    result = run("--checkpoint", folder, "--input", own / name, "--output", own)
+    assert result.returncode == 2
+    assert f"{own}/a.png is among --input and would be overwritten" in result.stderr.decode()
+    assert {p.name: p.read_bytes() for p in own.iterdir()} == {
+        p.name: p.read_bytes() for p in photos.iterdir()
+    }
 
 
 def test_patterns_find_files_and_equal_names_stay_apart(tmp_path):
