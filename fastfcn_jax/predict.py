@@ -210,8 +210,7 @@ def main(_) -> int:
         raise UserError("--tile writes labels and overlays of photographs only.")
     _refuse_to_overwrite(found, Path(OUTPUT.value))
     model = load_model()  # JAX starts only after the arguments are accepted
-    writer = Writer(Path(OUTPUT.value), model)
-    writer.folder.mkdir(parents=True, exist_ok=True)
+    writer = Writer(cli.make_folder(Path(OUTPUT.value)), model)
     if is_video:
         predict_video(model, Path(INPUT.value), writer)
         return 0

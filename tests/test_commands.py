@@ -25,6 +25,28 @@ def run(*arguments: str | Path) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["train.py", "--config", "configs/demo.py", "config.optim.lr=5"],
+            "config.optim.lr=5: is no flag; write --config.optim.lr=5.",
+        ),
+        (
+            ["-m", "fastfcn_jax.predict", "--input", "a.jpg", "b.jpg", "--output", "out"],
+            "b.jpg: belongs to no flag; write --FLAG=b.jpg, and patterns of files in quotes.",
+        ),
+        (
+            ["eval.py", "--checkpoint", "DIR", "--config.data.root=x"],
+            "--config.data.root: changes a configuration; give --config FILE besides.",
+        ),
+    ],
+)
+def test_what_a_command_would_not_look_at_is_refused(arguments, message):
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A checkpoint folder of a narrow PSP model of Cityscapes' classes."""

@@ -163,6 +163,16 @@ def test_a_photograph_is_never_overwritten(folder, photos, tmp_path, name):
     }
 
 
+def test_a_file_is_no_output_folder(folder, photos, tmp_path):
+    (tmp_path / "out").write_text("kept")
+    source = photos / "a.png"
+    result = run("--checkpoint", folder, "--input", source, "--output", tmp_path / "out")
+    assert result.returncode == 2
+    assert b"no folder can be made there (File exists); give another." in result.stderr
+    assert b"Traceback" not in result.stderr
+    assert (tmp_path / "out").read_text() == "kept"
+
+
 def test_patterns_find_files_and_equal_names_stay_apart(tmp_path):
     for name in ("x/one.png", "y/one.png", "y/one.jpg", "y/two.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
