@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 from jax import numpy as jnp
 
@@ -230,6 +231,21 @@ def test_batches_and_arrays_in_python_answer_in_order(folder, photos):
     assert model.logits(arrays[1]).shape == (60, 101, 3)
     with pytest.raises(UserError, match="uint8"):
         api.as_array(arrays[0].astype(np.float32))
+    with pytest.raises(UserError, match=r"stream takes pairs \(key, image\), not ndarray"):
+        next(model.stream(iter(arrays)))
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (None, "not NoneType"),
+        (PIL.Image.new("RGB", (4, 4)), r"not Image; np\.asarray\(image\)"),
+        (np.zeros((0, 60, 3), np.uint8), r"with pixels, not \(0, 60, 3\)"),
+    ],
+)
+def test_what_is_no_image_is_one_sentence(image, words):
+    with pytest.raises(UserError, match=words):
+        api.as_array(image)
 
 
 def model_input(path):
