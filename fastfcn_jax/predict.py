@@ -5,9 +5,10 @@ python -m fastfcn_jax.predict --checkpoint DIR --input IMAGE|FOLDER|GLOB|VIDEO|-
 
 `--model FILE` instead of --checkpoint runs what `fastfcn_jax.export` wrote.
 
-Leaves OUT/<stem>.png (class indices) and OUT/<stem>_overlay.png of every photograph; of a video
-OUT/<stem>_overlay.mp4 and OUT/<stem>/<frame>.png. A broken file does not stop the others: it is
-named at the end, and the exit status is 1.
+Leaves OUT/<stem>.png (class indices) and OUT/<stem>_overlay.png of every photograph, those of a
+folder's sub-folders in sub-folders of OUT; of a video OUT/<stem>_overlay.mp4 and
+OUT/<stem>/<frame>.png. A broken file does not stop the others: it is named at the end, and the exit
+status is 1.
 """
 
 import itertools
@@ -51,6 +52,8 @@ class Writer:
         png.write(path, (height, width), strips)
 
     def write(self, stem: str, image, prediction) -> None:
+        """`stem` may begin with sub-folders, as the photograph's place does."""
+        cli.make_folder((self.folder / stem).parent)
         self.write_values(stem, image, prediction)
         self.write_overlay(self.folder / f"{stem}_overlay.png", image, prediction.labels)
 
@@ -115,7 +118,7 @@ def predict_video(model, path: Path, writer: Writer) -> None:
     announce(model, [video.size] * video.length, "frame")
     info = model.info
     frames = Writer(writer.folder / path.stem, model)
-    frames.folder.mkdir(exist_ok=True)
+    cli.make_folder(frames.folder)
     output = writer.folder / f"{path.stem}_overlay.mp4"
     answers = model.predictor.stream(((f, f) for f in video), confidence=CONFIDENCE.value)
     count, sink = 0, None
@@ -205,7 +208,7 @@ def _check_tiles(protocol: str) -> None:
 
 def main(_) -> int:
     is_video = photographs.is_video(INPUT.value)
-    found = [] if is_video else photographs.find(INPUT.value)
+    found = [] if is_video else photographs.find(INPUT.value, Path(OUTPUT.value))
     if TILE.value and (SAVE_LOGITS.value or CONFIDENCE.value or is_video):
         raise UserError("--tile writes labels and overlays of photographs only.")
     _refuse_to_overwrite(found, Path(OUTPUT.value))

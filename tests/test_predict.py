@@ -164,6 +164,18 @@ def test_a_photograph_is_never_overwritten(folder, photos, tmp_path, name):
     }
 
 
+def test_a_tree_of_photographs_gives_a_tree(folder, photos, tmp_path):
+    (tmp_path / "in" / "x").mkdir(parents=True)
+    shutil.copy(photos / "a.png", tmp_path / "in" / "x")
+    for _ in range(2):  # the second time its results lie in the tree
+        result = run(
+            "--checkpoint", folder, "--input", tmp_path / "in", "--output", tmp_path / "in" / "out"
+        )
+        assert result.returncode == 0, result.stderr
+        assert b"1 of 1 images" in result.stdout
+    assert read(tmp_path / "in" / "out" / "x" / "a.png").shape == (70, 90)
+
+
 def test_a_file_is_no_output_folder(folder, photos, tmp_path):
     (tmp_path / "out").write_text("kept")
     source = photos / "a.png"
@@ -185,6 +197,25 @@ def test_patterns_find_files_and_equal_names_stay_apart(tmp_path):
     assert stems == ["one_jpg", "one_png", "two_png"]
     with pytest.raises(UserError, match="no such image"):
         photographs.find(str(tmp_path / "*.webp"))
+
+
+def test_sub_folders_are_looked_into_and_kept(tmp_path, capsys):
+    for name in ("a.png", "x/one.png", "x/one.jpg", "x/y/a.png", "out/a.png", "clip.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = photographs.find(str(tmp_path), tmp_path / "out")
+    stems = [photo.stem for photo in found]
+    assert stems == ["a", "out/a", "x/one_jpg", "x/one_png", "x/y/a"]
+    assert "1 videos are left out" in capsys.readouterr().out
+    (tmp_path / "out" / "a_overlay.png").touch()
+    again = photographs.find(str(tmp_path), tmp_path / "out")
+    assert [photo.stem for photo in again] == ["a", *stems[2:]], "results are no photographs"
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "clip.mp4").rename(tmp_path / "videos" / "clip.mp4")
+    with pytest.raises(
+        UserError, match=r"no image .*; give a video by its own name: --input \S+clip.mp4"
+    ):
+        photographs.find(str(tmp_path / "videos"))
 
 
 @pytest.mark.parametrize(("length", "tile", "margin"), [(100, 32, 4), (64, 64, 8), (20, 64, 8)])
