@@ -158,3 +158,24 @@ def test_a_cache_built_ahead_is_the_one_that_training_opens(raw, tmp_path):
     assert cached.path == str(pixels)
     assert pixels.stat().st_mtime_ns == written
     assert (cached[2].label == 3).all()
+
+
+def test_eval_refuses_before_its_work(raw, tmp_path):
+    config = small.config("psp", "jpu", data="camvid", backbone="resnet18")
+    config.data.root = str(raw)
+    card = checkpoint.model_card(config, datasets.info("camvid", ""), {})
+    folder = tmp_path / "model"
+    checkpoint.save_model(folder, small.variables(config.model, 11), card)
+
+    def errors(*arguments):
+        command = [sys.executable, "eval.py", "--checkpoint", str(folder), *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        return done.stderr
+
+    words = "no folder can be made there (File exists); give another."
+    assert errors("--output", "LICENSE") == f"error: --output LICENSE: {words}\n"
+    card["dataset"]["class_names"].reverse()
+    (folder / "model.json").write_text(json.dumps(card))
+    assert "was trained on the classes of camvid in another order" in errors()
+    assert not (folder / "eval").exists()
