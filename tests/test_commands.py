@@ -109,6 +109,11 @@ def test_submit_writes_a_zip_and_says_what_is_missing(folder, photos, tmp_path):
     assert done.returncode == 1
     assert "2 test images are here, the server has 1525" in done.stdout
     assert (tmp_path / "out.zip").is_file()
+    command[-1] = tmp_path / "absent" / "out.zip"
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "out.zip: give the name of a file in a folder that exists." in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_doctor_adopts_a_folder_whose_configuration_is_shown_and_compared(photos, tmp_path):
