@@ -19,6 +19,7 @@ from fastfcn_jax.evaluation import inference, pictures
 from fastfcn_jax.evaluation.inference import Prediction
 
 Photograph = np.ndarray | str | Path
+SHAPE = "an image is a uint8 array (height, width, 3)"
 
 
 class Model:
@@ -71,7 +72,7 @@ class Model:
 
     def stream(self, images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Prediction]]:
         """Yields (key, prediction) for (key, photograph) without holding them all."""
-        yield from self.predictor.stream((key, as_array(image)) for key, image in images)
+        yield from self.predictor.stream((key, as_array(image)) for key, image in _pairs(images))
 
     def overlay(self, image: Photograph, *, opacity: float = 0.5) -> UInt8[np.ndarray, "h w 3"]:
         """The photograph under the colours of its predicted classes."""
@@ -87,7 +88,7 @@ def load(folder: str | Path, *, which: str = "best", protocol: str | None = None
       protocol: how to test ("single", "ms_flip", ...); None: as its configuration says.
 
     Raises:
-      UserError: the folder holds no whole model.
+      UserError: the folder holds no whole model, or `which` is neither word.
     """
     loaded = checkpoint.load_model(Path(folder), which)
     return Model(loaded.config, loaded.info, loaded.variables, protocol=protocol)
@@ -126,19 +127,35 @@ def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn
     )
 
 
-def as_array(image: Photograph) -> UInt8[np.ndarray, "h w 3"]:
+def as_array(image: object) -> UInt8[np.ndarray, "h w 3"]:
     """The pixels of a photograph given as an array or by its file's name.
 
     Raises:
-      UserError: the file cannot be decoded, or the array is not uint8 (h, w, 3).
+      UserError: the file cannot be decoded, or it is no array uint8 (h, w, 3) with pixels.
     """
     if isinstance(image, str | Path):
         return read(Path(image))
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if not isinstance(image, np.ndarray):
         raise UserError(
-            f"an image is a uint8 array (height, width, 3), not {image.dtype} {image.shape}."
+            f"{SHAPE} or the name of a file, not {type(image).__name__}; "
+            "np.asarray(image) makes an array of what other libraries hold."
         )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(f"{SHAPE}, not {image.dtype} {image.shape}.")
+    if not image.size:
+        raise UserError(f"{SHAPE} with pixels, not {image.shape}.")
     return image
+
+
+def _pairs(images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Photograph]]:
+    """The same; UserError at the first that is no pair."""
+    for pair in images:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UserError(
+                f"stream takes pairs (key, image), not {type(pair).__name__}; "
+                "enumerate(images) makes them."
+            )
+        yield pair[0], pair[1]
 
 
 def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:

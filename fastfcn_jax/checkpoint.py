@@ -21,6 +21,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.storage import Damaged
 
 FORMAT = 1
+WHICH = ("best", "latest")
 
 
 class LoadedModel(NamedTuple):
@@ -66,8 +67,11 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
     checkpoint is skipped with a warning for the next in line.
 
     Raises:
-      UserError: the folder is not a checkpoint folder, or nothing in it is whole.
+      UserError: the folder is not a checkpoint folder, nothing in it is whole, or `which` is
+        neither word.
     """
+    if which not in WHICH:
+        raise UserError(f"which={which!r}: a model is loaded as {' or '.join(WHICH)}.")
     folder = Path(folder)
     card = read_card(folder)
     path = folder.absolute() / "checkpoints"
@@ -146,7 +150,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = Path(folder) / "model.json"
     if not path.is_file():
-        raise UserError(f"{folder} is not a checkpoint folder: {path.name} is missing.")
+        raise UserError(_no_folder(Path(folder)))
     try:
         card = json.loads(path.read_text())
     except ValueError as error:
@@ -155,6 +159,20 @@ def read_card(folder: Path) -> dict[str, Any]:
     if found != FORMAT:
         raise UserError(f"{path} has format {found}; this version reads {FORMAT}.")
     return card
+
+
+def _no_folder(path: Path) -> str:
+    """Why this is not a checkpoint folder, and what to give where that can be told."""
+    if path.is_file():
+        return (
+            f"{path} is a file, not a checkpoint folder; weights of PyTorch are converted first: "
+            f"python -m fastfcn_jax.convert --input {path} --config CONFIG --output DIR"
+        )
+    reason = f"{path} is not a checkpoint folder: model.json is missing"
+    for parent in list(path.absolute().parents)[:2]:
+        if (parent / "model.json").is_file():
+            return f"{reason}; give the run's folder {parent}."
+    return f"{reason}."
 
 
 def _info(card: dict[str, Any]) -> DatasetInfo:

@@ -5,9 +5,10 @@ python -m fastfcn_jax.predict --checkpoint DIR --input IMAGE|FOLDER|GLOB|VIDEO|-
 
 `--model FILE` instead of --checkpoint runs what `fastfcn_jax.export` wrote.
 
-Leaves OUT/<stem>.png (class indices) and OUT/<stem>_overlay.png of every photograph; of a video
-OUT/<stem>_overlay.mp4 and OUT/<stem>/<frame>.png. A broken file does not stop the others: it is
-named at the end, and the exit status is 1.
+Leaves OUT/<stem>.png (class indices) and OUT/<stem>_overlay.png of every photograph, those of a
+folder's sub-folders in sub-folders of OUT; of a video OUT/<stem>_overlay.mp4 and
+OUT/<stem>/<frame>.png. A broken file does not stop the others: it is named at the end, and the exit
+status is 1.
 """
 
 import itertools
@@ -28,6 +29,7 @@ SOME_FAILED = 1
 TILED = ("single", "slide", "ms_flip")  # protocols that go with --tile
 VIDEO_LEGEND_LINES = 2  # every frame the same height
 STRIP_ROWS = 256  # of an overlay, drawn and written at a time
+ENDINGS = (".png", "_overlay.png", "_confidence.png", ".npy")  # of what a photograph may leave
 
 
 class Writer:
@@ -50,6 +52,8 @@ class Writer:
         png.write(path, (height, width), strips)
 
     def write(self, stem: str, image, prediction) -> None:
+        """`stem` may begin with sub-folders, as the photograph's place does."""
+        cli.make_folder((self.folder / stem).parent)
         self.write_values(stem, image, prediction)
         self.write_overlay(self.folder / f"{stem}_overlay.png", image, prediction.labels)
 
@@ -114,7 +118,7 @@ def predict_video(model, path: Path, writer: Writer) -> None:
     announce(model, [video.size] * video.length, "frame")
     info = model.info
     frames = Writer(writer.folder / path.stem, model)
-    frames.folder.mkdir(exist_ok=True)
+    cli.make_folder(frames.folder)
     output = writer.folder / f"{path.stem}_overlay.mp4"
     answers = model.predictor.stream(((f, f) for f in video), confidence=CONFIDENCE.value)
     count, sink = 0, None
@@ -182,6 +186,18 @@ def load_model():
     return api.Model(loaded.config, loaded.info, loaded.variables, protocol=PROTOCOL.value)
 
 
+def _refuse_to_overwrite(found: list[photographs.Photograph], folder: Path) -> None:
+    """Raises UserError where a result would replace one of the photographs."""
+    inputs = {photograph.path.resolve() for photograph in found if photograph.path}
+    for photograph in found:
+        for target in (folder / f"{photograph.stem}{ending}" for ending in ENDINGS):
+            if target.resolve() in inputs:
+                raise UserError(
+                    f"--output {folder}: {target} is among --input and would be overwritten; "
+                    "give another folder."
+                )
+
+
 def _check_tiles(protocol: str) -> None:
     if protocol not in TILED:
         raise UserError(
@@ -192,12 +208,12 @@ def _check_tiles(protocol: str) -> None:
 
 def main(_) -> int:
     is_video = photographs.is_video(INPUT.value)
-    found = [] if is_video else photographs.find(INPUT.value)
+    found = [] if is_video else photographs.find(INPUT.value, Path(OUTPUT.value))
     if TILE.value and (SAVE_LOGITS.value or CONFIDENCE.value or is_video):
         raise UserError("--tile writes labels and overlays of photographs only.")
+    _refuse_to_overwrite(found, Path(OUTPUT.value))
     model = load_model()  # JAX starts only after the arguments are accepted
-    writer = Writer(Path(OUTPUT.value), model)
-    writer.folder.mkdir(parents=True, exist_ok=True)
+    writer = Writer(cli.make_folder(Path(OUTPUT.value)), model)
     if is_video:
         predict_video(model, Path(INPUT.value), writer)
         return 0

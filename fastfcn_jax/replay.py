@@ -30,7 +30,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
       0 if every bit agrees, 1 at the first step that differs.
 
     Raises:
-      UserError: the folder is no run, or its log does not reach that far.
+      UserError: the folder is no run, its log does not reach that far, or no step is left.
     """
     from fastfcn_jax import runtime
     from fastfcn_jax.training import checkpoints, console, loop, run_card, setup, strategy
@@ -45,6 +45,11 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     logged = dict(logged_losses(workdir))
     start = _start(workdir, start, logged)
     last = min(start + steps, config.train.steps)
+    if last <= start:
+        raise UserError(
+            f"{workdir}: nothing to replay after step {start}, its configuration ends at step "
+            f"{config.train.steps}; give an earlier --start."
+        )
     if last not in logged:
         raise UserError(
             f"{workdir}/metrics.jsonl has no losses up to step {last}; take fewer --steps."

@@ -174,8 +174,11 @@ def main(arguments: list[str]) -> int:
     if CHECK.value is None:
         if CHECKPOINT.value is None or OUTPUT.value is None:
             raise UserError("give --checkpoint and --output, or --check.")
+        output = Path(OUTPUT.value)
+        if output.is_dir() or not output.absolute().parent.is_dir():
+            raise UserError(f"--output {output}: give the name of a file in a folder that exists.")
         predictions = track(_predict(server, images), len(images), "predicting")
-        write_zip(server, Path(OUTPUT.value), predictions)
+        write_zip(server, output, predictions)
     path = Path(CHECK.value or OUTPUT.value or "")
     findings = check(server, path, images)
     for finding in findings[:MAX_LISTED]:

@@ -161,6 +161,8 @@ def test_a_model_loads_from_its_folder_alone(tmp_path):
     assert best.config.train.steps == tiny.get_config().train.steps
     assert best.variables["params"]["backbone"]["conv"]["kernel"].max() == 1
     assert checkpoint.load_model(tmp_path, "latest").step == 3
+    with pytest.raises(UserError, match="which='newest': a model is loaded as best or latest"):
+        checkpoint.load_model(tmp_path, "newest")
     damage(tmp_path / "checkpoints" / "1")
     assert checkpoint.load_model(tmp_path).step == 3  # next in line
 
@@ -197,6 +199,17 @@ def test_a_folder_that_is_none_says_so(tmp_path, content, message):
         (tmp_path / "model.json").write_text(content)
     with pytest.raises(UserError, match=message):
         checkpoint.load_model(tmp_path)
+
+
+def test_what_lies_near_a_folder_names_the_remedy(tmp_path):
+    card(tmp_path)
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    for part in ("checkpoints", "checkpoints/4"):
+        with pytest.raises(UserError, match=f"give the run's folder {tmp_path}"):
+            checkpoint.load_model(tmp_path / part)
+    (tmp_path / "x.pth").touch()
+    with pytest.raises(UserError, match=r"fastfcn_jax.convert --input \S+/x\.pth --config"):
+        checkpoint.load_model(tmp_path / "x.pth")
 
 
 def test_a_folder_without_a_whole_checkpoint_says_so(tmp_path):

@@ -25,6 +25,28 @@ def run(*arguments: str | Path) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["train.py", "--config", "configs/demo.py", "config.optim.lr=5"],
+            "config.optim.lr=5: is no flag; write --config.optim.lr=5.",
+        ),
+        (
+            ["-m", "fastfcn_jax.predict", "--input", "a.jpg", "b.jpg", "--output", "out"],
+            "b.jpg: belongs to no flag; write --FLAG=b.jpg, and patterns of files in quotes.",
+        ),
+        (
+            ["eval.py", "--checkpoint", "DIR", "--config.data.root=x"],
+            "--config.data.root: changes a configuration; give --config FILE besides.",
+        ),
+    ],
+)
+def test_what_a_command_would_not_look_at_is_refused(arguments, message):
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A checkpoint folder of a narrow PSP model of Cityscapes' classes."""
@@ -87,6 +109,11 @@ def test_submit_writes_a_zip_and_says_what_is_missing(folder, photos, tmp_path):
     assert done.returncode == 1
     assert "2 test images are here, the server has 1525" in done.stdout
     assert (tmp_path / "out.zip").is_file()
+    command[-1] = tmp_path / "absent" / "out.zip"
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "out.zip: give the name of a file in a folder that exists." in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_doctor_adopts_a_folder_whose_configuration_is_shown_and_compared(photos, tmp_path):
@@ -136,3 +163,24 @@ def test_a_cache_built_ahead_is_the_one_that_training_opens(raw, tmp_path):
     assert cached.path == str(pixels)
     assert pixels.stat().st_mtime_ns == written
     assert (cached[2].label == 3).all()
+
+
+def test_eval_refuses_before_its_work(raw, tmp_path):
+    config = small.config("psp", "jpu", data="camvid", backbone="resnet18")
+    config.data.root = str(raw)
+    card = checkpoint.model_card(config, datasets.info("camvid", ""), {})
+    folder = tmp_path / "model"
+    checkpoint.save_model(folder, small.variables(config.model, 11), card)
+
+    def errors(*arguments):
+        command = [sys.executable, "eval.py", "--checkpoint", str(folder), *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        return done.stderr
+
+    words = "no folder can be made there (File exists); give another."
+    assert errors("--output", "LICENSE") == f"error: --output LICENSE: {words}\n"
+    card["dataset"]["class_names"].reverse()
+    (folder / "model.json").write_text(json.dumps(card))
+    assert "was trained on the classes of camvid in another order" in errors()
+    assert not (folder / "eval").exists()

@@ -117,7 +117,10 @@ def psp() -> dict[str, np.ndarray]:
         ({"head": "aspp"}, "head: the file has psp, the configuration aspp"),
         ({"backbone": "resnet101"}, "backbone: the file has resnet50, the configuration resnet101"),
         ({"lineage": "official"}, "lineage: the file has mmseg, the configuration official"),
-        ({"auxiliary": False}, "auxiliary: the file has True, the configuration False"),
+        (
+            {"auxiliary": False},
+            r"the file has True, the configuration False \(--config.model.auxiliary=True\)",
+        ),
         ({"neck": "none", "output_stride": 8}, "neck: the file has jpu, the configuration none"),
         ({"neck_channels": 512}, "neck_channels: the file has 16, the configuration 512"),
         ({"head_channels": 64}, "head_channels: the file has 16, the configuration 64"),
@@ -136,7 +139,8 @@ def test_another_model_is_refused(psp, changes, message):
 def test_another_class_count():
     model = small.config("enc", "jpu").model
     tensors = fit.to_tensors(small.variables(model, 19), "mmseg")
-    with pytest.raises(UserError, match="num_classes: the file has 19, the configuration 150"):
+    words = r"num_classes: the file has 19, the configuration 150 \(--reset-head starts"
+    with pytest.raises(UserError, match=words):
         fit.to_variables(file_of(tensors), model, 150)
     fitted = fit.to_variables(file_of(tensors), model, 150, reset_head=True, seed=3)
     names = {"decode_head.conv_seg", "auxiliary_head.conv_seg", "decode_head.se_layer"}
@@ -152,6 +156,15 @@ def test_another_class_count():
         {n: kept[n] for n in kept if not n.startswith(anew)},
         {n: tensors[n] for n in tensors if not n.startswith(anew)},
     )
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300])
+def test_weights_that_are_no_numbers_are_refused(value):
+    tensors = dict(small.official_tensors("psp", "jpu"))
+    tensors["jpu.conv5.1.running_var"] = tensors["jpu.conv5.1.running_var"].astype(np.float64)
+    tensors["jpu.conv5.1.running_var"][2] = value
+    with pytest.raises(UserError, match=r"in 1 tensors: jpu\.conv5\.1\.running_var; its training"):
+        fit.to_variables(file_of(tensors), small.config("psp", "jpu", "official").model, 59)
 
 
 def test_missing_and_left_over_are_both_listed(psp):

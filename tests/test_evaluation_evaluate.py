@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from flax import linen as nn
 
 from fastfcn_jax.data.datasets import DatasetInfo, Sample
-from fastfcn_jax.evaluation import protocols
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation import command, protocols
 from fastfcn_jax.evaluation.evaluate import Result, evaluate
 from fastfcn_jax.evaluation.inference import Prediction, Predictor
 from fastfcn_jax.files import write_json
@@ -112,3 +114,16 @@ def test_the_official_lineage_counts_absent_classes_and_names_the_60_class_figur
     assert metrics(official=True)["mIoU"] == pytest.approx(125 / 59)
     assert metrics(official=True)["mIoU_60"] == pytest.approx(125 / 60)
     assert metrics(official=True)["per_class"]["7"]["IoU"] == 0
+
+
+def test_a_models_classes_are_compared_by_name():
+    def compare(names):
+        toy = DatasetInfo("toy", ("a", "b", "c"), PALETTE)
+        return command.compare_classes(Path("run"), toy, DatasetInfo("other", names, PALETTE))
+
+    assert not compare(("a", "b", "c"))
+    assert "class 1 is 'b' to the model and 'x' to the data set" in compare(("a", "x", "c"))
+    with pytest.raises(UserError, match="in another order: class 0 is 'a' to the model and 'b'"):
+        compare(("b", "a", "c"))
+    with pytest.raises(UserError, match="3 classes, but other has 2"):
+        compare(("a", "b"))

@@ -1,5 +1,6 @@
 """The predict command on a small model: every kind of input, every file it leaves, broken ones."""
 
+import shutil
 import struct
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import cv2
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 from jax import numpy as jnp
 
@@ -151,6 +153,39 @@ def test_bad_arguments_are_one_sentence(folder, tmp_path, arguments, words):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["", "a.png"])
+def test_a_photograph_is_never_overwritten(folder, photos, tmp_path, name):
+    own = Path(shutil.copytree(photos, tmp_path / "own"))
+    result = run("--checkpoint", folder, "--input", own / name, "--output", own)
+    assert result.returncode == 2
+    assert f"{own}/a.png is among --input and would be overwritten" in result.stderr.decode()
+    assert {p.name: p.read_bytes() for p in own.iterdir()} == {
+        p.name: p.read_bytes() for p in photos.iterdir()
+    }
+
+
+def test_a_tree_of_photographs_gives_a_tree(folder, photos, tmp_path):
+    (tmp_path / "in" / "x").mkdir(parents=True)
+    shutil.copy(photos / "a.png", tmp_path / "in" / "x")
+    for _ in range(2):  # the second time its results lie in the tree
+        result = run(
+            "--checkpoint", folder, "--input", tmp_path / "in", "--output", tmp_path / "in" / "out"
+        )
+        assert result.returncode == 0, result.stderr
+        assert b"1 of 1 images" in result.stdout
+    assert read(tmp_path / "in" / "out" / "x" / "a.png").shape == (70, 90)
+
+
+def test_a_file_is_no_output_folder(folder, photos, tmp_path):
+    (tmp_path / "out").write_text("kept")
+    source = photos / "a.png"
+    result = run("--checkpoint", folder, "--input", source, "--output", tmp_path / "out")
+    assert result.returncode == 2
+    assert b"no folder can be made there (File exists); give another." in result.stderr
+    assert b"Traceback" not in result.stderr
+    assert (tmp_path / "out").read_text() == "kept"
+
+
 def test_patterns_find_files_and_equal_names_stay_apart(tmp_path):
     for name in ("x/one.png", "y/one.png", "y/one.jpg", "y/two.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -162,6 +197,25 @@ def test_patterns_find_files_and_equal_names_stay_apart(tmp_path):
     assert stems == ["one_jpg", "one_png", "two_png"]
     with pytest.raises(UserError, match="no such image"):
         photographs.find(str(tmp_path / "*.webp"))
+
+
+def test_sub_folders_are_looked_into_and_kept(tmp_path, capsys):
+    for name in ("a.png", "x/one.png", "x/one.jpg", "x/y/a.png", "out/a.png", "clip.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = photographs.find(str(tmp_path), tmp_path / "out")
+    stems = [photo.stem for photo in found]
+    assert stems == ["a", "out/a", "x/one_jpg", "x/one_png", "x/y/a"]
+    assert "1 videos are left out" in capsys.readouterr().out
+    (tmp_path / "out" / "a_overlay.png").touch()
+    again = photographs.find(str(tmp_path), tmp_path / "out")
+    assert [photo.stem for photo in again] == ["a", *stems[2:]], "results are no photographs"
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "clip.mp4").rename(tmp_path / "videos" / "clip.mp4")
+    with pytest.raises(
+        UserError, match=r"no image .*; give a video by its own name: --input \S+clip.mp4"
+    ):
+        photographs.find(str(tmp_path / "videos"))
 
 
 @pytest.mark.parametrize(("length", "tile", "margin"), [(100, 32, 4), (64, 64, 8), (20, 64, 8)])
@@ -208,6 +262,21 @@ def test_batches_and_arrays_in_python_answer_in_order(folder, photos):
     assert model.logits(arrays[1]).shape == (60, 101, 3)
     with pytest.raises(UserError, match="uint8"):
         api.as_array(arrays[0].astype(np.float32))
+    with pytest.raises(UserError, match=r"stream takes pairs \(key, image\), not ndarray"):
+        next(model.stream(iter(arrays)))
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (None, "not NoneType"),
+        (PIL.Image.new("RGB", (4, 4)), r"not Image; np\.asarray\(image\)"),
+        (np.zeros((0, 60, 3), np.uint8), r"with pixels, not \(0, 60, 3\)"),
+    ],
+)
+def test_what_is_no_image_is_one_sentence(image, words):
+    with pytest.raises(UserError, match=words):
+        api.as_array(image)
 
 
 def model_input(path):

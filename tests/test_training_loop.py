@@ -80,6 +80,8 @@ def test_a_run_that_went_on_reads_as_one(tmp_path):
 def test_replay_finds_every_bit_or_the_first_other_one(tmp_path, capsys):
     loop.train(config(), tmp_path)
     assert replay.replay(tmp_path, steps=4, start=8) == 0
+    with pytest.raises(UserError, match="nothing to replay after step 12"):
+        replay.replay(tmp_path, steps=1, start=12)
     assert "bit-identical to the log, and so are the arrays of step 12" in capsys.readouterr().out
     path = tmp_path / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]

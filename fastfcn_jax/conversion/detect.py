@@ -132,6 +132,13 @@ def _head(shapes: Shapes) -> tuple[str, int]:
     raise UserError("the head is none of psp, aspp, enc, fcn")
 
 
+# What `convert` takes for a difference that is no mistake.
+REMEDIES = {
+    "auxiliary": "--config.model.auxiliary={}",
+    "num_classes": "--reset-head starts the classifiers anew",
+}
+
+
 def differences(detected: Detected, model: ConfigDict, num_classes: int) -> list[str]:
     """What of `config.model` the weights contradict, as "key: the file has x, the config y"."""
     wanted = {key: model[key] for key in Detected._fields} | {"num_classes": num_classes}
@@ -140,7 +147,11 @@ def differences(detected: Detected, model: ConfigDict, num_classes: int) -> list
     if not detected.auxiliary:
         wanted["auxiliary_channels"] = 0
     return [
-        f"{key}: the file has {value}, the configuration {wanted[key]}"
+        f"{key}: the file has {value}, the configuration {wanted[key]}{_remedy(key, value)}"
         for key, value in detected._asdict().items()
         if value != wanted[key]
     ]
+
+
+def _remedy(key: str, value: object) -> str:
+    return f" ({REMEDIES[key].format(value)})" if key in REMEDIES else ""

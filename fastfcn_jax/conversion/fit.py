@@ -77,7 +77,8 @@ def to_variables(
       seed: of those.
 
     Raises:
-      UserError: the file holds another model, or tensors are missing or left over.
+      UserError: the file holds another model, tensors are missing or left over, or a number in
+        one is not finite.
     """
     lineage = detect.lineage(file.tensors)
     names = {name: name for name in file.tensors}
@@ -99,9 +100,10 @@ def to_variables(
     wanted = template(model, num_classes)
     reset = tuple(n for n in tensors if n.startswith(CLASSIFIERS)) if reset_head else ()
     taken = {name: tensor for name, tensor in tensors.items() if name not in reset}
+    back = {ours: theirs for theirs, ours in names.items() if ours is not None}
+    _refuse_nonfinite(taken, back)
     variables: dict[mmseg.Path, Any] = traverse_util.flatten_dict(mmseg.to_flax(taken))
     fresh = _initial(model, num_classes, seed, reset) if reset else {}
-    back = {ours: theirs for theirs, ours in names.items() if ours is not None}
     _check(variables | fresh, wanted, lineage, back, file.others)
     return Fitted(
         traverse_util.unflatten_dict(variables | fresh),
@@ -181,6 +183,21 @@ def _check(
             f"Missing from the file ({len(missing)}): {_listed(missing)}. "
             f"Left over in the file ({len(left_over)}): {_listed(left_over)}. "
             f"Of another shape ({len(shapes)}): {_listed(shapes)}"
+        )
+
+
+def _refuse_nonfinite(tensors: Mapping[str, np.ndarray], back: Mapping[str, str]) -> None:
+    """Raises UserError for weights that predict nothing, as a diverged training leaves them."""
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
+        bad = [
+            back.get(name, name)
+            for name, tensor in tensors.items()
+            if not np.isfinite(tensor.astype(np.float32)).all()
+        ]
+    if bad:
+        raise UserError(
+            f"NaN or infinity in {len(bad)} tensors: {_listed(bad, 3)}; "
+            "its training diverged, take a file from before"
         )
 
 

@@ -7,8 +7,9 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from fastfcn_jax import checkpoint, models, runtime
+from fastfcn_jax import checkpoint, cli, models, runtime
 from fastfcn_jax.data import datasets
+from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation import baselines, inference, report
 from fastfcn_jax.evaluation.evaluate import Result, evaluate
@@ -34,24 +35,19 @@ def run(
       compare: metrics.json of another evaluation, for the report.
 
     Raises:
-      UserError: no checkpoint, no data, or another number of classes than the model has.
+      UserError: no checkpoint, no data, other classes than the model has, or no output folder.
     """
     runtime.cache_compilations()
     other = [] if compare is None else [baselines.read(compare)]
     loaded = checkpoint.load_model(folder)
     config = loaded.config if config is None else config
     source = datasets.load(config.data.name, config.data.root, config.data.val_split)
-    num_classes = len(loaded.info.class_names)
-    if len(source.info.class_names) != num_classes:
-        raise UserError(
-            f"{folder} was trained on {num_classes} classes, but {config.data.name} has "
-            f"{len(source.info.class_names)}; give the configuration of its own data set."
-        )
-    model = models.build(loaded.config.model, num_classes)
+    if note := compare_classes(folder, loaded.info, source.info):
+        print(note)
+    model = models.build(loaded.config.model, loaded.info.num_classes)
     predictor = inference.build(config, model, loaded.variables, protocol=protocol)
+    output = cli.make_folder(output or folder / "eval")  # a bad one is known before the work
     result = evaluate(predictor, source, announce=print)
-    output = output or folder / "eval"
-    output.mkdir(parents=True, exist_ok=True)
     write_json(output / "metrics.json", result.metrics())
     print_table(result)
     report.write_run(
@@ -59,6 +55,31 @@ def run(
     )
     print(f"wrote {output / 'metrics.json'} and report.html")
     return result
+
+
+def compare_classes(folder: Path, trained: DatasetInfo, tested: DatasetInfo) -> str:
+    """Returns a note on the first class that the data set calls otherwise; "" if there is none.
+
+    Raises:
+      UserError: another number of classes, or the same ones in another order.
+    """
+    ours, theirs = trained.class_names, tested.class_names
+    if len(ours) != len(theirs):
+        raise UserError(
+            f"{folder} was trained on {len(ours)} classes, but {tested.name} has "
+            f"{len(theirs)}; give the configuration of its own data set."
+        )
+    pairs = enumerate(zip(ours, theirs, strict=True))
+    differing = [(k, model, data) for k, (model, data) in pairs if model != data]
+    if not differing:
+        return ""
+    first = "class {} is {!r} to the model and {!r} to the data set".format(*differing[0])
+    if sorted(ours) == sorted(theirs):
+        raise UserError(
+            f"{folder} was trained on the classes of {tested.name} in another order: {first}; "
+            "list the data set's classes in the model's order."
+        )
+    return f"note: {len(differing)} classes differ in name, scored by number: {first}"
 
 
 def print_table(result: Result) -> None:

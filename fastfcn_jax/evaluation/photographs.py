@@ -42,8 +42,13 @@ class Photograph(NamedTuple):
         return decode.size(self.read(), str(self.path))
 
 
-def find(source: str) -> list[Photograph]:
+def find(source: str, output: Path | None = None) -> list[Photograph]:
     """The photographs that a file name, folder, pattern or "-" stands for, ordered by name.
+
+    Of a folder they are those of its sub-folders too, whose names stay in the stems.
+
+    Args:
+      output: where results will lie; those of an earlier call are no photographs of a folder.
 
     Raises:
       UserError: there is none.
@@ -52,16 +57,46 @@ def find(source: str) -> list[Photograph]:
         return [Photograph(None, "stdin")]
     path = Path(source)
     if path.is_dir():
-        paths = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
-        if not paths:
-            raise UserError(f"--input {source}: the folder holds no image ({', '.join(IMAGES)}).")
-    elif path.is_file():
+        return _find_below(path, output)
+    if path.is_file():
         paths = [path]
     else:
         paths = sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file())
         if not paths:
             raise UserError(f"--input {source}: no such image, folder or video.")
     return [Photograph(p, stem) for p, stem in zip(paths, _stems(paths), strict=True)]
+
+
+def _find_below(folder: Path, output: Path | None) -> list[Photograph]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = [path for path in files if path.suffix.lower() in IMAGES]
+    if output is not None and output.resolve().is_relative_to(folder.resolve()):
+        paths = [path for path in paths if not _is_result(path, output)]
+    videos = [path for path in files if path.suffix.lower() in VIDEOS]
+    if not paths:
+        remedy = f"; give a video by its own name: --input {videos[0]}" if videos else ""
+        listed = ", ".join(IMAGES)
+        raise UserError(f"--input {folder}: the folder holds no image ({listed}){remedy}.")
+    if videos:
+        print(f"{len(videos)} videos are left out, such as {videos[0]}: give each by its own name")
+    found = []
+    for parent in sorted({path.parent for path in paths}):
+        inside = [path for path in paths if path.parent == parent]
+        place = parent.relative_to(folder)
+        found += [
+            Photograph(path, str(place / stem))
+            for path, stem in zip(inside, _stems(inside), strict=True)
+        ]
+    return found
+
+
+def _is_result(path: Path, output: Path) -> bool:
+    """Whether `predict` wrote this: below `output`, with an overlay beside it or its folder."""
+    if not path.resolve().is_relative_to(output.resolve()):
+        return False
+    stem = path.stem.removesuffix("_overlay").removesuffix("_confidence")
+    video = path.parent.with_name(f"{path.parent.name}_overlay.mp4")
+    return path.with_name(f"{stem}_overlay.png").exists() or video.exists()
 
 
 def _stems(paths: list[Path]) -> list[str]:
