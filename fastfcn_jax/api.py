@@ -19,7 +19,6 @@ from fastfcn_jax.evaluation import inference, pictures
 from fastfcn_jax.evaluation.inference import Prediction
 
 Photograph = np.ndarray | str | Path
-SHAPE = "an image is a uint8 array (height, width, 3)"
 
 
 class Model:
@@ -135,16 +134,13 @@ def as_array(image: object) -> UInt8[np.ndarray, "h w 3"]:
     """
     if isinstance(image, str | Path):
         return read(Path(image))
-    if not isinstance(image, np.ndarray):
+    pixels = np.asarray(image)  # other libraries' arrays and pictures are taken too
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UserError(
-            f"{SHAPE} or the name of a file, not {type(image).__name__}; "
-            "np.asarray(image) makes an array of what other libraries hold."
+            "an image is a uint8 array (height, width, 3) or the name of a file, "
+            f"not {type(image).__name__} {pixels.dtype} {pixels.shape}."
         )
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise UserError(f"{SHAPE}, not {image.dtype} {image.shape}.")
-    if not image.size:
-        raise UserError(f"{SHAPE} with pixels, not {image.shape}.")
-    return image
+    return pixels
 
 
 def _pairs(images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Photograph]]:

@@ -228,8 +228,7 @@ def _version(package: str) -> str:
         return "(absent)"
 
 
-def main(arguments: list[str]) -> int:
-    del arguments
+def main(_) -> int:
     if _FOLDER.value:
         for line in own_photos.adopt(Path(_FOLDER.value), overwrite=_OVERWRITE.value):
             print(line)

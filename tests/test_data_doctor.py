@@ -12,7 +12,7 @@ from test_data_datasets import photo, sentence, write_png
 from fastfcn_jax import config as configs
 from fastfcn_jax import doctor
 from fastfcn_jax.base_config import get_config
-from fastfcn_jax.data import checks, datasets, own_photos
+from fastfcn_jax.data import checks, datasets, own_photos, photo_pairs
 from fastfcn_jax.data.datasets import camvid
 from fastfcn_jax.training.class_weights import label_frequencies
 
@@ -378,4 +378,4 @@ class TestOwnPhotos:
         ],
     )
     def test_label_words(self, tmp_path, name, key):
-        assert own_photos._key(tmp_path / name) == key
+        assert photo_pairs._key(tmp_path / name) == key

@@ -207,9 +207,10 @@ def test_sub_folders_are_looked_into_and_kept(tmp_path, capsys):
     stems = [photo.stem for photo in found]
     assert stems == ["a", "out/a", "x/one_jpg", "x/one_png", "x/y/a"]
     assert "1 videos are left out" in capsys.readouterr().out
-    (tmp_path / "out" / "a_overlay.png").touch()
+    for name in ("a_overlay.png", "b.jpg", "b_overlay.png"):
+        (tmp_path / "out" / name).touch()
     again = photographs.find(str(tmp_path), tmp_path / "out")
-    assert [photo.stem for photo in again] == ["a", *stems[2:]], "results are no photographs"
+    assert [photo.stem for photo in again] == ["a", "out/b", *stems[2:]], "results are left out"
     (tmp_path / "videos").mkdir()
     (tmp_path / "clip.mp4").rename(tmp_path / "videos" / "clip.mp4")
     with pytest.raises(
@@ -270,8 +271,8 @@ def test_batches_and_arrays_in_python_answer_in_order(folder, photos):
     ("image", "words"),
     [
         (None, "not NoneType"),
-        (PIL.Image.new("RGB", (4, 4)), r"not Image; np\.asarray\(image\)"),
-        (np.zeros((0, 60, 3), np.uint8), r"with pixels, not \(0, 60, 3\)"),
+        (PIL.Image.new("L", (4, 4)), r"not Image uint8 \(4, 4\)"),
+        (np.zeros((0, 60, 3), np.uint8), r"not ndarray uint8 \(0, 60, 3\)"),
     ],
 )
 def test_what_is_no_image_is_one_sentence(image, words):

@@ -173,8 +173,7 @@ def _mapped(path: str) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def main(arguments: list[str]) -> None:
-    del arguments
+def main(_) -> None:
     source = datasets.load(_NAME.value, _ROOT.value, _SPLIT.value)
     cached = open_or_build(_OUTPUT.value, source)
     print(f"{len(cached)} images in {Path(cached.path).parent}")

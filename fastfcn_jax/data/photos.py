@@ -23,8 +23,7 @@ def write(source: datasets.Source, folder: Path, count: int) -> None:
             raise UserError(f"{path}: cannot be written; check --output.")
 
 
-def main(arguments: list[str]) -> None:
-    del arguments
+def main(_) -> None:
     source = datasets.load(_NAME.value, _ROOT.value, _SPLIT.value)
     write(source, Path(_OUTPUT.value), _COUNT.value)
 

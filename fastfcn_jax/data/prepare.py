@@ -62,8 +62,7 @@ def _unfinished_folder(output: Path, name: str, sources: dict[str, datasets.Sour
     return folder
 
 
-def main(arguments: list[str]) -> None:
-    del arguments
+def main(_) -> None:
     directory = prepare(_NAME.value, _ROOT.value, _OUTPUT.value, tuple(_SPLITS.value))
     print(f"{directory}\nuse it with --config.data.root={_OUTPUT.value}")
 

@@ -92,7 +92,7 @@ def _find_below(folder: Path, output: Path | None) -> list[Photograph]:
 
 def _is_result(path: Path, output: Path) -> bool:
     """Whether `predict` wrote this: below `output`, with an overlay beside it or its folder."""
-    if not path.resolve().is_relative_to(output.resolve()):
+    if path.suffix != ".png" or not path.resolve().is_relative_to(output.resolve()):
         return False
     stem = path.stem.removesuffix("_overlay").removesuffix("_confidence")
     video = path.parent.with_name(f"{path.parent.name}_overlay.mp4")
