@@ -1,6 +1,7 @@
 """How every command starts and ends: flags parsed, mistakes reported in one sentence."""
 
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Callable
@@ -67,12 +68,33 @@ def _parse(argv: list[str]) -> list[str]:
         words = str(error).strip().splitlines()[-1]  # ml_collections puts a traceback before it
         if "config" in flags.FLAGS and (key := re.search(r"flag '(config\.[^']*)'", words)):
             words = f"--{key[1]}: changes a configuration; give --config FILE besides."
-        _exit(words)
+        _exit(_fault_of_file(argv) or words)
     except (AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-        # What ml_collections raises for an unknown key or a value of the wrong type; its text
-        # is the repr of a repr.
-        words = re.sub(r"(?:\\+n|\s)+", " ", str(error.args[0])).replace("\\", "")
-        _exit(f"--config: unknown key or bad value: {words.strip(chr(34))}")
+        # What ml_collections raises for an unknown key or a value of the wrong type.
+        _exit(_fault_of_file(argv) or f"--config: unknown key or bad value: {in_words(error)}")
+
+
+def in_words(error: Exception) -> str:
+    """What an error of ml_collections says: its text is the repr of a repr, with all keys."""
+    words = re.sub(r"(?:\\+n|\s)+", " ", str(error)).replace("\\", "")
+    words = re.sub(r'Other fields present: "?{.*}"? ?', "", words)
+    while quoted := re.fullmatch(r"""(['"])(.*)\1""", words):
+        words = quoted[2].strip()
+    return words
+
+
+def _fault_of_file(argv: list[str]) -> str:
+    """What is wrong with the configuration file by itself, flags aside; "" if nothing is."""
+    from fastfcn_jax import config as configuration  # which imports this
+
+    words = [word for argument in argv for word in argument.split("=", 1)]
+    named = [b for a, b in itertools.pairwise(words) if a in ("--config", "-config")]
+    try:
+        if named:
+            configuration.load(named[-1])
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _exit(error: object) -> NoReturn:

@@ -76,7 +76,8 @@ def load(spec: str) -> ConfigDict:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{spec}: the configuration cannot be built: {error}.") from error
+        words = cli.in_words(error)
+        raise UserError(f"{spec}: the configuration cannot be built: {words}") from error
     check(config)
     return config
 

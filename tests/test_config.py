@@ -74,6 +74,25 @@ def test_differences_names_both_values():
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def get_config(:", "invalid syntax"),
+        ("model = dict()", "no attribute 'get_config'"),  # mmsegmentation's
+    ],
+)
+def test_a_broken_config_file_is_named(tmp_path, text, says):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    run = subprocess.run(
+        [sys.executable, "train.py", f"--config={file}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"error: {file}: ")
+    assert says in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--config", "configs/absent.py"], "configs/absent.py: no such configuration file"),
