@@ -106,7 +106,11 @@ def load_pth(
     """
     config = _as_config(config)
     info = datasets.info(config.data.name, config.data.root)
-    fitted = fit.to_variables(pth.read(file), config.model, info.num_classes)
+    content = pth.read(file)
+    try:
+        fitted = fit.to_variables(content, config.model, info.num_classes)
+    except UserError as error:
+        raise UserError(f"{file}: {error}.") from error
     return Model(config, info, fitted.variables, protocol=protocol)
 
 

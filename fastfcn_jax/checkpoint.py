@@ -142,6 +142,31 @@ def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) 
     }
 
 
+def compare_classes(folder: Path, trained: DatasetInfo, tested: DatasetInfo) -> str:
+    """Returns a note on the first class that the data set calls otherwise; "" if there is none.
+
+    Raises:
+      UserError: another number of classes, or the same ones in another order.
+    """
+    ours, theirs = trained.class_names, tested.class_names
+    if len(ours) != len(theirs):
+        raise UserError(
+            f"{folder} was trained on {len(ours)} classes, but {tested.name} has "
+            f"{len(theirs)}; give the configuration of its own data set."
+        )
+    pairs = enumerate(zip(ours, theirs, strict=True))
+    differing = [(k, model, data) for k, (model, data) in pairs if model != data]
+    if not differing:
+        return ""
+    first = "class {} is {!r} to the model and {!r} to the data set".format(*differing[0])
+    if sorted(ours) == sorted(theirs):
+        raise UserError(
+            f"{folder} was trained on the classes of {tested.name} in another order: {first}; "
+            "list the data set's classes in the model's order."
+        )
+    return f"note: {len(differing)} classes differ in name and are taken by number: {first}"
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """Reads `model.json`.
 

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from fastfcn_jax.data.datasets import DatasetInfo, Sample
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import command, protocols
+from fastfcn_jax.evaluation import protocols
 from fastfcn_jax.evaluation.evaluate import Result, evaluate
 from fastfcn_jax.evaluation.inference import Prediction, Predictor
 from fastfcn_jax.files import write_json
@@ -119,7 +119,7 @@ def test_the_official_lineage_counts_absent_classes_and_names_the_60_class_figur
 def test_a_models_classes_are_compared_by_name():
     def compare(names):
         toy = DatasetInfo("toy", ("a", "b", "c"), PALETTE)
-        return command.compare_classes(Path("run"), toy, DatasetInfo("other", names, PALETTE))
+        return checkpoint.compare_classes(Path("run"), toy, DatasetInfo("other", names, PALETTE))
 
     assert not compare(("a", "b", "c"))
     assert "class 1 is 'b' to the model and 'x' to the data set" in compare(("a", "x", "c"))

@@ -1,5 +1,6 @@
 """Options of a training that are off by default, each through the loop around a tiny model."""
 
+import json
 import os
 import sys
 import types
@@ -189,6 +190,18 @@ def test_fine_tuning_with_another_class_count(tmp_path, monkeypatch):
     )
     np.testing.assert_equal(after["backbone"], before["backbone"])
     assert after["decode_head"]["conv_seg"]["kernel"].shape[-1] == 5
+
+
+def test_fine_tuning_with_classes_in_another_order_is_refused(tmp_path):
+    loop.train(config(steps=2, eval_every=0), tmp_path / "before")
+    path = tmp_path / "before/model.json"
+    card = json.loads(path.read_text())
+    card["dataset"]["class_names"].reverse()
+    path.write_text(json.dumps(card))
+    tuned = config(steps=2, eval_every=0)
+    tuned.init.checkpoint = str(tmp_path / "before")
+    with pytest.raises(UserError, match=r"in another order: class 0 is"):
+        loop.train(tuned, tmp_path / "after")
 
 
 class FewerClasses:

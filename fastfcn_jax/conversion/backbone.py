@@ -35,6 +35,7 @@ def load(path: str | os.PathLike, model: ConfigDict) -> Backbone:
     tensors = _own_names(pth.read(path).tensors)
     try:
         found = resnet(tensors)
+        fit.refuse_nonfinite(tensors, {})
     except UserError as error:
         raise UserError(f"{path}: {error}.") from error
     if found != model.backbone:

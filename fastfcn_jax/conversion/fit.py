@@ -101,7 +101,7 @@ def to_variables(
     reset = tuple(n for n in tensors if n.startswith(CLASSIFIERS)) if reset_head else ()
     taken = {name: tensor for name, tensor in tensors.items() if name not in reset}
     back = {ours: theirs for theirs, ours in names.items() if ours is not None}
-    _refuse_nonfinite(taken, back)
+    refuse_nonfinite(taken, back)
     variables: dict[mmseg.Path, Any] = traverse_util.flatten_dict(mmseg.to_flax(taken))
     fresh = _initial(model, num_classes, seed, reset) if reset else {}
     _check(variables | fresh, wanted, lineage, back, file.others)
@@ -186,8 +186,11 @@ def _check(
         )
 
 
-def _refuse_nonfinite(tensors: Mapping[str, np.ndarray], back: Mapping[str, str]) -> None:
-    """Raises UserError for weights that predict nothing, as a diverged training leaves them."""
+def refuse_nonfinite(tensors: Mapping[str, np.ndarray], back: Mapping[str, str]) -> None:
+    """Raises UserError for weights that predict nothing, as a diverged training leaves them.
+
+    `back`: what the file calls tensors that have another name here.
+    """
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
         bad = [
             back.get(name, name)

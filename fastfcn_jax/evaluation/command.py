@@ -9,8 +9,6 @@ from rich.table import Table
 
 from fastfcn_jax import checkpoint, cli, models, runtime
 from fastfcn_jax.data import datasets
-from fastfcn_jax.data.source import DatasetInfo
-from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation import baselines, inference, report
 from fastfcn_jax.evaluation.evaluate import Result, evaluate
 from fastfcn_jax.files import write_json
@@ -42,7 +40,7 @@ def run(
     loaded = checkpoint.load_model(folder)
     config = loaded.config if config is None else config
     source = datasets.load(config.data.name, config.data.root, config.data.val_split)
-    if note := compare_classes(folder, loaded.info, source.info):
+    if note := checkpoint.compare_classes(folder, loaded.info, source.info):
         print(note)
     model = models.build(loaded.config.model, loaded.info.num_classes)
     predictor = inference.build(config, model, loaded.variables, protocol=protocol)
@@ -55,31 +53,6 @@ def run(
     )
     print(f"wrote {output / 'metrics.json'} and report.html")
     return result
-
-
-def compare_classes(folder: Path, trained: DatasetInfo, tested: DatasetInfo) -> str:
-    """Returns a note on the first class that the data set calls otherwise; "" if there is none.
-
-    Raises:
-      UserError: another number of classes, or the same ones in another order.
-    """
-    ours, theirs = trained.class_names, tested.class_names
-    if len(ours) != len(theirs):
-        raise UserError(
-            f"{folder} was trained on {len(ours)} classes, but {tested.name} has "
-            f"{len(theirs)}; give the configuration of its own data set."
-        )
-    pairs = enumerate(zip(ours, theirs, strict=True))
-    differing = [(k, model, data) for k, (model, data) in pairs if model != data]
-    if not differing:
-        return ""
-    first = "class {} is {!r} to the model and {!r} to the data set".format(*differing[0])
-    if sorted(ours) == sorted(theirs):
-        raise UserError(
-            f"{folder} was trained on the classes of {tested.name} in another order: {first}; "
-            "list the data set's classes in the model's order."
-        )
-    return f"note: {len(differing)} classes differ in name, scored by number: {first}"
 
 
 def print_table(result: Result) -> None:

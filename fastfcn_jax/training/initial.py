@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from fastfcn_jax import checkpoint
 from fastfcn_jax.conversion import backbone
+from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 
 SIZE = 64  # pixels; parameters do not depend on it
@@ -20,14 +21,19 @@ CLASSIFIERS = ("conv_seg", "se_layer")  # modules whose width is the number of c
 Variables = dict[str, Any]
 
 
-def variables(config: ConfigDict, model: nn.Module) -> tuple[Variables, list[str]]:
+def variables(
+    config: ConfigDict, model: nn.Module, info: DatasetInfo
+) -> tuple[Variables, list[str]]:
     """Initial "params" and "batch_stats" on the host, and sentences on where they come from.
 
+    Args:
+      info: of the data set to train on, whose classes a checkpoint's are held against.
+
     Raises:
-      UserError: a file is missing or does not fit the model.
+      UserError: a file is missing or does not fit the model or the classes.
     """
     if config.init.checkpoint:
-        return _from_checkpoint(config, model)
+        return _from_checkpoint(config, model, info)
     if config.init.backbone:
         return _from_backbone_file(config, model)
     return random_variables(model, config.seed), ["initial weights: random"]
@@ -40,7 +46,9 @@ def random_variables(model: nn.Module, seed: int) -> Variables:
     return jax.tree.map(np.asarray, dict(initialised))
 
 
-def _from_checkpoint(config: ConfigDict, model: nn.Module) -> tuple[Variables, list[str]]:
+def _from_checkpoint(
+    config: ConfigDict, model: nn.Module, info: DatasetInfo
+) -> tuple[Variables, list[str]]:
     folder = Path(config.init.checkpoint)
     loaded = checkpoint.load_model(folder)
     given: dict[Any, Any] = traverse_util.flatten_dict(loaded.variables)
@@ -64,6 +72,8 @@ def _from_checkpoint(config: ConfigDict, model: nn.Module) -> tuple[Variables, l
     notes = [f"initial weights: {folder} (step {loaded.step})"]
     if config.init.reset_head:
         notes.append("classifiers start anew")
+    elif note := checkpoint.compare_classes(folder, loaded.info, info):
+        notes.append(note)
     return traverse_util.unflatten_dict(merged), notes
 
 

@@ -142,7 +142,7 @@ def build_training(
     """The model, its state before the first step, the step to run, and what to tell about it."""
     num_classes = _num_classes(config, source)
     model = models.build(config.model, num_classes, axis_name=strategy.AXIS)
-    variables, notes = initial.variables(config, model)
+    variables, notes = initial.variables(config, model, source.info)
     optimizer = optim.build(config, variables)
     s = config.loss
     train_step = step.make_train_step(
