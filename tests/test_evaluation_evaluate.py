@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from fastfcn_jax import checkpoint
 from fastfcn_jax.data.datasets import DatasetInfo, Sample
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation import protocols
