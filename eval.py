@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from fastfcn_jax import cli
-from fastfcn_jax import config as configuration
+from fastfcn_jax.config import experiment
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.", required=True)
 CONFIG = config_flags.DEFINE_config_file("config", None, "Data and tests unlike the stored.")
@@ -20,7 +20,7 @@ COMPARE = flags.DEFINE_string("compare", None, "Another run's metrics.json, for 
 
 
 def main(_):
-    config = configuration.from_flag()[0] if CONFIG.value else None
+    config = experiment.from_flag()[0] if CONFIG.value else None
     from fastfcn_jax.evaluation import command  # JAX starts only after the flags are accepted
 
     command.run(

@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from fastfcn_jax import cli
-from fastfcn_jax import config as configuration
+from fastfcn_jax.config import experiment
 
 config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:variant.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Output folder; default runs/<config>[-variant].")
@@ -20,7 +20,7 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, fr
 
 
 def main(_):
-    config, spec = configuration.from_flag()
+    config, spec = experiment.from_flag()
     from fastfcn_jax import runtime  # JAX starts only after the configuration is accepted
     from fastfcn_jax.training import loop
 

@@ -20,8 +20,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fastfcn_jax import config as configuration  # noqa: E402
 from fastfcn_jax import runtime  # noqa: E402
+from fastfcn_jax.config import experiment  # noqa: E402
 from fastfcn_jax.data import datasets, pipeline  # noqa: E402
 from fastfcn_jax.training import setup, strategy  # noqa: E402
 
@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     runtime.cache_compilations()
-    config = configuration.load(arguments.config)
+    config = experiment.load(arguments.config)
     config.train.steps = arguments.steps
     config.data.update(root=arguments.root, crop_size=tuple(arguments.crop), threads=1)
     source = datasets.load(config.data.name, config.data.root, config.data.train_split)

@@ -74,7 +74,7 @@ def classes(checkpoint: Path, root: str, count: int = 4) -> np.ndarray:
     """RGB picture: predicted label maps of evenly spaced validation photographs, and a legend."""
     import fastfcn_jax
     from fastfcn_jax.data import datasets
-    from fastfcn_jax.evaluation.pictures import colorize, with_legend
+    from fastfcn_jax.pictures import colorize, with_legend
 
     model = fastfcn_jax.load(checkpoint)
     source = datasets.load("camvid", root, "val")

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from fastfcn_jax import cli  # noqa: E402
-from fastfcn_jax import config as configuration  # noqa: E402
+from fastfcn_jax.config import experiment  # noqa: E402
 from fastfcn_jax.data.datasets import camvid  # noqa: E402
 from fastfcn_jax.errors import UserError  # noqa: E402
 
@@ -92,7 +92,7 @@ def _check(c: ConfigDict) -> None:
         "eval.protocol": "single",
         "eval.max_images": 0,
     }
-    values = dict(configuration.flatten(c))
+    values = dict(experiment.flatten(c))
     for key, value in wanted.items():
         if values[key] != value:
             raise UserError(
@@ -240,7 +240,7 @@ def register() -> None:
 
 
 def main(_):
-    config, _ = configuration.from_flag()
+    config, _ = experiment.from_flag()
     import torch
 
     torch.set_num_threads(1)

@@ -25,7 +25,7 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]  # the package uninstalled
 
-from fastfcn_jax import config as configuration  # noqa: E402
+from fastfcn_jax.config import experiment  # noqa: E402
 
 SCRIPTS = {"ours": "train.py", "mmseg": "benchmarks/camvid_mmseg.py"}
 POLL = 0.2  # seconds between two looks at a run's records
@@ -166,7 +166,7 @@ def batch_size(result: dict) -> int:
     """As the run's command says it, or else its configuration."""
     values = dict(word.removeprefix("--").split("=", 1) for word in result["command"][2:])
     given = values.get("config.train.batch_size")
-    return int(given or configuration.load(str(ROOT / values["config"])).train.batch_size)
+    return int(given or experiment.load(str(ROOT / values["config"])).train.batch_size)
 
 
 def verdict(sides: dict[str, list[dict]], steps: list[int]) -> str:

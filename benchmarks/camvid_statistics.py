@@ -17,12 +17,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fastfcn_jax import checkpoint, models  # noqa: E402
-from fastfcn_jax import config as configuration  # noqa: E402
-from fastfcn_jax.conversion import mmseg, pth  # noqa: E402
+from fastfcn_jax import models  # noqa: E402
+from fastfcn_jax.checkpoints import model_folder  # noqa: E402
+from fastfcn_jax.config import experiment  # noqa: E402
+from fastfcn_jax.convert import mmseg_names, pth  # noqa: E402
 from fastfcn_jax.data import datasets, pipeline  # noqa: E402
-from fastfcn_jax.evaluation import inference  # noqa: E402
 from fastfcn_jax.evaluation.evaluate import evaluate  # noqa: E402
+from fastfcn_jax.inference import predictor  # noqa: E402
 
 BATCHES = 40
 
@@ -30,9 +31,9 @@ BATCHES = 40
 def load(run: Path) -> dict:
     """The weights and statistics of a run."""
     if run.is_dir():
-        variables = checkpoint.load_model(run).variables
+        variables = model_folder.load_model(run).variables
     else:
-        variables = mmseg.to_flax(pth.read(run).tensors)
+        variables = mmseg_names.to_flax(pth.read(run).tensors)
     return {key: variables[key] for key in ("params", "batch_stats")}
 
 
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--root", required=True)
     parser.add_argument("--config", default=str(ROOT / "configs" / "jpu_psp_camvid.py:cpu"))
     arguments = parser.parse_args()
-    config = configuration.load(arguments.config)
+    config = experiment.load(arguments.config)
     config.data.root, config.seed = arguments.root, 123  # batches that no run ended with
     train, val = (datasets.load("camvid", arguments.root, split) for split in ("train", "val"))
     made = pipeline.build_train(config, train)
@@ -69,7 +70,7 @@ def main() -> None:
         variables = load(run)
         row = []
         for tried in (variables, taken_anew(model, variables, batches)):
-            scores = evaluate(inference.build(config, model, tried), val, progress=False).metrics()
+            scores = evaluate(predictor.build(config, model, tried), val, progress=False).metrics()
             row.append(f"mIoU {scores['mIoU']:.2f} aAcc {scores['aAcc']:.2f}")
         print(f"{run}: its own {row[0]}; taken anew {row[1]}", flush=True)
 

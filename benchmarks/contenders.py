@@ -287,16 +287,17 @@ def _ours(job: Job, options: list[str]) -> Contender:
 
     if not job.gpu:
         jax.config.update("jax_platforms", "cpu")
-    from fastfcn_jax import base_config, models
-    from fastfcn_jax.conversion import mmseg
+    from fastfcn_jax import models
+    from fastfcn_jax.config import base
+    from fastfcn_jax.convert import mmseg_names
     from fastfcn_jax.models import folding
 
-    config = base_config.get_config()
+    config = base.get_config()
     config.model.update(head=job.head, dropout=0.0, se_branch=job.head == "enc")
     config.model.precision = "bfloat16" if "bf16" in options else "float32"
     config.optim.lr = config.optim.end_lr = LR
     with np.load(job.weights) as weights:
-        variables = mmseg.to_flax(dict(weights))
+        variables = mmseg_names.to_flax(dict(weights))
     device = jax.devices()[0]
     peak = (lambda: device.memory_stats()["peak_bytes_in_use"]) if job.gpu else _peak_rss
     if job.mode == "train":
@@ -317,16 +318,16 @@ def _ours(job: Job, options: list[str]) -> Contender:
 
     if job.mode == "forward":
         return Contender(forward, logits, peak)
-    from fastfcn_jax.evaluation import inference, protocols
+    from fastfcn_jax.inference import predictor, protocols
 
     protocol = protocols.build("single", test_scale=(job.width, job.height))
-    predictor = inference.Predictor(model, variables, protocol=protocol)
+    model_predictor = predictor.Predictor(model, variables, protocol=protocol)
     images = list(job.images())
 
     def infer(n):
         for _ in range(n):
             for image in images:
-                predictor(image)
+                model_predictor(image)
 
     return Contender(infer, logits, peak)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from fastfcn_jax.conversion import pth
+from fastfcn_jax.convert import pth
 from fastfcn_jax.errors import UserError
 
 _FILES = flags.DEFINE_integer("files", 10_000, "how many mutated files to read")

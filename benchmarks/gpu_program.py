@@ -36,10 +36,10 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from fastfcn_jax import base_config, models
-from fastfcn_jax import config as configuration
-from fastfcn_jax.evaluation import merge, upsampling
-from fastfcn_jax.evaluation.inference import network
+from fastfcn_jax import models
+from fastfcn_jax.config import base, experiment
+from fastfcn_jax.inference import merge, upsampling
+from fastfcn_jax.inference.predictor import network
 from fastfcn_jax.models import folding
 from fastfcn_jax.training import optim, state, step, strategy
 
@@ -150,7 +150,7 @@ def experiments() -> Iterator[tuple[str, ConfigDict]]:
     f = flags.FLAGS
     for precision in f.precision:
         for spec in f.config or f.head:
-            config = configuration.load(spec) if f.config else base_config.get_config()
+            config = experiment.load(spec) if f.config else base.get_config()
             if not f.config:
                 config.model.update(head=spec, se_branch=spec == "enc")
             config.model.update(precision=precision, remat=f.remat)

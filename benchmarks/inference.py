@@ -27,9 +27,9 @@ import numpy as np
 from absl import app, flags
 
 from fastfcn_jax.data import datasets
-from fastfcn_jax.evaluation import protocols
-from fastfcn_jax.evaluation.inference import Predictor
 from fastfcn_jax.evaluation.metrics import confusion_matrix, scores
+from fastfcn_jax.inference import protocols
+from fastfcn_jax.inference.predictor import Predictor
 
 # The test scales of mmsegmentation's configurations; CamVid at its own size.
 SCALES = {"ade20k": (2048, 512), "cityscapes": (2048, 1024), "camvid": (480, 360)}

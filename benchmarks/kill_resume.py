@@ -28,9 +28,9 @@ sys.path.insert(0, str(ROOT))
 
 import cv2  # noqa: E402
 
-from fastfcn_jax import checkpoint  # noqa: E402
+from fastfcn_jax.checkpoints import model_folder  # noqa: E402
 from fastfcn_jax.data.datasets import synthetic  # noqa: E402
-from fastfcn_jax.training import records  # noqa: E402
+from fastfcn_jax.training import metrics_log  # noqa: E402
 
 MOMENTS = ("caching", "starting", "between steps", "saving", "evaluating")
 SCENES = {"train": 240, "val": 8}
@@ -139,10 +139,10 @@ def cached_bytes(workdir: Path) -> int:
 def unreadable(workdir: Path) -> list[str]:
     """What is wrong with the checkpoints that a kill left."""
     problems = []
-    for step in checkpoint.finished_steps(workdir):
+    for step in model_folder.finished_steps(workdir):
         try:
-            checkpoint.verify(workdir, step)
-        except checkpoint.Damaged as damage:
+            model_folder.verify(workdir, step)
+        except model_folder.Damaged as damage:
             problems.append(f"step {step}: {damage}")
     return problems
 
@@ -154,7 +154,7 @@ def compare(left: Path, right: Path) -> list[str]:
         timing = ("images_per_second", "data_wait", "seconds_per_step", "seconds")
         return [
             {k: v for k, v in record.items() if k not in timing}
-            for record in records.read(workdir / "metrics.jsonl")
+            for record in metrics_log.read(workdir / "metrics.jsonl")
         ]
 
     found = []
@@ -166,8 +166,8 @@ def compare(left: Path, right: Path) -> list[str]:
         for a, b in zip(ours, theirs, strict=False)
         if a != b
     ]
-    last = checkpoint.finished_steps(left)[-1]
-    sums = [checkpoint.verify(workdir, last) for workdir in (left, right)]
+    last = model_folder.finished_steps(left)[-1]
+    sums = [model_folder.verify(workdir, last) for workdir in (left, right)]
     if sums[0] != sums[1]:
         found.append(f"the arrays of step {last} differ")
     for name in ("pixels.bin", "index.jsonl"):
@@ -207,7 +207,7 @@ def main() -> int:
     ahead = max(arguments.steps // arguments.kills, 1)
     while (count := sum(tally.values())) < arguments.kills:
         moment = MOMENTS[count % len(MOMENTS)]
-        newest = max(checkpoint.finished_steps(killed), default=0)
+        newest = max(model_folder.finished_steps(killed), default=0)
         if moment == "caching":
             shutil.rmtree(cache_of(killed), ignore_errors=True)
         training = Training(arguments, killed)
@@ -223,7 +223,7 @@ def main() -> int:
         problems += unreadable(killed)
         print(
             f"kill {count + 1:2d} {moment:13s} after step {training.step:4d}, "
-            f"checkpoints {checkpoint.finished_steps(killed)}",
+            f"checkpoints {model_folder.finished_steps(killed)}",
             flush=True,
         )
     last = Training(arguments, killed)

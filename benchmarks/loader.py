@@ -26,14 +26,8 @@ from absl import flags
 sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("", "tests")]
 
 from fastfcn_jax import cli  # noqa: E402
-from fastfcn_jax.data import (  # noqa: E402
-    cache,
-    crop_first,
-    datasets,
-    memory,
-    pipeline,
-    transforms,
-)
+from fastfcn_jax.data import cache, datasets, malloc, pipeline  # noqa: E402
+from fastfcn_jax.data.augment import crop_first, mmseg  # noqa: E402
 from fastfcn_jax.data.datasets import cityscapes  # noqa: E402
 
 CROPS = {"512x1024": (512, 1024), "512x512": (512, 512)}
@@ -66,7 +60,7 @@ def sampler(name: str, root: str, folder: str, crop_size: tuple[int, int]):
         source = cache.open_or_build(folder, source)
     if name.startswith("limit"):
         return partial(_limit, source, crop_size, name != "limit")
-    augment = transforms.augment if name == "png" else crop_first.augment
+    augment = mmseg.augment if name == "png" else crop_first.augment
     if name == "cache batches":
         return _batches(source, partial(augment, **settings))
     sample = pipeline.AugmentedSamples(source, partial(augment, **settings), seed=0)
@@ -87,7 +81,7 @@ def _limit(cached, crop_size, all_stages: bool, i: int):
     With all stages: one look at the label, flip, and distortion by the functions that are used,
     because they have to equal mmsegmentation's.
     """
-    memory.keep_freed()
+    malloc.keep_freed()
     rng = np.random.default_rng((0, i))
     sample = cached[i % len(cached)]
     height, width = sample.label.shape
@@ -99,8 +93,8 @@ def _limit(cached, crop_size, all_stages: bool, i: int):
         return image
     window = sample.label[y : y + h, x : x + w].copy()
     label = cv2.resize(window, crop_size[::-1], interpolation=cv2.INTER_NEAREST)
-    image, label = transforms.random_flip(image, label, rng, probability=SETTINGS["flip"])
-    return transforms.finish(image, label, rng, crop_size=crop_size, photometric=True)
+    image, label = mmseg.random_flip(image, label, rng, probability=SETTINGS["flip"])
+    return mmseg.finish(image, label, rng, crop_size=crop_size, photometric=True)
 
 
 def _mmseg(root: str, crop_size: tuple[int, int]):

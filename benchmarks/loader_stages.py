@@ -17,12 +17,13 @@ import loader
 from absl import flags
 
 from fastfcn_jax import cli
-from fastfcn_jax.data import crop_first, decode, source, transforms
+from fastfcn_jax.data import decode, source
+from fastfcn_jax.data.augment import crop_first, mmseg
 
 STAGES = {
     decode: ("image", "label"),
     source.LabelTable: ("__call__",),
-    transforms: (
+    mmseg: (
         *("resize_image", "resize_label", "one_class_fills"),
         *("random_flip", "photometric_distortion"),
     ),

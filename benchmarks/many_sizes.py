@@ -34,10 +34,10 @@ from absl import app, flags
 from jax import numpy as jnp
 
 from fastfcn_jax import models
-from fastfcn_jax.base_config import get_config
-from fastfcn_jax.evaluation import protocols
-from fastfcn_jax.evaluation.inference import Predictor
-from fastfcn_jax.evaluation.plan import Plan
+from fastfcn_jax.config.base import get_config
+from fastfcn_jax.inference import protocols
+from fastfcn_jax.inference.plan import Plan
+from fastfcn_jax.inference.predictor import Predictor
 
 MODEL = flags.DEFINE_enum("model", "small", ["small", "resnet50"], "What is run.")
 COUNT = flags.DEFINE_integer("count", 12, "Images timed.")

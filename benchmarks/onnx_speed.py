@@ -15,9 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from absl import app, flags
 
-from fastfcn_jax import checkpoint, config, export, models
+from fastfcn_jax import models
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.config import experiment
 from fastfcn_jax.data import datasets
-from fastfcn_jax.training import initial
+from fastfcn_jax.export import export
+from fastfcn_jax.training import initial_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE = flags.DEFINE_string("image", None, "Photograph to compare on.", required=True)
@@ -28,9 +31,11 @@ ROUNDS = flags.DEFINE_integer("rounds", 2, "Timed runs of each side.")
 
 def save(head: str, folder: Path) -> None:
     """A checkpoint folder of `configs/jpu_<head>_cityscapes.py` with random variables."""
-    experiment = config.load(str(ROOT / f"configs/jpu_{head}_cityscapes.py"))
+    config = experiment.load(str(ROOT / f"configs/jpu_{head}_cityscapes.py"))
     info = datasets.info("cityscapes", "")
-    variables = initial.random_variables(models.build(experiment.model, info.num_classes), seed=0)
+    variables = initial_weights.random_variables(
+        models.build(config.model, info.num_classes), seed=0
+    )
     rng = np.random.default_rng(0)
 
     def statistics(tree):
@@ -42,7 +47,7 @@ def save(head: str, folder: Path) -> None:
                 tree[name] = drawn.astype(np.float32)
 
     statistics(variables["batch_stats"])
-    checkpoint.save_model(folder, variables, checkpoint.model_card(experiment, info, {}))
+    model_folder.save_model(folder, variables, model_folder.model_card(config, info, {}))
 
 
 def main(_):

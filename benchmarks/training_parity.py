@@ -129,8 +129,8 @@ def _train_ours(tensors, recipe, batches):
     import jax
 
     from fastfcn_jax import models
-    from fastfcn_jax.base_config import get_config
-    from fastfcn_jax.conversion import mmseg
+    from fastfcn_jax.config.base import get_config
+    from fastfcn_jax.convert import mmseg_names
     from fastfcn_jax.training import optim, state, step
 
     c = get_config()
@@ -139,7 +139,7 @@ def _train_ours(tensors, recipe, batches):
     c.optim.update(lr=recipe.lr, end_lr=recipe.lr / 100)
     c.train.steps = recipe.steps
     model = models.build(c.model, CLASSES)
-    variables = mmseg.to_flax(tensors, recipe.precision)
+    variables = mmseg_names.to_flax(tensors, recipe.precision)
     optimizer = optim.build(c, variables)
     run = jax.jit(
         step.make_train_step(model, optimizer, num_classes=CLASSES, loss={}, seed=0),
@@ -178,15 +178,15 @@ def arrays_of(model, wrapper) -> dict[str, dict[str, np.ndarray]]:
     """The parameters, momenta and statistics of mmseg's side, by our names."""
     import oracle
 
-    from fastfcn_jax.conversion import mmseg
+    from fastfcn_jax.convert import mmseg_names
 
     slots = wrapper.optimizer.state
     momenta = {n: slots[p]["momentum_buffer"].numpy() for n, p in model.named_parameters()}
     precision = str(next(iter(momenta.values())).dtype)
-    variables = mmseg.to_flax(oracle.tensors_of(model), precision)
+    variables = mmseg_names.to_flax(oracle.tensors_of(model), precision)
     return {
         "parameters": variables["params"],
-        "momenta": mmseg.to_flax(momenta, precision)["params"],
+        "momenta": mmseg_names.to_flax(momenta, precision)["params"],
         "statistics": variables["batch_stats"],
     }
 
@@ -242,14 +242,14 @@ def compare(recipe: Recipe, *, with_twin: bool = True) -> dict:
     """Both sides of a recipe, and mmseg's twin; see the module's text for what comes back."""
     import oracle
 
-    from fastfcn_jax.conversion import mmseg
+    from fastfcn_jax.convert import mmseg_names
 
     batches = make_batches(recipe)
     reference = build_reference(recipe)
     start = {k: v.copy() for k, v in oracle.tensors_of(reference[0]).items()}
     theirs = train_reference(*reference, batches)
     ours, final = train_ours(start, recipe, batches)
-    first = mmseg.to_flax(start, recipe.precision)["params"]
+    first = mmseg_names.to_flax(start, recipe.precision)["params"]
     expected = with_change(arrays_of(*reference[:2]), first)
     result = {
         "recipe": dataclasses.asdict(recipe),

@@ -5,8 +5,8 @@ python train.py --config configs/demo.py
 `make demo` runs this, evaluates it on the held-out split and draws predictions.
 """
 
-from fastfcn_jax.base_config import get_config as base
-from fastfcn_jax.config import apply_variant
+from fastfcn_jax.config.base import get_config as base
+from fastfcn_jax.config.experiment import apply_variant
 
 
 def get_config(variant: str = ""):

@@ -8,8 +8,8 @@ Published mIoU, single scale / multi-scale + flip: 41.13 / 41.94, `:160k` 42.48 
 (mmsegmentation, configs/pspnet/README.md); the second figure is of protocol `ms_flip_0x`.
 """
 
-from fastfcn_jax.base_config import get_config as base
-from fastfcn_jax.config import apply_variant
+from fastfcn_jax.config.base import get_config as base
+from fastfcn_jax.config.experiment import apply_variant
 
 
 def get_config(variant: str = ""):

@@ -8,8 +8,8 @@ Published mIoU, single scale / multi-scale + flip: 79.12 / 80.58, `:4x4` 79.52 /
 (mmsegmentation, configs/fastfcn/README.md).
 """
 
-from fastfcn_jax.base_config import get_config as base
-from fastfcn_jax.config import apply_variant
+from fastfcn_jax.config.base import get_config as base
+from fastfcn_jax.config.experiment import apply_variant
 
 
 def get_config(variant: str = ""):

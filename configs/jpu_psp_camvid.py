@@ -10,8 +10,8 @@ python train.py --config configs/jpu_psp_camvid.py:balanced --config.data.root=D
     --config.init.checkpoint=runs/jpu_psp_camvid-cpu
 """
 
-from fastfcn_jax.base_config import get_config as base
-from fastfcn_jax.config import apply_variant
+from fastfcn_jax.config.base import get_config as base
+from fastfcn_jax.config.experiment import apply_variant
 
 NARROW = {
     "model.backbone": "resnet18",

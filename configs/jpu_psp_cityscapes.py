@@ -6,8 +6,8 @@ Published mIoU, single scale / multi-scale + flip: 79.26 / 80.86, `:4x4` 78.76 /
 (mmsegmentation, configs/fastfcn/README.md).
 """
 
-from fastfcn_jax.base_config import get_config as base
-from fastfcn_jax.config import apply_variant
+from fastfcn_jax.config.base import get_config as base
+from fastfcn_jax.config.experiment import apply_variant
 
 
 def get_config(variant: str = ""):

@@ -6,8 +6,8 @@ Photos are taken at their own size. Start from converted weights of a large data
 can: `--config.init.checkpoint=DIR --config.init.reset_head=True`.
 """
 
-from fastfcn_jax.base_config import get_config as base
-from fastfcn_jax.config import apply_variant
+from fastfcn_jax.config.base import get_config as base
+from fastfcn_jax.config.experiment import apply_variant
 
 
 def get_config(variant: str = ""):

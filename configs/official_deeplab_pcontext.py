@@ -8,8 +8,8 @@ Published mIoU (official README): 50.07, without JPU (`:dilated`) 49.19.
 rest dropped).
 """
 
-from fastfcn_jax.base_config import get_config as base
-from fastfcn_jax.config import apply_variant
+from fastfcn_jax.config.base import get_config as base
+from fastfcn_jax.config.experiment import apply_variant
 
 
 def get_config(variant: str = ""):

@@ -11,8 +11,8 @@ of train and val together, for the test server: R101 scored 55.84 there. `:jpu_x
 Steps: 1263 batches (20 210 images) or 1388 (22 210) an epoch, the rest dropped.
 """
 
-from fastfcn_jax.base_config import get_config as base
-from fastfcn_jax.config import apply_variant
+from fastfcn_jax.config.base import get_config as base
+from fastfcn_jax.config.experiment import apply_variant
 
 
 def get_config(variant: str = ""):

@@ -8,8 +8,8 @@ Published mIoU (official README): 51.05, without JPU (`:dilated`) 49.91; multi-s
 `:jpu_x` has no published figure. Steps: 80 epochs of 312 batches (4998 images, the rest dropped).
 """
 
-from fastfcn_jax.base_config import get_config as base
-from fastfcn_jax.config import apply_variant
+from fastfcn_jax.config.base import get_config as base
+from fastfcn_jax.config.experiment import apply_variant
 
 
 def get_config(variant: str = ""):

@@ -9,14 +9,15 @@ from flax import linen as nn
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
-from fastfcn_jax import checkpoint, models
-from fastfcn_jax import config as configuration
-from fastfcn_jax.conversion import fit, pth
+from fastfcn_jax import models, pictures
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.config import experiment
+from fastfcn_jax.convert import fit, pth
 from fastfcn_jax.data import datasets, decode
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import inference, pictures
-from fastfcn_jax.evaluation.inference import Prediction
+from fastfcn_jax.inference import predictor
+from fastfcn_jax.inference.predictor import Prediction
 
 Photograph = np.ndarray | str | Path
 
@@ -32,7 +33,7 @@ class Model:
       config: the whole configuration.
       info: name of the data set, class names, palette.
       module, variables: the bare Linen module and its {"params", "batch_stats"}.
-      predictor: what runs them; see `fastfcn_jax.evaluation.inference.Predictor`.
+      predictor: what runs them; see `fastfcn_jax.inference.predictor.Predictor`.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Model:
         self.info = info
         self.module = models.build(config.model, info.num_classes)
         self.variables = variables
-        self.predictor = inference.build(config, self.module, variables, protocol=protocol)
+        self.predictor = predictor.build(config, self.module, variables, protocol=protocol)
 
     def __call__(self, image: Photograph) -> UInt8[np.ndarray, "h w"]:
         """Class indices at the photograph's own size."""
@@ -89,7 +90,7 @@ def load(folder: str | Path, *, which: str = "best", protocol: str | None = None
     Raises:
       UserError: the folder holds no whole model, or `which` is neither word.
     """
-    loaded = checkpoint.load_model(Path(folder), which)
+    loaded = model_folder.load_model(Path(folder), which)
     return Model(loaded.config, loaded.info, loaded.variables, protocol=protocol)
 
 
@@ -172,7 +173,7 @@ def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _as_config(config: str | Path | ConfigDict) -> ConfigDict:
-    return config if isinstance(config, ConfigDict) else configuration.load(str(config))
+    return config if isinstance(config, ConfigDict) else experiment.load(str(config))
 
 
 __all__: Sequence[str] = ("Model", "build", "load", "load_pth")

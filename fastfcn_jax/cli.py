@@ -85,13 +85,13 @@ def in_words(error: Exception) -> str:
 
 def _fault_of_file(argv: list[str]) -> str:
     """What is wrong with the configuration file by itself, flags aside; "" if nothing is."""
-    from fastfcn_jax import config as configuration  # which imports this
+    from fastfcn_jax.config import experiment  # which imports this
 
     words = [word for argument in argv for word in argument.split("=", 1)]
     named = [b for a, b in itertools.pairwise(words) if a in ("--config", "-config")]
     try:
         if named:
-            configuration.load(named[-1])
+            experiment.load(named[-1])
     except UserError as error:
         return str(error)
     return ""

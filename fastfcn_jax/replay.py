@@ -9,8 +9,9 @@ from typing import Any
 
 from absl import flags
 
-from fastfcn_jax import checkpoint, cli
-from fastfcn_jax import config as configuration
+from fastfcn_jax import cli
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.config import experiment
 from fastfcn_jax.errors import UserError
 
 
@@ -33,12 +34,13 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
       UserError: the folder is no run, its log does not reach that far, or no step is left.
     """
     from fastfcn_jax import runtime
-    from fastfcn_jax.training import checkpoints, console, loop, run_card, setup, strategy
+    from fastfcn_jax.terminal import console
+    from fastfcn_jax.training import checkpointer, loop, run_card, setup, strategy
 
     card = run_card.read(workdir)
     if card is None:
         raise UserError(f"{workdir} is not a training workdir: run.json is missing.")
-    config = configuration.from_json(card["config"])
+    config = experiment.from_json(card["config"])
     if config.train.deterministic:
         runtime.make_deterministic()
     runtime.cache_compilations()
@@ -62,7 +64,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     _, template, train_step, _ = setup.build_training(config, source, plan)
     state = template
     if start:
-        state = checkpoints.restore(workdir, start, template).state
+        state = checkpointer.restore(workdir, start, template).state
     terminal.say(f"replaying steps {start + 1} to {last}")
     state = plan.put_state(state)
     batches = loop.device_batches(config, source, plan, start)
@@ -73,8 +75,8 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
             terminal.say(f"first difference at step {step}: {logged[step]!r} logged, {loss!r} now")
             return 1
     arrays = ""
-    if last in checkpoint.finished_steps(workdir):
-        if checkpoints.checksums(strategy.to_host(state)) != checkpoint.verify(workdir, last):
+    if last in model_folder.finished_steps(workdir):
+        if checkpointer.checksums(strategy.to_host(state)) != model_folder.verify(workdir, last):
             terminal.say(f"losses agree, but the arrays of step {last} differ from its checkpoint")
             return 1
         arrays = f", and so are the arrays of step {last}"
@@ -84,16 +86,16 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
 
 def logged_losses(workdir: Path) -> Iterator[tuple[int, Any]]:
     """(step, loss) of every step in metrics.jsonl; the loss is None where it was not finite."""
-    from fastfcn_jax.training import records
+    from fastfcn_jax.training import metrics_log
 
-    for record in records.read(workdir / "metrics.jsonl"):
+    for record in metrics_log.read(workdir / "metrics.jsonl"):
         if record["kind"] == "train":
             first = record["step"] - len(record["losses"]) + 1
             yield from enumerate(record["losses"], start=first)
 
 
 def _start(workdir: Path, wanted: int | None, logged: dict[int, Any]) -> int:
-    kept = checkpoint.finished_steps(workdir)
+    kept = model_folder.finished_steps(workdir)
     if wanted is not None:
         if wanted and wanted not in kept:
             raise UserError(f"{workdir} has no checkpoint of step {wanted}, only of {kept} and 0.")

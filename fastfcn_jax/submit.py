@@ -23,8 +23,8 @@ from fastfcn_jax import cli
 from fastfcn_jax.data import decode
 from fastfcn_jax.data.datasets import ade20k, cityscapes
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation.progress import track
 from fastfcn_jax.files import replacing
+from fastfcn_jax.terminal.progress import track
 
 FINDINGS = 1  # exit status of a check that found something
 MAX_LISTED = 20

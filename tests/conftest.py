@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import jax
+import layouts
 import pytest
 from jaxtyping import install_import_hook
 
@@ -30,7 +31,7 @@ def pytest_collection_modifyitems(items):
     """Gives a file's tests to one worker, for its fixtures are dear; marked groups stay."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +74,13 @@ def tiny_model(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
         yield
+
+
+@pytest.fixture
+def camvid_root(tmp_path):
+    """Two labelled photos in CamVid's layout, without the list file."""
+    for i in range(2):
+        layouts.write_png(tmp_path / "train" / f"{i}.png", layouts.photo(i))
+        label = np.arange(240, dtype=np.uint8).reshape(12, 20) % 12
+        layouts.write_png(tmp_path / "trainannot" / f"{i}.png", label)
+    return tmp_path

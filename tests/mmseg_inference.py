@@ -8,8 +8,8 @@ import numpy as np
 import oracle
 
 from fastfcn_jax import models
-from fastfcn_jax.base_config import get_config
-from fastfcn_jax.conversion import mmseg
+from fastfcn_jax.config.base import get_config
+from fastfcn_jax.convert import mmseg_names
 
 WIDTH = 16
 
@@ -39,7 +39,7 @@ def full_pair(head: str, num_classes: int):
     c = get_config()
     c.model.update(head=head, se_branch=head == "enc")
     ours = models.build(c.model, num_classes)
-    return reference, ours, jax.device_put(mmseg.to_flax(oracle.tensors_of(reference)))
+    return reference, ours, jax.device_put(mmseg_names.to_flax(oracle.tensors_of(reference)))
 
 
 def pair(head: str, num_classes: int):
@@ -63,7 +63,7 @@ def pair(head: str, num_classes: int):
     oracle.randomize(reference, seed=1)
     reference.cfg = theirs
     ours = models.build(config(head).model, num_classes)
-    return reference, ours, jax.device_put(mmseg.to_flax(oracle.tensors_of(reference)))
+    return reference, ours, jax.device_put(mmseg_names.to_flax(oracle.tensors_of(reference)))
 
 
 def infer(reference, image: np.ndarray, scale: tuple[int, int]) -> np.ndarray:

@@ -135,3 +135,16 @@ def to_numpy(tensor) -> np.ndarray:
     """NCHW tensor -> NHWC array; tensors of fewer axes unchanged."""
     array = tensor.detach().numpy()
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
+class GlobalDraws:
+    """NumPy's global generator, which mmseg draws from, as the generator of our transforms."""
+
+    def random(self):
+        return np.random.random_sample()  # noqa: NPY002
+
+    def uniform(self, low, high):
+        return np.random.uniform(low, high)  # noqa: NPY002
+
+    def integers(self, low, high):
+        return np.random.randint(low, high)  # noqa: NPY002

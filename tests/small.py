@@ -2,12 +2,14 @@
 
 import functools
 
+import jax
 import numpy as np
 import oracle
 from flax import traverse_util
 
-from fastfcn_jax.base_config import get_config
-from fastfcn_jax.conversion import fit, mmseg, official
+from fastfcn_jax import models
+from fastfcn_jax.config.base import get_config
+from fastfcn_jax.convert import fit, mmseg_names, official_names
 
 WIDTH = 8  # of layer1's 3x3 convolutions; 64 in the published models
 CHANNELS = 16  # of neck and heads; 512 there
@@ -64,8 +66,10 @@ def variables(model, num_classes: int, seed: int = 0) -> dict:
     """Random variables of `config.model`, drawn by their mmsegmentation names."""
     template = fit.template(model, num_classes)
     stand_ins = {path: np.broadcast_to(np.float32(0), s.shape) for path, s in template.items()}
-    shapes = mmseg.from_flax(traverse_util.unflatten_dict(stand_ins))
-    return mmseg.to_flax({n: oracle.random_tensor(n, t.shape, seed) for n, t in shapes.items()})
+    shapes = mmseg_names.from_flax(traverse_util.unflatten_dict(stand_ins))
+    return mmseg_names.to_flax(
+        {n: oracle.random_tensor(n, t.shape, seed) for n, t in shapes.items()}
+    )
 
 
 @functools.cache
@@ -73,8 +77,16 @@ def official_tensors(head: str, neck: str, num_classes: int = 59) -> dict[str, n
     """A state dict as the official code has it, `fc` and counters included."""
     model = config(head, neck, "official").model
     tensors = fit.to_tensors(variables(model, num_classes), "official", step=0)
-    weight, bias = official.IGNORED
+    weight, bias = official_names.IGNORED
     rng = np.random.default_rng(0)
     tensors[weight] = rng.random(tensors[weight].shape, np.float32)
     tensors[bias] = rng.random(1000, np.float32)
     return tensors
+
+
+def random_model(lineage: str, head: str, neck: str, num_classes: int = 7):
+    """A Linen module wide enough for every special form, and its random variables."""
+    model = config(head, neck, lineage).model
+    model.backbone = "resnet18" if lineage == "mmseg" else "resnet50"
+    model.update(base_width=16, neck_channels=64, head_channels=64, auxiliary_channels=16)
+    return models.build(model, num_classes), jax.device_put(variables(model, num_classes))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import small
 
-from fastfcn_jax import checkpoint
+from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import cache, datasets
 
 ROOT = Path(__file__).parent.parent
@@ -53,8 +53,8 @@ def folder(tmp_path_factory) -> Path:
     config = small.config("psp", "jpu")
     config.data.test_scale = (96, 64)
     path = tmp_path_factory.mktemp("model") / "psp"
-    card = checkpoint.model_card(config, datasets.info("cityscapes", ""), {})
-    checkpoint.save_model(path, small.variables(config.model, 19), card)
+    card = model_folder.model_card(config, datasets.info("cityscapes", ""), {})
+    model_folder.save_model(path, small.variables(config.model, 19), card)
     return path
 
 
@@ -168,9 +168,9 @@ def test_a_cache_built_ahead_is_the_one_that_training_opens(raw, tmp_path):
 def test_eval_refuses_before_its_work(raw, tmp_path):
     config = small.config("psp", "jpu", data="camvid", backbone="resnet18")
     config.data.root = str(raw)
-    card = checkpoint.model_card(config, datasets.info("camvid", ""), {})
+    card = model_folder.model_card(config, datasets.info("camvid", ""), {})
     folder = tmp_path / "model"
-    checkpoint.save_model(folder, small.variables(config.model, 11), card)
+    model_folder.save_model(folder, small.variables(config.model, 11), card)
 
     def errors(*arguments):
         command = [sys.executable, "eval.py", "--checkpoint", str(folder), *arguments]

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import small
 
-from fastfcn_jax import api, checkpoint, config, export
-from fastfcn_jax.conversion import fit, write
-from fastfcn_jax.data import datasets, street
+from fastfcn_jax import api
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.config import experiment
+from fastfcn_jax.convert import fit, pth_writer
+from fastfcn_jax.data import datasets
+from fastfcn_jax.data.datasets import street_scene
+from fastfcn_jax.export import export
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,10 +56,10 @@ def test_every_page_is_reached_from_the_readme():
 TYPED = {
     "train.py": "test_end_to_end.py",
     "eval.py": "test_end_to_end.py",
-    "fastfcn_jax.bench": "test_bench.py",
+    "fastfcn_jax.bench": "tests/bench/test_bench.py",
     "fastfcn_jax.predict": "test_end_to_end.py",
     "fastfcn_jax.replay": "test_end_to_end.py",
-    "fastfcn_jax.convert": "test_conversion_convert.py",
+    "fastfcn_jax.convert": "tests/convert/test_convert.py",
     "fastfcn_jax.config": "test_commands.py",
     "fastfcn_jax.data.cache": "test_commands.py",
     "fastfcn_jax.data.photos": "test_commands.py",
@@ -68,8 +72,8 @@ TYPED = {
 # Minutes to hours long, or in need of another code base: typed by hand; what they printed stands
 # beside them on the pages. So are benchmarks/*.py. These are the tests of what is in them.
 BY_HAND = {
-    "benchmarks.fuzz_pth": "test_conversion_pth.py",
-    "tests/golden/make_official.py": "test_models_official.py",
+    "benchmarks.fuzz_pth": "tests/convert/test_pth.py",
+    "tests/golden/make_official.py": "tests/models/test_official.py",
 }
 ELSEWHERE = {"build"}  # other people's programs
 COMMAND = re.compile(r"(?:srun )?(?:python (?:-m )?|(make ))([\w./]+)(.*)")
@@ -112,7 +116,7 @@ def test_every_command_exists_with_its_flags_and_is_run_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_configurations_and_variants_load(page):
     for spec in set(re.findall(r"--config[ =](configs/\w+\.py(?::\w+)?)", page.read_text())):
-        config.load(str(ROOT / spec))
+        experiment.load(str(ROOT / spec))
 
 
 @pytest.fixture
@@ -120,13 +124,13 @@ def folder(tmp_path, monkeypatch):
     """A user's folder: photographs, and narrow models under the names that the pages use."""
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(("photo.jpg", "a.jpg", "b.jpg")):
-        scene = street.Scene(np.random.default_rng(seed), (64, 96)).draw()[0]
+        scene = street_scene.Scene(np.random.default_rng(seed), (64, 96)).draw()[0]
         cv2.imwrite(name, scene[..., ::-1])
     narrow = small.config("psp", "jpu", backbone="resnet18")
     narrow.data.test_scale = (96, 64)
     variables = small.variables(narrow.model, 19)
-    card = checkpoint.model_card(narrow, datasets.info("cityscapes", ""), {})
-    checkpoint.save_model(tmp_path / "runs" / "demo", variables, card)
+    card = model_folder.model_card(narrow, datasets.info("cityscapes", ""), {})
+    model_folder.save_model(tmp_path / "runs" / "demo", variables, card)
     Path("configs").mkdir()
     for data in ("ade20k", "cityscapes"):
         Path(f"configs/jpu_psp_{data}.py").write_text(NARROW.format(data=data))
@@ -140,7 +144,7 @@ def test_python_blocks_run(name, folder):
     if "weights.pth" in text:
         model = small.config("psp", "jpu", data="ade20k", backbone="resnet18").model
         tensors = fit.to_tensors(small.variables(model, 150), "mmseg", step=0)
-        write.write(folder / "weights.pth", tensors, "mmseg", datasets.info("ade20k", ""))
+        pth_writer.write(folder / "weights.pth", tensors, "mmseg", datasets.info("ade20k", ""))
     for file_format in ("stablehlo", "onnx"):
         file = folder / f"model.{file_format}"
         if file.name in text:

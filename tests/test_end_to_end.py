@@ -152,15 +152,15 @@ def backbone_file(tmp_path_factory) -> tuple[Path, dict]:
     import small
     import torch
 
-    from fastfcn_jax import config
-    from fastfcn_jax.conversion import mmseg
+    from fastfcn_jax.config import experiment
+    from fastfcn_jax.convert import mmseg_names
 
-    model = config.load("configs/demo.py").model
+    model = experiment.load("configs/demo.py").model
     model.update(base_width=8, neck_channels=8, head_channels=8, auxiliary_channels=8)
     params = small.variables(model, 9)
     tensors = {
         name.removeprefix("backbone."): torch.tensor(tensor)
-        for name, tensor in mmseg.from_flax(params).items()
+        for name, tensor in mmseg_names.from_flax(params).items()
         if name.startswith("backbone.")
     }
     file = tmp_path_factory.mktemp("backbone") / "resnet18.pth"
@@ -169,7 +169,7 @@ def backbone_file(tmp_path_factory) -> tuple[Path, dict]:
 
 
 def test_training_starts_from_the_weights_of_a_backbone_file(backbone_file, tmp_path):
-    from fastfcn_jax import checkpoint
+    from fastfcn_jax.checkpoints import model_folder
 
     file, backbone = backbone_file
     command = [
@@ -188,7 +188,7 @@ def test_training_starts_from_the_weights_of_a_backbone_file(backbone_file, tmp_
     process.send_signal(signal.SIGTERM)  # before the first step, which need not be compiled then
     process.communicate(timeout=120)
     assert process.returncode == 0
-    found = checkpoint.load_model(tmp_path / "run").variables["params"]["backbone"]
+    found = model_folder.load_model(tmp_path / "run").variables["params"]["backbone"]
     np.testing.assert_equal(found, backbone)
 
 

@@ -17,7 +17,7 @@ if __name__ == "__main__":  # the folder of a script stands before the project's
 
 
 def get_config(variant: str = ""):
-    from fastfcn_jax.base_config import get_config as base
+    from fastfcn_jax.config.base import get_config as base
 
     c = base()
     c.data.update(
@@ -47,9 +47,9 @@ def config(**train):
 
 def history(workdir, kind="train"):
     """The records of one kind that a run has logged."""
-    from fastfcn_jax.training import records
+    from fastfcn_jax.training import metrics_log
 
-    return [r for r in records.read(workdir / "metrics.jsonl") if r["kind"] == kind]
+    return [r for r in metrics_log.read(workdir / "metrics.jsonl") if r["kind"] == kind]
 
 
 def losses(workdir):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from fastfcn_jax.data import png
+from fastfcn_jax.data import png_decoder
 from fastfcn_jax.errors import UserError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -28,7 +28,7 @@ def image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
       UserError: the file is empty, cut off, damaged or no picture.
     """
     _check_whole(data, name)
-    pixels = png.decode(data)
+    pixels = png_decoder.decode(data)
     if pixels is None or pixels.ndim == 2:
         return _decode(data, name, cv2.IMREAD_COLOR_RGB)
     return pixels
@@ -74,7 +74,7 @@ def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray
         return _palette_indices(data, name)
     if depth not in (None, 8):
         raise UserError(f"{name}: a {depth}-bit grey label; store class numbers in 8 bits.")
-    pixels = png.decode(data)
+    pixels = png_decoder.decode(data)
     if pixels is not None:
         return pixels
     pixels = _decode(data, name, cv2.IMREAD_UNCHANGED)

@@ -10,11 +10,12 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from fastfcn_jax.data import crop_first, memory, official, transforms
+from fastfcn_jax.data import malloc
+from fastfcn_jax.data.augment import crop_first, mmseg, official
 from fastfcn_jax.data.source import Sample, Source
 from fastfcn_jax.errors import UserError
 
-Augment = Callable[..., transforms.Augmented]  # (image, label, rng) -> Augmented
+Augment = Callable[..., mmseg.Augmented]  # (image, label, rng) -> Augmented
 
 
 def build_train(
@@ -46,7 +47,7 @@ def build_augment(data: ConfigDict) -> Augment:
     """
     if data.augmentation == "mmseg":
         return partial(
-            crop_first.augment if data.crop_first else transforms.augment,
+            crop_first.augment if data.crop_first else mmseg.augment,
             crop_size=tuple(data.crop_size),
             resize_scale=tuple(data.resize_scale),
             ratio_range=tuple(data.ratio_range),
@@ -129,7 +130,7 @@ class AugmentedSamples:
     seed: int
 
     def __call__(self, position: int, index: int) -> dict[str, Any]:
-        memory.keep_freed()
+        malloc.keep_freed()
         sample = self.source[index]
         rng = np.random.default_rng((self.seed, position))
         image, label, size = self.augment(sample.image, sample.label, rng)

@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from fastfcn_jax import cli
-from fastfcn_jax.data import builders, datasets, prepared
+from fastfcn_jax.data import datasets
+from fastfcn_jax.data.tfds import builders, prepared
 from fastfcn_jax.errors import UserError
 
 

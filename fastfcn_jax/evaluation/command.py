@@ -7,11 +7,13 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from fastfcn_jax import checkpoint, cli, models, runtime
+from fastfcn_jax import cli, models, runtime
+from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import datasets
-from fastfcn_jax.evaluation import baselines, inference, report
 from fastfcn_jax.evaluation.evaluate import Result, evaluate
+from fastfcn_jax.evaluation.report import baselines, page
 from fastfcn_jax.files import write_json
+from fastfcn_jax.inference import predictor
 
 
 def run(
@@ -37,19 +39,19 @@ def run(
     """
     runtime.cache_compilations()
     other = [] if compare is None else [baselines.read(compare)]
-    loaded = checkpoint.load_model(folder)
+    loaded = model_folder.load_model(folder)
     config = loaded.config if config is None else config
     source = datasets.load(config.data.name, config.data.root, config.data.val_split)
-    if note := checkpoint.compare_classes(folder, loaded.info, source.info):
+    if note := model_folder.compare_classes(folder, loaded.info, source.info):
         print(note)
     model = models.build(loaded.config.model, loaded.info.num_classes)
-    predictor = inference.build(config, model, loaded.variables, protocol=protocol)
+    tested = predictor.build(config, model, loaded.variables, protocol=protocol)
     output = cli.make_folder(output or folder / "eval")  # a bad one is known before the work
-    result = evaluate(predictor, source, announce=print)
+    result = evaluate(tested, source, announce=print)
     write_json(output / "metrics.json", result.metrics())
     print_table(result)
-    report.write_run(
-        output / "report.html", folder, loaded.step, result, predictor, source, config, other
+    page.write_run(
+        output / "report.html", folder, loaded.step, result, tested, source, config, other
     )
     print(f"wrote {output / 'metrics.json'} and report.html")
     return result

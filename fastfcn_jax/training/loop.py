@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from fastfcn_jax.data import pipeline
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import report
 from fastfcn_jax.evaluation.evaluate import evaluate
+from fastfcn_jax.evaluation.report import page
 from fastfcn_jax.training import run_card, setup, strategy, validation
 from fastfcn_jax.training.interrupt import Agreement, Interrupt
 from fastfcn_jax.training.setup import Run
@@ -179,8 +179,8 @@ def _validate(run: Run, interrupt: Interrupt) -> float:
         for name, picture in drawn:
             run.tensorboard.picture(name, picture, run.step)
     if jax.process_index() == 0:
-        page = run.workdir / "report.html"
-        report.write_run(page, run.workdir, run.step, result, run.predictor, source, run.config)
+        path = run.workdir / "report.html"
+        page.write_run(path, run.workdir, run.step, result, run.predictor, source, run.config)
     run.console.say(
         f"step {run.step}: mIoU {metrics['mIoU'] or 0:.2f}  mAcc {metrics['mAcc'] or 0:.2f}  "
         f"aAcc {metrics['aAcc'] or 0:.2f}  ({result.num_images} images, {seconds:.0f} s)"

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax import config as configuration
 from fastfcn_jax import files
+from fastfcn_jax.config import experiment
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 
@@ -43,7 +43,7 @@ FINGERPRINT_SAMPLES = 8
 def create(config: ConfigDict, source: Source) -> dict[str, Any]:
     """The card of a run that starts now."""
     return {
-        "config": configuration.to_json(config),
+        "config": experiment.to_json(config),
         "overrides": [a for a in sys.argv[1:] if a.startswith(("--config.", "--noconfig."))],
         "versions": versions(),
         "git": git_state(),
@@ -58,8 +58,8 @@ def check_resume(card: dict[str, Any], config: ConfigDict) -> list[str]:
     Raises:
       UserError: one of them changes the arrays of the state.
     """
-    before = configuration.from_json(card["config"])
-    changed = {key: (a, b) for key, a, b in configuration.differences(before, config)}
+    before = experiment.from_json(card["config"])
+    changed = {key: (a, b) for key, a, b in experiment.differences(before, config)}
     fatal = [key for key in changed if key in STRUCTURAL]
     if bool(before.train.ema_decay) != bool(config.train.ema_decay):
         fatal.append("train.ema_decay")

@@ -9,24 +9,25 @@ import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
-from fastfcn_jax import checkpoint, files, models, runtime
+from fastfcn_jax import files, models, runtime
+from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import cache, datasets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import inference
+from fastfcn_jax.inference import predictor
+from fastfcn_jax.terminal import console
 from fastfcn_jax.training import (
     class_weights,
-    console,
-    initial,
+    initial_weights,
+    metrics_log,
     optim,
-    records,
     run_card,
     sinks,
     step,
     strategy,
 )
 from fastfcn_jax.training import state as states
-from fastfcn_jax.training.checkpoints import Checkpoints
+from fastfcn_jax.training.checkpointer import Checkpoints
 
 
 @dataclass
@@ -40,13 +41,13 @@ class Run:
     model: nn.Module
     strategy: strategy.Strategy
     train_step: step.TrainStep
-    predictor: inference.Predictor
+    predictor: predictor.Predictor
     state: states.TrainState
     step: int
     console: console.Console
     checkpoints: Checkpoints
-    meter: records.Meter
-    records: records.Records
+    meter: metrics_log.Meter
+    records: metrics_log.Records
     tensorboard: sinks.TensorBoard | None
     extra_sinks: list[Any] = field(default_factory=list)
 
@@ -108,7 +109,7 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
     extra = [sinks.WandB(workdir, card["config"])] if writes and config.train.wandb else []
     if writes:
         run_card.write(workdir, card, start)
-        info = checkpoint.model_card(config, source.info, run_card.versions())
+        info = model_folder.model_card(config, source.info, run_card.versions())
         files.write_json(workdir / "model.json", info)
     tensorboard = sinks.TensorBoard(workdir / "tensorboard", start_step=start) if writes else None
     return Run(
@@ -119,18 +120,18 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
         model=model,
         strategy=plan,
         train_step=train_step,
-        predictor=inference.build(config, model, state.variables),
+        predictor=predictor.build(config, model, state.variables),
         state=plan.put_state(state),
         step=start,
         console=terminal,
         checkpoints=checkpoints,
-        records=records.Records(
+        records=metrics_log.Records(
             workdir / "metrics.jsonl",
             start_step=start,
             writes=writes,
             sinks=[sink for sink in (tensorboard, *extra) if sink is not None],
         ),
-        meter=records.Meter(pending),
+        meter=metrics_log.Meter(pending),
         tensorboard=tensorboard,
         extra_sinks=extra,
     )
@@ -142,7 +143,7 @@ def build_training(
     """The model, its state before the first step, the step to run, and what to tell about it."""
     num_classes = _num_classes(config, source)
     model = models.build(config.model, num_classes, axis_name=strategy.AXIS)
-    variables, notes = initial.variables(config, model, source.info)
+    variables, notes = initial_weights.variables(config, model, source.info)
     optimizer = optim.build(config, variables)
     s = config.loss
     train_step = step.make_train_step(

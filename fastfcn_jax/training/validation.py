@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fastfcn_jax.data.source import Sample, Source
-from fastfcn_jax.evaluation.inference import Predictor
-from fastfcn_jax.evaluation.pictures import overlay
+from fastfcn_jax.inference.predictor import Predictor
+from fastfcn_jax.pictures import overlay
 
 
 class Interrupted(Exception):

@@ -5,7 +5,7 @@ python tests/golden/make_official.py CHECKOUT [CASE ...]
 CHECKOUT is a work tree of https://github.com/wuhuikai/FastFCN at master (126661b). Weights are
 drawn by name (`oracle.random_tensor`), images and labels from fixed seeds, so that only outputs
 are stored, and of large ones only a sample: `official.npz`, read by
-`tests/test_models_official.py`. With case names, the other cases of that file stay as they are.
+`tests/models/test_official.py`. With case names, the other cases of that file stay as they are.
 """
 
 import importlib

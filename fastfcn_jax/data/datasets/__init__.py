@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from fastfcn_jax.data import prepared
 from fastfcn_jax.data.datasets import (
     ade20k,
     camvid,
@@ -12,6 +11,7 @@ from fastfcn_jax.data.datasets import (
     synthetic,
 )
 from fastfcn_jax.data.source import DatasetInfo, Sample, Source
+from fastfcn_jax.data.tfds import prepared
 from fastfcn_jax.errors import UserError
 
 __all__ = ["DATASETS", "DatasetInfo", "Sample", "Source", "info", "load"]

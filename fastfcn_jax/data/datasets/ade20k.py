@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastfcn_jax.data import layout
+from fastfcn_jax.data.datasets import layout
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
 
 # In the order of objectInfo150.txt; names and colours as in mmsegmentation.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastfcn_jax.data import layout
+from fastfcn_jax.data.datasets import layout
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
 
 # Brostow et al. 2009; reduction to 11 classes by Badrinarayanan, Kendall, Cipolla (SegNet).

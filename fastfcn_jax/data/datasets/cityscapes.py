@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastfcn_jax.data import archives, layout
+from fastfcn_jax.data.datasets import archives, layout
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
 from fastfcn_jax.errors import UserError
 

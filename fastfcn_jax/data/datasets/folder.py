@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from jaxtyping import UInt8, UInt32
 
-from fastfcn_jax.data import layout
+from fastfcn_jax.data.datasets import layout
 from fastfcn_jax.data.source import IGNORE_LABEL, DatasetInfo, EncodedSource, LabelTable, Source
 from fastfcn_jax.errors import UserError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastfcn_jax.data import detail, layout
+from fastfcn_jax.data.datasets import layout, pascal_detail
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
 from fastfcn_jax.errors import UserError
 
@@ -100,7 +100,7 @@ def load(root: str, split: str) -> Source:
     )
     if annotations is None:
         raise UserError(f"{base}: neither label maps nor {ANNOTATIONS}; set data.root to {holds}.")
-    files = detail.load(annotations, images_folder, split)
+    files = pascal_detail.load(annotations, images_folder, split)
     return EncodedSource(INFO, [Path(p).stem for p in files.images], files, LABELS)
 
 

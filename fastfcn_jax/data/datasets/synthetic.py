@@ -6,7 +6,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from fastfcn_jax.data import street
+from fastfcn_jax.data.datasets import street_scene
 from fastfcn_jax.data.source import DatasetInfo, Sample, Source
 from fastfcn_jax.errors import UserError
 
@@ -21,7 +21,7 @@ PALETTE = (  # Cityscapes' colours
     (220, 20, 60),
     (0, 0, 142),
 )
-INFO = DatasetInfo("synthetic", street.NAMES, np.array(PALETTE, np.uint8))
+INFO = DatasetInfo("synthetic", street_scene.NAMES, np.array(PALETTE, np.uint8))
 SPLIT_SIZES = {"train": 512, "val": 64}
 SIZE = (128, 256)  # height, width
 
@@ -48,7 +48,7 @@ class StreetScenes:
 
     def __getitem__(self, index: SupportsIndex) -> Sample:
         rng = np.random.default_rng((zlib.crc32(self.split.encode()), int(index)))
-        return Sample(self.ids[index], *street.Scene(rng, self.shape).draw())
+        return Sample(self.ids[index], *street_scene.Scene(rng, self.shape).draw())
 
 
 def load(root: str, split: str) -> Source:

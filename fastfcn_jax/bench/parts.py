@@ -1,0 +1,320 @@
+"""Where a training step's time, memory and arithmetic go, part by part, and what to do about it.
+
+python -m fastfcn_jax.bench --config configs/jpu_psp_cityscapes.py
+    [--config.data.crop_size="(256, 512)"] [--batch 2] [--rounds 5] [--json FILE] [--notwin]
+
+Batch and image size are config.train.batch_size and config.data.crop_size. Weights and images are
+random. "training" is one forward and backward pass of the part; "roofline" the share of its time
+that its arithmetic or traffic takes at the rates measured on this device.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from fastfcn_jax import cli, files, models, runtime
+from fastfcn_jax.bench import measure
+from fastfcn_jax.config import experiment
+from fastfcn_jax.data import datasets, pipeline
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.models import layers
+from fastfcn_jax.training import initial_weights, losses, optim, step
+from fastfcn_jax.training import state as states
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    config_flags.DEFINE_config_file("config", None, "Experiment: FILE[:variant].")
+    flags.DEFINE_integer("batch", 0, "Images at a time; 0: config.train.batch_size.")
+    flags.DEFINE_integer("rounds", 5, "Turns that each part takes.", lower_bound=1)
+    flags.DEFINE_bool("twin", True, "Also time the dilated twin of a model with a JPU.")
+    flags.DEFINE_string("json", "", "File for the figures.")
+    flags.mark_flag_as_required("config")
+
+
+class Network:
+    """A configuration's model with random weights and a random batch of its own size."""
+
+    def __init__(self, config: ConfigDict):
+        self.config = config
+        self.num_classes = config.model.num_classes or _num_classes(config)
+        self.model = models.build(config.model, self.num_classes)
+        self.variables = initial_weights.random_variables(self.model, config.seed)
+        rng = np.random.default_rng(0)
+        shape = (config.train.batch_size, *config.data.crop_size)
+        self.batch = {
+            "image": jnp.asarray(rng.integers(0, 256, (*shape, 3), np.uint8)),
+            "label": jnp.asarray(rng.integers(0, self.num_classes, shape, np.uint8)),
+            "size": jnp.tile(jnp.array(shape[1:], jnp.int32), (shape[0], 1)),
+        }
+        self.align_corners = config.model.lineage == "official"
+
+    def part(self, name: str, call: Callable, *inputs: Any) -> tuple[Callable, tuple, Callable]:
+        """Returns (forward, its arguments, forward and backward) of a submodule."""
+        module = getattr(self.model, name)
+        variables = {kind: tree.get(name, {}) for kind, tree in self.variables.items()}
+
+        def forward(params, *inputs, train=False):
+            full = {**variables, "params": params}
+            if not train:
+                return call(lambda *a, **k: module.apply(full, *a, **k), *inputs)
+
+            def apply(*a, **k):
+                rngs = {"dropout": jax.random.key(0)}
+                k |= {"train": True, "mutable": ["batch_stats"], "rngs": rngs}
+                return module.apply(full, *a, **k)[0]
+
+            return call(apply, *inputs)
+
+        def both(params, *inputs):
+            result, backward = jax.vjp(lambda p, *i: forward(p, *i, train=True), params, *inputs)
+            return backward(jax.tree.map(jnp.ones_like, result))
+
+        return forward, (variables["params"], *inputs), both
+
+
+def parts(network: Network) -> dict[str, dict[str, measure.Compiled]]:
+    """Compiles every part of the step: {part: {"forward": ..., "training": ...}}."""
+    model, compiled = network.model, {}
+
+    def add(name, call, *inputs):
+        forward, arguments, both = network.part(name, call, *inputs)
+        compiled[name] = {
+            "forward": measure.Compiled(forward, *arguments),
+            "training": measure.Compiled(both, *arguments),
+        }
+        return compiled[name]["forward"]()
+
+    images = models.normalize(network.batch["image"])
+    pyramid = add("backbone", lambda apply, x: apply(x)[1:], images)
+    features = pyramid[-1]
+    if model.neck is not None:
+        features = add("neck", lambda apply, *maps: apply(maps), *pyramid)
+    logits = add("decode_head", lambda apply, x: apply(x)[0], features)
+    auxiliary = None
+    if model.auxiliary_head is not None:
+        auxiliary = add("auxiliary_head", lambda apply, x: apply(x)[0], pyramid[1])
+    size = network.batch["image"].shape[1:3]
+
+    def classes(logits):
+        large = layers.resize(logits, size, align_corners=network.align_corners)
+        return large.argmax(-1).astype(jnp.uint8)
+
+    def loss(logits, auxiliary, labels):
+        outputs = models.Outputs(logits, auxiliary, None)
+        total, _ = losses.total_loss(
+            outputs, labels, network.num_classes, align_corners=network.align_corners
+        )
+        return total
+
+    compiled["resize"] = {"forward": measure.Compiled(classes, logits)}
+    compiled["loss"] = {
+        "training": measure.Compiled(
+            jax.value_and_grad(loss, argnums=0 if auxiliary is None else (0, 1)),
+            logits,
+            auxiliary,
+            network.batch["label"],
+        )
+    }
+    compiled["optimiser"] = {"training": _optimiser(network)}
+    return compiled
+
+
+def _optimiser(network: Network) -> measure.Compiled:
+    """Decay, momentum and the new weights; gradients are as large as the weights."""
+    optimizer = optim.build(network.config, network.variables)
+    params = network.variables["params"]
+
+    def update(params, opt_state, grads):
+        directions, opt_state = optimizer.transform.update(grads, opt_state, params)
+        rate = optimizer.learning_rate(jnp.zeros((), jnp.int32))
+        new = jax.tree.map(
+            lambda p, d, m: p - rate * m * d, params, directions, optimizer.multipliers
+        )
+        return new, opt_state
+
+    return measure.Compiled(update, params, optimizer.transform.init(params), params)
+
+
+def whole(network: Network) -> dict[str, measure.Compiled]:
+    """Compiles the training step as one program, and prediction from pixels to classes."""
+    config, model = network.config, network.model
+    optimizer = optim.build(config, network.variables)
+    train_step = step.make_train_step(
+        model,
+        optimizer,
+        num_classes=network.num_classes,
+        loss={
+            "auxiliary_weight": config.loss.auxiliary_weight,
+            "se_weight": config.loss.se_weight,
+            "ohem_threshold": config.loss.ohem_threshold,
+            "ohem_min_kept": config.loss.ohem_min_kept,
+            "align_corners": network.align_corners,
+        },
+        seed=config.seed,
+        normalization=config.loss.normalization,
+        ema_decay=config.train.ema_decay,
+    )
+    state = states.create(network.variables, optimizer, ema=config.train.ema_decay > 0)
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.copy, state))  # other parts need theirs
+
+    def train(leaves, batch):
+        new, metrics = train_step(structure.unflatten(leaves), batch)
+        return jax.tree.leaves(new), metrics
+
+    def predict(variables, images):
+        outputs: Any = model.apply(variables, models.normalize(images))
+        size = images.shape[1:3]
+        large = layers.resize(outputs.logits, size, align_corners=network.align_corners)
+        return large.argmax(-1).astype(jnp.uint8)
+
+    return {
+        "forward": measure.Compiled(predict, network.variables, network.batch["image"]),
+        "training": measure.Compiled(train, leaves, network.batch, donate=True),
+    }
+
+
+def twin(config: ConfigDict) -> ConfigDict | None:
+    """The dilated model that a JPU replaces; None for a model without one."""
+    if config.model.neck == "none":
+        return None
+    other = config.copy_and_resolve_references()
+    other.model.update(neck="none", output_stride=8)
+    return other
+
+
+def input_seconds(config: ConfigDict, batches: int = 8) -> float | None:
+    """Seconds between batches when nothing else runs; None without data at config.data.root."""
+    try:
+        source = datasets.load(config.data.name, config.data.root, config.data.train_split)
+    except UserError:
+        return None
+    stream = pipeline.build_train(config, source)
+    for _ in range(config.data.prefetch + 1):  # beyond what was prepared ahead
+        next(stream)
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(stream)
+    return (time.perf_counter() - start) / batches
+
+
+def measured(config: ConfigDict, rounds: int, with_twin: bool) -> dict:
+    """Measures everything; times are medians in seconds for one batch."""
+    network = Network(config)
+    compiled = {**parts(network), "whole": whole(network)}
+    functions = {
+        (name, kind): program
+        for name, programs in compiled.items()
+        for kind, program in programs.items()
+    }
+    other = twin(config) if with_twin else None
+    if other is not None:
+        functions |= {("twin", kind): p for kind, p in whole(Network(other)).items()}
+    attained = measure.rates(jnp.dtype(config.model.precision))
+    seconds = measure.in_turns(functions, rounds)
+    found = {
+        "device": jax.devices()[0].device_kind,
+        "batch": config.train.batch_size,
+        "crop_size": list(config.data.crop_size),
+        "flops_per_second": attained.flops,
+        "bytes_per_second": attained.bandwidth,
+        "input_seconds": input_seconds(config),
+        "parts": {},
+    }
+    for (name, kind), program in functions.items():
+        time_taken = statistics.median(seconds[name, kind])
+        found["parts"].setdefault(name, {})[kind] = {
+            "seconds": time_taken,
+            "min": min(seconds[name, kind]),
+            "max": max(seconds[name, kind]),
+            **program.cost._asdict(),
+            "roofline": attained.floor(program.cost) / time_taken,
+            "bound": attained.bound(program.cost),
+        }
+    return found
+
+
+def verdict(found: dict) -> str:
+    """One sentence on what limits training."""
+    step_seconds = found["parts"]["whole"]["training"]["seconds"]
+    waiting = found["input_seconds"]
+    if waiting is not None and waiting > step_seconds:
+        return (
+            f"The input is the bottleneck: a batch takes {waiting:.3g} s to prepare, a step "
+            f"{step_seconds:.3g} s; raise config.data.threads or set config.data.cache."
+        )
+    candidates = {
+        name: kinds["training"]
+        for name, kinds in found["parts"].items()
+        if name not in ("whole", "twin") and "training" in kinds
+    }
+    name = max(candidates, key=lambda part: candidates[part]["seconds"])
+    row = candidates[name]
+    share = row["seconds"] / sum(part["seconds"] for part in candidates.values())
+    return (
+        f"The {name} is the bottleneck: {share:.0%} of the parts' time, bound by {row['bound']}, "
+        f"at {row['roofline']:.0%} of what this device attains."
+    )
+
+
+def table(found: dict) -> str:
+    """The figures as text; memory is what a program needs besides arguments and results."""
+    height, width = found["crop_size"]
+    lines = [
+        f"{found['device']}: {found['flops_per_second'] / 1e9:.0f} GFLOP/s in matrix products, "
+        f"{found['bytes_per_second'] / 1e9:.1f} GB/s; batch {found['batch']} of {height}x{width}",
+        f"{'part':15} {'kind':9} {'ms':>10} {'GFLOP':>9} {'GB':>8} {'MiB':>8} {'roofline':>8}"
+        "  bound by",
+    ]
+    for name, kinds in found["parts"].items():
+        for kind, row in kinds.items():
+            lines.append(
+                f"{name:15} {kind:9} {1e3 * row['seconds']:10.2f} {row['flops'] / 1e9:9.1f} "
+                f"{row['bytes'] / 1e9:8.2f} {row['temporary_bytes'] / 2**20:8.0f} "
+                f"{row['roofline']:8.0%}  {row['bound']}"
+            )
+    if any(row["library_calls"] for kinds in found["parts"].values() for row in kinds.values()):
+        lines.append("GB and roofline leave out what libraries (cuDNN, cuBLAS) read and write")
+    if found["input_seconds"] is None:
+        lines.append("input           not measured: no data at config.data.root")
+    else:
+        lines.append(f"{'input':15} {'training':9} {1e3 * found['input_seconds']:10.2f}")
+    if "twin" in found["parts"]:
+        ratios = {
+            kind: found["parts"]["twin"][kind]["seconds"] / row["seconds"]
+            for kind, row in found["parts"]["whole"].items()
+        }
+        lines.append(
+            f"JPU against its dilated twin: {ratios['forward']:.2f} times as fast forward, "
+            f"{ratios['training']:.2f} times in training"
+        )
+    return "\n".join([*lines, verdict(found)])
+
+
+def _num_classes(config: ConfigDict) -> int:
+    return len(datasets.info(config.data.name, config.data.root).class_names)
+
+
+def main(_) -> None:
+    config, _ = experiment.from_flag()
+    with config.unlocked():
+        config.train.batch_size = FLAGS.batch or config.train.batch_size
+    runtime.cache_compilations()
+    found = measured(config, FLAGS.rounds, FLAGS.twin)
+    print(table(found))
+    if FLAGS.json:
+        files.write_json(Path(FLAGS.json), found)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Checkpoint folders: the model in one, and how its arrays are stored."""

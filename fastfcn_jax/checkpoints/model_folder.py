@@ -1,0 +1,206 @@
+"""Checkpoint folders: what lies in one, and saving and loading the model in it.
+
+A folder is `DIR/model.json` (configuration, classes, palette, preprocessing, versions) and
+`DIR/checkpoints/<step>/` with the items `model` (what prediction needs), `training` (what only
+resuming needs, see `training.checkpoints`; absent in converted weights) and `meta` (checksums and
+the loop's own notes).
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fastfcn_jax import files
+from fastfcn_jax.checkpoints import orbax_store
+from fastfcn_jax.checkpoints.orbax_store import Damaged
+from fastfcn_jax.config import experiment
+from fastfcn_jax.data.source import DatasetInfo
+from fastfcn_jax.errors import UserError
+
+FORMAT = 1
+WHICH = ("best", "latest")
+
+
+class LoadedModel(NamedTuple):
+    """A trained or converted model; `variables` holds "params" and "batch_stats", NumPy arrays."""
+
+    config: ConfigDict
+    info: DatasetInfo
+    variables: dict[str, Any]
+    step: int
+
+
+def save_model(
+    folder: Path, variables: dict[str, Any], model_card: dict[str, Any], *, step: int = 0
+) -> None:
+    """Writes a checkpoint folder that holds a model alone, as conversion makes it.
+
+    Args:
+      variables: "params" and "batch_stats", nested dicts of arrays.
+      model_card: see `model_card`.
+
+    Raises:
+      UserError: the folder cannot be written or already holds this step.
+    """
+    folder = Path(folder)
+    manager = orbax_store.open_manager(folder.absolute() / "checkpoints", orbax_store.keep_all())
+    try:
+        if step in manager.all_steps():
+            raise UserError(f"{folder} already holds a checkpoint; give another output folder.")
+        model = jax.tree.map(np.asarray, {k: variables[k] for k in ("params", "batch_stats")})
+        orbax_store.write(manager, step, {"model": model}, {"format": FORMAT, "step": step})
+        manager.wait_until_finished()
+        files.write_json(folder / "model.json", model_card)
+    except (OSError, ValueError) as error:
+        raise orbax_store.unwritable(folder, error) from error
+    finally:
+        manager.close()
+
+
+def load_model(folder: Path, which: str = "best") -> LoadedModel:
+    """Loads the "best" (by validated mIoU, else the latest) or the "latest" model of a folder.
+
+    Averaged weights (EMA) are what a run that keeps them returns. A damaged
+    checkpoint is skipped with a warning for the next in line.
+
+    Raises:
+      UserError: the folder is not a checkpoint folder, nothing in it is whole, or `which` is
+        neither word.
+    """
+    if which not in WHICH:
+        raise UserError(f"which={which!r}: a model is loaded as {' or '.join(WHICH)}.")
+    folder = Path(folder)
+    card = read_card(folder)
+    path = folder.absolute() / "checkpoints"
+    manager = orbax_store.open_manager(path, orbax_store.keep_all(), read=True)
+    try:
+        steps = sorted(manager.all_steps(), reverse=True)
+        if which == "best" and (best := orbax_store.best_step(manager)) is not None:
+            steps = [best, *(step for step in steps if step != best)]
+        for step in steps:
+            try:
+                variables = orbax_store.read_item(step_folder(folder, step), "model")
+            except Damaged as damage:
+                warn_of(step_folder(folder, step), damage)
+                continue
+            return LoadedModel(experiment.from_json(card["config"]), _info(card), variables, step)
+    finally:
+        manager.close()
+    raise UserError(f"{folder}/checkpoints holds no whole checkpoint; train or convert one first.")
+
+
+def step_folder(workdir: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return Path(workdir).absolute() / "checkpoints" / str(step)
+
+
+def finished_steps(workdir: Path) -> list[int]:
+    """The steps of all finished checkpoints, rising."""
+    folder = Path(workdir) / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def verify(folder: Path, step: int) -> dict[str, str]:
+    """Reads every array of a checkpoint; returns the checksum of each item.
+
+    Raises:
+      Damaged: something cannot be read back as it was written.
+    """
+    path = step_folder(folder, step)
+    checksums = orbax_store.read_meta(path)["checksums"]
+    for item in checksums:
+        orbax_store.read_item(path, item)
+    return checksums
+
+
+def warn_of(folder: Path, damage: Damaged) -> None:
+    """Says once, for all processes, that a checkpoint is passed over."""
+    if jax.process_index() == 0:
+        print(f"warning: {folder} is damaged and is skipped: {damage}", flush=True)
+
+
+def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) -> dict[str, Any]:
+    """What `model.json` says of a model, so that prediction needs nothing but its folder."""
+    from fastfcn_jax.models import segmentor
+
+    return {
+        "format": FORMAT,
+        "config": experiment.to_json(config),
+        "dataset": {
+            "name": info.name,
+            "class_names": list(info.class_names),
+            "palette": np.asarray(info.palette).tolist(),
+        },
+        "preprocessing": {"mean": segmentor.MEAN, "std": segmentor.STD, "channels": "RGB"},
+        "versions": versions,
+    }
+
+
+def compare_classes(folder: Path, trained: DatasetInfo, tested: DatasetInfo) -> str:
+    """Returns a note on the first class that the data set calls otherwise; "" if there is none.
+
+    Raises:
+      UserError: another number of classes, or the same ones in another order.
+    """
+    ours, theirs = trained.class_names, tested.class_names
+    if len(ours) != len(theirs):
+        raise UserError(
+            f"{folder} was trained on {len(ours)} classes, but {tested.name} has "
+            f"{len(theirs)}; give the configuration of its own data set."
+        )
+    pairs = enumerate(zip(ours, theirs, strict=True))
+    differing = [(k, model, data) for k, (model, data) in pairs if model != data]
+    if not differing:
+        return ""
+    first = "class {} is {!r} to the model and {!r} to the data set".format(*differing[0])
+    if sorted(ours) == sorted(theirs):
+        raise UserError(
+            f"{folder} was trained on the classes of {tested.name} in another order: {first}; "
+            "list the data set's classes in the model's order."
+        )
+    return f"note: {len(differing)} classes differ in name and are taken by number: {first}"
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Reads `model.json`.
+
+    Raises:
+      UserError: it is missing, broken, or of a later format.
+    """
+    path = Path(folder) / "model.json"
+    if not path.is_file():
+        raise UserError(_no_folder(Path(folder)))
+    try:
+        card = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); write the folder anew.") from error
+    found = card.get("format") if isinstance(card, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found}; this version reads {FORMAT}.")
+    return card
+
+
+def _no_folder(path: Path) -> str:
+    """Why this is not a checkpoint folder, and what to give where that can be told."""
+    if path.is_file():
+        return (
+            f"{path} is a file, not a checkpoint folder; weights of PyTorch are converted first: "
+            f"python -m fastfcn_jax.convert --input {path} --config CONFIG --output DIR"
+        )
+    reason = f"{path} is not a checkpoint folder: model.json is missing"
+    for parent in list(path.absolute().parents)[:2]:
+        if (parent / "model.json").is_file():
+            return f"{reason}; give the run's folder {parent}."
+    return f"{reason}."
+
+
+def _info(card: dict[str, Any]) -> DatasetInfo:
+    data = card["dataset"]
+    return DatasetInfo(
+        data["name"], tuple(data["class_names"]), np.array(data["palette"], np.uint8)
+    )

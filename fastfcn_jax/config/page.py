@@ -1,0 +1,70 @@
+"""docs/configuration.md: every key with its default and meaning, from `base_config.py`'s comments.
+
+python -m fastfcn_jax.config document > docs/configuration.md
+"""
+
+import ast
+import inspect
+import itertools
+import tokenize
+from collections.abc import Iterator
+from io import StringIO
+
+from fastfcn_jax.config import base
+
+HEAD = """# Configuration, key by key
+
+A configuration is a Python file in `configs/` that assigns its differences from the base below. Any
+key can be set on the command line, after the file: `--config.train.batch_size=16`,
+`--config.data.crop_size="(512, 512)"`. A misspelt key or a value of another type is refused.
+
+```
+python -m fastfcn_jax.config show configs/jpu_psp_cityscapes.py:4x4
+python -m fastfcn_jax.config diff configs/jpu_psp_ade20k.py configs/jpu_enc_ade20k.py:160k
+python -m fastfcn_jax.config document > docs/configuration.md
+```
+
+The first prints every value of a file (or of its variant, behind the colon), the second the keys in
+which two differ. The third wrote this page, from the comments of `fastfcn_jax/config/base.py`.
+
+`eval "$(python -m fastfcn_jax.config complete bash)"` in `~/.bashrc` (or `complete zsh` in
+`~/.zshrc`) lets the Tab key complete flags, files of `configs/`, keys and their choices.
+"""
+
+
+def page() -> str:
+    """The whole page, as Markdown."""
+    table = ["", "| key | default | meaning |", "|---|---|---|"]
+    lines = [*HEAD.splitlines(), *table]
+    for name, default, meaning in entries():
+        if default is None:
+            lines += ["", f"## {name}", "", f"{meaning[0].upper()}{meaning[1:]}.", *table]
+        else:
+            meaning = meaning.replace("|", "\\|")
+            lines.append(f"| `{name}` | `{default}` | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def entries() -> Iterator[tuple[str, str | None, str]]:
+    """Yields (key, default, comment) in the file's order; a section's own default is None.
+
+    The comment is what stands above the assignment and behind it.
+    """
+    source = inspect.getsource(base.get_config)
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    function = ast.parse(source).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    prefixes = {"c": ""}
+    for before, statement in itertools.pairwise(function.body):
+        lines = range((before.end_lineno or 0) + 1, (statement.end_lineno or 0) + 1)
+        meaning = " ".join(comments[n] for n in lines if n in comments)
+        match statement:
+            case ast.Assign(targets=[ast.Attribute(ast.Name(owner), key)], value=value):
+                yield prefixes[owner] + key, ast.unparse(value), meaning
+            case ast.Assign(targets=[ast.Name(short), ast.Attribute(ast.Name(owner), key)]):
+                prefixes[short] = f"{prefixes[owner]}{key}."
+                yield prefixes[owner] + key, None, meaning

@@ -1,0 +1,219 @@
+"""A file's tensors as the variables of one model, the fate of each tensor reported; and back."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from fastfcn_jax import models
+from fastfcn_jax.convert import detect, mmseg_names, official_names
+from fastfcn_jax.convert.detect import Detected
+from fastfcn_jax.convert.pth import ReadResult
+from fastfcn_jax.errors import UserError
+
+_COUNTER_RULE = "step counters of BatchNorm"
+COUNTER = ".num_batches_tracked"
+CLASSIFIERS = ("decode_head.conv_seg.", "decode_head.se_layer.", "auxiliary_head.conv_seg.")
+
+
+class Report(NamedTuple):
+    """What became of every entry of a file.
+
+    Attributes:
+      kind, stubbed: of the file; see `pth.ReadResult`.
+      detected: the model that its names and shapes tell.
+      mapped: names of the tensors that the model took.
+      ignored: names of those left out, by the rule that says so.
+      reset: names of the classifiers that were started anew.
+      step: training steps that the weights have seen, from BatchNorm's counters (0: none kept).
+    """
+
+    kind: str
+    detected: Detected
+    mapped: tuple[str, ...]
+    ignored: dict[str, tuple[str, ...]]
+    stubbed: tuple[str, ...]
+    reset: tuple[str, ...]
+    step: int
+
+    def __str__(self) -> str:
+        lines = [
+            f"file        {self.kind}",
+            f"model       {self.detected}",
+            f"mapped      {len(self.mapped)} tensors",
+            *(f"ignored     {len(names)} {rule}" for rule, names in self.ignored.items() if names),
+            *(f"not read    {name}" for name in self.stubbed),
+            *(f"reset       {name}" for name in self.reset),
+            "missing     none",
+            "left over   none",
+            f"step        {self.step} (BatchNorm's counters)",
+        ]
+        return "\n".join(lines)
+
+
+class Fitted(NamedTuple):
+    """Variables ready for the model, and the report."""
+
+    variables: dict[str, Any]
+    report: Report
+
+
+def to_variables(
+    file: ReadResult,
+    model: ConfigDict,
+    num_classes: int,
+    *,
+    reset_head: bool = False,
+    seed: int = 0,
+) -> Fitted:
+    """Fits the tensors of a `.pth` file to the model that `model` (`config.model`) describes.
+
+    Args:
+      reset_head: start the classifiers anew, for another class count.
+      seed: of those.
+
+    Raises:
+      UserError: the file holds another model, tensors are missing or left over, or a number in
+        one is not finite.
+    """
+    lineage = detect.lineage(file.tensors)
+    names = {name: name for name in file.tensors}
+    if lineage == "official":
+        names = official_names.to_mmseg_names(file.tensors)
+    ignored = {
+        _COUNTER_RULE: tuple(n for n in names if n.endswith(COUNTER)),
+        "weights of the unused ImageNet classifier": tuple(
+            n for n in official_names.IGNORED if lineage == "official" and n in names
+        ),
+    }
+    known = names.keys() - {name for group in ignored.values() for name in group}
+    tensors = {names[n] or n: tensor for n, tensor in file.tensors.items() if n in known}
+    found = detect.detect({name: tensor.shape for name, tensor in tensors.items()}, lineage)
+    compared = found._replace(num_classes=num_classes) if reset_head else found
+    if differing := detect.differences(compared, model, num_classes):
+        raise UserError(f"another model than the configured one ({found}): {'; '.join(differing)}")
+
+    wanted = template(model, num_classes)
+    reset = tuple(n for n in tensors if n.startswith(CLASSIFIERS)) if reset_head else ()
+    taken = {name: tensor for name, tensor in tensors.items() if name not in reset}
+    back = {ours: theirs for theirs, ours in names.items() if ours is not None}
+    refuse_nonfinite(taken, back)
+    variables: dict[mmseg_names.Path, Any] = traverse_util.flatten_dict(mmseg_names.to_flax(taken))
+    fresh = _initial(model, num_classes, seed, reset) if reset else {}
+    _check(variables | fresh, wanted, lineage, back, file.others)
+    return Fitted(
+        traverse_util.unflatten_dict(variables | fresh),
+        Report(
+            kind=file.kind,
+            detected=found,
+            mapped=tuple(back.get(name, name) for name in taken),
+            ignored=ignored,
+            stubbed=file.stubbed,
+            reset=tuple(back.get(name, name) for name in reset),
+            step=max((int(file.tensors[name].max()) for name in ignored[_COUNTER_RULE]), default=0),
+        ),
+    )
+
+
+def template(model: ConfigDict, num_classes: int) -> dict[mmseg_names.Path, jax.ShapeDtypeStruct]:
+    """Shapes of the model's variables by path; nothing is computed."""
+    init = _initialiser(model, num_classes)
+    shapes: dict[mmseg_names.Path, Any] = traverse_util.flatten_dict(
+        jax.eval_shape(lambda: init(jax.random.key(0)))
+    )
+    return shapes
+
+
+def to_tensors(variables: Mapping, lineage: str, *, step: int = 0) -> dict[str, np.ndarray]:
+    """The state dict that the lineage's PyTorch code loads with `strict=True`.
+
+    What our variables do not have is added: BatchNorm's counters, which say `step`, and the
+    official code's unused ImageNet classifier, which is zero.
+    """
+    tensors = (official_names if lineage == "official" else mmseg_names).from_flax(variables)
+    for name in [name for name in tensors if name.endswith(".running_var")]:
+        tensors[name.removesuffix(".running_var") + COUNTER] = np.array(step, np.int64)
+    if lineage == "official":
+        features = tensors["pretrained.layer4.0.downsample.1.weight"].shape[0]
+        weight, bias = official_names.IGNORED
+        tensors[weight] = np.zeros((1000, features), np.float32)
+        tensors[bias] = np.zeros(1000, np.float32)
+    return tensors
+
+
+def _initialiser(model: ConfigDict, num_classes: int):
+    network = models.build(model, num_classes)
+    return lambda key: network.init(key, jnp.zeros((1, 64, 64, 3)))
+
+
+def _initial(model: ConfigDict, num_classes: int, seed: int, names: Iterable[str]) -> dict:
+    """Freshly drawn variables of these names; the compiler drops the rest of the drawing."""
+    init = _initialiser(model, num_classes)
+
+    def draw(key):
+        flat = traverse_util.flatten_dict(init(key))
+        return {path: flat[path] for path in flat if mmseg_names.torch_name(path, flat) in names}
+
+    return jax.tree.map(np.asarray, jax.jit(draw)(jax.random.key(seed)))
+
+
+def _check(
+    variables: Mapping[mmseg_names.Path, np.ndarray],
+    wanted: Mapping[mmseg_names.Path, jax.ShapeDtypeStruct],
+    lineage: str,
+    back: Mapping[str, str],
+    others: tuple[str, ...],
+) -> None:
+    """Raises UserError with both lists if the file lacks something or has something to spare."""
+    missing = _file_names([path for path in wanted if path not in variables], wanted, lineage)
+    extra = [mmseg_names.torch_name(path, variables) for path in variables if path not in wanted]
+    left_over = sorted(back.get(name, name) for name in extra) + sorted(others)
+    shapes = [
+        f"{'/'.join(path[1:])}: {variables[path].shape} for {wanted[path].shape}"
+        for path in sorted(variables.keys() & wanted.keys())
+        if variables[path].shape != wanted[path].shape
+    ]
+    if missing or left_over or shapes:
+        raise UserError(
+            "the file does not fit the configured model. "
+            f"Missing from the file ({len(missing)}): {_listed(missing)}. "
+            f"Left over in the file ({len(left_over)}): {_listed(left_over)}. "
+            f"Of another shape ({len(shapes)}): {_listed(shapes)}"
+        )
+
+
+def refuse_nonfinite(tensors: Mapping[str, np.ndarray], back: Mapping[str, str]) -> None:
+    """Raises UserError for weights that predict nothing, as a diverged training leaves them.
+
+    `back`: what the file calls tensors that have another name here.
+    """
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
+        bad = [
+            back.get(name, name)
+            for name, tensor in tensors.items()
+            if not np.isfinite(tensor.astype(np.float32)).all()
+        ]
+    if bad:
+        raise UserError(
+            f"NaN or infinity in {len(bad)} tensors: {_listed(bad, 3)}; "
+            "its training diverged, take a file from before"
+        )
+
+
+def _file_names(paths: list[mmseg_names.Path], siblings, lineage: str) -> list[str]:
+    """What these paths are called in a file of the lineage."""
+    names = [mmseg_names.torch_name(path, siblings) for path in paths]
+    if lineage == "official":
+        every = [mmseg_names.torch_name(path, siblings) for path in siblings]
+        official = official_names.from_mmseg_names(every)
+        names = [official[name] or name for name in names]
+    return sorted(names)
+
+
+def _listed(names: list[str], limit: int = 40) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "none") + more

@@ -1,0 +1,74 @@
+"""Training augmentation of the official FastFCN code: Pillow's arithmetic, its order of draws."""
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageFilter
+
+from fastfcn_jax.data.augment.mmseg import Augmented, Draws
+from fastfcn_jax.data.source import IGNORE_LABEL
+
+
+def augment(
+    image: UInt8[np.ndarray, "h w 3"],
+    label: UInt8[np.ndarray, "h w"],
+    rng: Draws,
+    *,
+    crop_size: tuple[int, int],
+    base_size: int,
+    flip: float,
+    rotation: float,
+    blur: bool,
+) -> Augmented:
+    """Mirror, scale, rotate, pad, crop, blur (encoding/datasets/base.py and cityscapes.py).
+
+    Images shrink antialiased, as Pillow always does it. Padding is black before normalisation
+    and so belongs to the picture: `size` is the whole crop. Labels are class indices already;
+    where the official code fills with the raw id of "no class", 255 stands.
+
+    Args:
+      crop_size: (height, width) of the result; square in the official code.
+      base_size: the short side becomes a random integer of 0.5 to 2 times this, ends included.
+      flip: probability of a horizontal flip.
+      rotation: degrees either way, after scaling; 0: no rotation (and no draw).
+      blur: Gaussian blur of radius 0..1 with probability 1/2.
+    """
+    picture, labels = Image.fromarray(image), Image.fromarray(label)
+    if rng.random() < flip:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        labels = labels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    short_side = int(rng.integers(int(base_size * 0.5), int(base_size * 2.0) + 1))
+    size = _scaled(picture.size, short_side)
+    picture = picture.resize(size, Image.Resampling.BILINEAR)
+    labels = labels.resize(size, Image.Resampling.NEAREST)
+    if rotation:
+        degrees = rng.uniform(-rotation, rotation)
+        picture = picture.rotate(degrees, resample=Image.Resampling.BILINEAR)
+        labels = labels.rotate(degrees, resample=Image.Resampling.NEAREST, fillcolor=IGNORE_LABEL)
+    height, width = crop_size
+    padded = (max(size[0], width), max(size[1], height))
+    picture = _padded(picture, padded, 0)
+    labels = _padded(labels, padded, IGNORE_LABEL)
+    x = int(rng.integers(0, padded[0] - width + 1))
+    y = int(rng.integers(0, padded[1] - height + 1))
+    box = (x, y, x + width, y + height)
+    picture, labels = picture.crop(box), labels.crop(box)
+    if blur and rng.random() < 0.5:
+        picture = picture.filter(ImageFilter.GaussianBlur(radius=rng.random()))
+    return Augmented(np.array(picture), np.array(labels), (height, width))
+
+
+def _scaled(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """(width, height) with the given short side; the other one is cut to an integer."""
+    width, height = size
+    if height > width:
+        return short_side, int(1.0 * height * short_side / width)
+    return int(1.0 * width * short_side / height), short_side
+
+
+def _padded(picture: Image.Image, size: tuple[int, int], fill: int) -> Image.Image:
+    """Filled at the right and below."""
+    if picture.size == size:
+        return picture
+    canvas = Image.new(picture.mode, size, fill if picture.mode == "L" else (fill,) * 3)
+    canvas.paste(picture)
+    return canvas

@@ -1,0 +1,1 @@
+"""Data sets prepared by TensorFlow Datasets into ArrayRecord files: written and read."""

@@ -1,0 +1,265 @@
+"""Looks over an experiment before it costs time: data, settings, disk, devices, memory.
+
+python -m fastfcn_jax.doctor --config FILE [--checkpoint DIR] [--images OUT] [--samples 200]
+python -m fastfcn_jax.doctor --folder PHOTOS          writes a configuration for one's own photos
+"""
+
+import platform
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from fastfcn_jax import cli, pictures
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.config import experiment
+from fastfcn_jax.data import cache, datasets, pipeline
+from fastfcn_jax.doctor import adopt, checks
+from fastfcn_jax.doctor.checks import Finding
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.training import setup, strategy
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
+
+
+def examine(
+    config: ConfigDict, *, samples: int, trained: str = "", workdir: Path = Path("runs")
+) -> list[Finding]:
+    """All findings about an experiment; the problems among them stop or spoil a run."""
+    found = environment()
+    sources, surveys = {}, {}
+    for split in (config.data.train_split, config.data.val_split):
+        try:
+            sources[split] = datasets.load(config.data.name, config.data.root, split)
+        except UserError as error:
+            found.append(Finding("problem", f"{split}: {error}", "see docs/datasets.md"))
+    for split, source in sources.items():
+        survey = checks.survey(source, max_images=samples, threads=config.data.threads)
+        surveys[split] = survey
+        found.append(Finding("ok", f"{split}: {len(source)} images with labels"))
+        found += checks.findings(source, survey, tuple(config.data.crop_size))
+        print(f"{split}: share of pixels\n{checks.histogram(source.info.class_names, survey)}\n")
+    source = sources.get(config.data.train_split)
+    if source is not None:
+        found += class_count(config, source)
+        found += disk(config, len(source), surveys[config.data.train_split].sizes)
+        problems = any(f.level == "problem" for f in found)
+        found += [] if problems else [*loading(config, source), *memory(config, source, workdir)]
+        if trained:
+            found += fitting(trained, source)
+    return found
+
+
+def environment() -> list[Finding]:
+    """Versions and devices."""
+    versions = ", ".join(f"{p} {_version(p)}" for p in PACKAGES)
+    devices = ", ".join(sorted({f"{d.device_kind}" for d in jax.devices()}))
+    found = [
+        Finding("ok", f"Python {platform.python_version()}, {versions}"),
+        Finding("ok", f"{jax.device_count()} device(s): {devices}"),
+    ]
+    if jax.default_backend() == "cpu" and shutil.which("nvidia-smi"):
+        found.append(
+            Finding(
+                "problem",
+                "there is an NVIDIA driver, but JAX runs on the CPU",
+                'pip install "jax[cuda13]" (or cuda12, after the driver\'s version)',
+            )
+        )
+    return found
+
+
+def class_count(config: ConfigDict, source: datasets.Source) -> list[Finding]:
+    """The model against the data set."""
+    wanted, has = config.model.num_classes, source.info.num_classes
+    if wanted and wanted != has:
+        return [
+            Finding(
+                "problem",
+                f"config.model.num_classes is {wanted}, the data set has {has} classes",
+                "--config.model.num_classes=0 follows the data set",
+            )
+        ]
+    return [Finding("ok", f"{has} classes")]
+
+
+def disk(config: ConfigDict, images: int, sizes: list[tuple[int, int]]) -> list[Finding]:
+    """Room for the decoded cache of so many images, of which some sizes are known."""
+    if not sizes:
+        return []
+    pixels = images * np.prod(sizes, axis=1).mean()
+    needed = pixels * cache.BYTES_PER_PIXEL / 1e9
+    if not config.data.cache:
+        return [Finding("ok", f"no decoded cache is set; it would take {needed:.1f} GB")]
+    free = _free(Path(config.data.cache)) / 1e9
+    if needed > free:
+        return [
+            Finding(
+                "problem",
+                f"the decoded cache takes {needed:.1f} GB, {config.data.cache} has {free:.1f} free",
+                "--config.data.cache=DIR on another disk, or =''",
+            )
+        ]
+    return [Finding("ok", f"the decoded cache takes {needed:.1f} of {free:.1f} GB free")]
+
+
+def loading(config: ConfigDict, source: datasets.Source, seconds: float = 4.0) -> list[Finding]:
+    """Samples a second that the loader gives on this machine, measured for some seconds."""
+    stream = pipeline.build_train(config, source)
+    next(stream)
+    count, start = 0, time.monotonic()
+    while time.monotonic() - start < seconds:
+        next(stream)
+        count += config.train.batch_size
+    rate = count / (time.monotonic() - start)
+    return [
+        Finding(
+            "ok",
+            f"the loader gives {rate:.0f} samples a second"
+            + (" from the files, before there is a cache" if config.data.cache else "")
+            + f": enough for steps of {1e3 * config.train.batch_size / rate:.0f} ms and longer",
+            "" if config.data.cache else "--config.data.cache=DIR --config.data.crop_first=True",
+        )
+    ]
+
+
+def memory(config: ConfigDict, source: datasets.Source, workdir: Path) -> list[Finding]:
+    """Device memory of the training step by XLA's own analysis, and disk for its checkpoints."""
+    plan = strategy.choose(config.train.strategy, config.train.batch_size)
+    _, state, train_step, _ = setup.build_training(config, source, plan)
+    height, width = config.data.crop_size
+    count = config.train.batch_size
+    batch = {
+        "image": np.zeros((count, height, width, 3), np.uint8),
+        "label": np.zeros((count, height, width), np.uint8),
+        "size": np.full((count, 2), (height, width), np.int32),
+    }
+    if config.train.accumulate > 1:
+        batch = {k: np.stack([x] * config.train.accumulate) for k, x in batch.items()}
+    placed = plan.put_batch(batch, accumulate=config.train.accumulate)
+    compiled = train_step.lower(plan.put_state(state), placed).compile()
+    found = [checkpoints(sum(x.nbytes for x in jax.tree.leaves(state)), workdir)]
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return [*found, Finding("note", "this backend tells nothing about the step's memory")]
+    kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+    needed = analysis.temp_size_in_bytes + kept - analysis.alias_size_in_bytes
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    text = f"the training step takes {needed / 2**30:.2f} GiB on each device"
+    if limit is None:
+        return [*found, Finding("ok", text)]
+    text += f", which has {limit / 2**30:.1f}"
+    if needed > limit:
+        remedy = (
+            "--config.train.accumulate=2 with half the batch size, or --config.model.remat=True"
+        )
+        return [*found, Finding("problem", text, remedy)]
+    return [*found, Finding("ok", text)]
+
+
+def checkpoints(size: int, workdir: Path) -> Finding:
+    """Room for the checkpoints that a run keeps: two latest, the best, one being written."""
+    needed, free = 4 * size / 1e9, _free(workdir) / 1e9
+    text = f"checkpoints take up to {needed:.1f} GB; {workdir} has {free:.1f} GB free"
+    if needed > free:
+        return Finding("problem", text, "--workdir on another disk")
+    return Finding("ok", text)
+
+
+def fitting(folder: str, source: datasets.Source) -> list[Finding]:
+    """A trained model against the data set."""
+    names = tuple(model_folder.read_card(Path(folder))["dataset"]["class_names"])
+    if names == tuple(source.info.class_names):
+        return [Finding("ok", f"{folder} was trained on these {len(names)} classes")]
+    return [
+        Finding(
+            "problem",
+            f"{folder} has {len(names)} classes ({', '.join(names[:4])} ...), the data set "
+            f"{source.info.num_classes}, or others",
+            "evaluate on the data set it was trained on; to train on from it: "
+            "--config.init.checkpoint with --config.init.reset_head=True",
+        )
+    ]
+
+
+def draw(config: ConfigDict, source: datasets.Source, folder: Path, count: int = 8) -> None:
+    """Saves augmented training samples beside their labels in colour."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = pipeline.build_train(config, source)
+    for number in range(count):
+        if number % config.train.batch_size == 0:
+            batch = next(stream)
+        place = number % config.train.batch_size
+        image, label = batch["image"][place], batch["label"][place]
+        both = np.hstack([image, pictures.colorize(label, source.info.palette)])
+        labels = np.hstack([label, label])  # the legend counts shares of the picture's pixels
+        picture = pictures.with_legend(both, labels, source.info.class_names, source.info.palette)
+        name = source.ids[int(batch["index"][place])].replace("/", "_")
+        cv2.imwrite(str(folder / f"{number}_{name}.png"), picture[..., ::-1])
+    print(f"{count} augmented samples in {folder}")
+
+
+def report(found: list[Finding]) -> int:
+    """Prints the findings; the exit status is 1 if there is a problem among them."""
+    for level, text, remedy in found:
+        print(f"{level.upper() if level == 'problem' else level:8}{text}")
+        if remedy:
+            print(f"{'':8}-> {remedy}")
+    problems = sum(f.level == "problem" for f in found)
+    print(f"\n{problems} problem(s)" if problems else "\nnothing in the way of a run")
+    return int(problems > 0)
+
+
+def _free(folder: Path) -> int:
+    """Bytes free on the disk that a folder is or will be on."""
+    folder = folder.absolute()
+    return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "(absent)"
+
+
+def main(_) -> int:
+    if _FOLDER.value:
+        for line in adopt.adopt(Path(_FOLDER.value), overwrite=_OVERWRITE.value):
+            print(line)
+        return 0
+    if flags.FLAGS["config"].value is None:
+        raise UserError("doctor: say --config FILE, or --folder PHOTOS for photos of your own.")
+    config, _ = experiment.from_flag()
+    found = examine(
+        config,
+        samples=_SAMPLES.value,
+        trained=_CHECKPOINT.value,
+        workdir=Path(_WORKDIR.value),
+    )
+    status = report(found)
+    if _IMAGES.value and not status:
+        source = datasets.load(config.data.name, config.data.root, config.data.train_split)
+        draw(config, source, Path(_IMAGES.value))
+    return status
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "Experiment: FILE[:variant].")
+    _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Model folder to hold against the data.")
+    _IMAGES = flags.DEFINE_string("images", "", "Folder for pictures of augmented samples.")
+    _WORKDIR = flags.DEFINE_string("workdir", "runs", "Where checkpoints will be written.")
+    _SAMPLES = flags.DEFINE_integer("samples", 200, "Images to read of each split.", lower_bound=1)
+    _FOLDER = flags.DEFINE_string(
+        "folder", "", "Folder of photos and labels to write a config for."
+    )
+    _OVERWRITE = flags.DEFINE_bool(
+        "overwrite", False, "Replace what --folder wrote before, kept as .bak."
+    )
+    cli.run(main)

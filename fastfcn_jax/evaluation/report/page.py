@@ -1,0 +1,235 @@
+"""report.html: what there is to know about an evaluation, in one file that opens from disk."""
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict
+
+from fastfcn_jax.data.source import Source
+from fastfcn_jax.evaluation.evaluate import Result
+from fastfcn_jax.evaluation.metrics import IGNORE_LABEL
+from fastfcn_jax.evaluation.report import charts, statistics
+from fastfcn_jax.evaluation.report.baselines import Baseline, published
+from fastfcn_jax.files import write_text
+from fastfcn_jax.inference.predictor import Predictor
+from fastfcn_jax.pictures import colorize
+
+PICTURES = 3  # worst ones, and as many median ones
+PICTURE_WIDTH = 400  # pixels of each of the four pictures in a strip
+_STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+
+
+class Strip(NamedTuple):
+    """One image of the gallery: photograph, label, prediction and errors side by side."""
+
+    name: str
+    score: float
+    parts: tuple[UInt8[np.ndarray, "_ _ 3"], ...]
+
+
+def write(
+    path: Path,
+    title: str,
+    result: Result,
+    *,
+    palette: UInt8[np.ndarray, "k 3"],
+    gallery: tuple[Sequence[Strip], Sequence[Strip]] = ((), ()),
+    history: Sequence[dict[str, Any]] = (),
+    baselines: Sequence[Baseline] = (),
+    card: dict[str, Any] | None = None,
+) -> None:
+    """Writes the report, whole or not at all.
+
+    Args:
+      gallery: strips of the worst and of the median images; see `make_gallery`.
+      history: records of metrics.jsonl, for the curves.
+      card: run.json.
+    """
+    scores = result.scores
+    mean = [("mIoU", scores.miou), ("mAcc", scores.macc), ("aAcc", scores.aacc)]
+    tiles = "".join(f"<div><b>{value:.2f}</b>{name}</div>" for name, value in mean)
+    against = "".join(
+        f"<div><b>{scores.miou - b.miou:+.2f}</b>to {html.escape(b.name)} ({b.miou:.2f})</div>"
+        for b in baselines
+    )
+    sections = [
+        ("Curves", _curves(history)),
+        ("Classes", _classes(result, palette, baselines)),
+        ("Confusion", _confusion(result)),
+        ("Worst images", _strips(gallery[0])),
+        ("Median images", _strips(gallery[1])),
+        ("Run card", _card(card)),
+    ]
+    body = "".join(f"<section><h2>{name}</h2>{text}</section>" for name, text in sections if text)
+    name = html.escape(title)
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{name}</title><style>{_STYLE}</style></head><body>'
+        f"<h1>{name}</h1><p>{result.num_images} images, protocol "
+        f"{html.escape(result.protocol)}; percent</p>"
+        f'<div class="tiles">{tiles}{against}</div>{body}</body></html>\n'
+    )
+    write_text(path, page)
+
+
+def write_run(
+    path: Path,
+    folder: Path,
+    step: int,
+    result: Result,
+    predictor: Predictor,
+    source: Source,
+    config: ConfigDict,
+    others: Sequence[Baseline] = (),
+) -> None:
+    """Writes the report of a model evaluated at `step` of the run in `folder`.
+
+    Curves and run card are the folder's own, where it has them.
+    """
+    card = folder / "run.json"
+    write(
+        path,
+        f"{folder.absolute().name}, step {step}",
+        result,
+        palette=source.info.palette,
+        gallery=make_gallery(predictor, source, result),
+        history=read_history(folder / "metrics.jsonl"),
+        baselines=[*published(config, result.protocol), *others],
+        card=json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None,
+    )
+
+
+def make_gallery(
+    predictor: Predictor, source: Source, result: Result, count: int = PICTURES
+) -> tuple[list[Strip], list[Strip]]:
+    """Predicts the worst and the median images of this process again, and draws them."""
+    scores = statistics.image_scores(result.counts)
+    position = {name: i for i, name in enumerate(source.ids)}
+    chosen = statistics.worst_and_median(scores, count)
+
+    def strip(i: int) -> Strip:
+        sample = source[position[result.ids[i]]]
+        prediction = predictor(sample.image)
+        palette = source.info.palette
+        wrong = (prediction != sample.label) & (sample.label != IGNORE_LABEL)
+        errors = cv2.cvtColor(cv2.cvtColor(sample.image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        errors[wrong] = (220, 30, 30)
+        errors[sample.label == IGNORE_LABEL] = 0
+        parts = (
+            sample.image,
+            colorize(sample.label, palette),
+            colorize(prediction, palette),
+            errors,
+        )
+        return Strip(sample.id, float(scores[i]), tuple(_shrink(part) for part in parts))
+
+    worst, median = chosen
+    return [strip(i) for i in worst], [strip(i) for i in median]
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Records of a metrics.jsonl; none if there is no such file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def _shrink(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    height, width = picture.shape[:2]
+    if width <= PICTURE_WIDTH:
+        return picture
+    size = (PICTURE_WIDTH, max(round(height * PICTURE_WIDTH / width), 1))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def _curves(history: Sequence[dict[str, Any]]) -> str:
+    wanted = [
+        ("train", "loss", "Training loss", ""),
+        ("eval", "mIoU", "Validation mIoU", " %"),
+        ("train", "learning_rate", "Learning rate", ""),
+    ]
+    drawn = []
+    for kind, key, title, unit in wanted:
+        records = [r for r in history if r["kind"] == kind and r.get(key) is not None]
+        points = [(float(r["step"]), float(r[key])) for r in records]
+        if points:
+            drawn.append(charts.line_chart(title, points, unit))
+    return f'<div class="curves">{"".join(drawn)}</div>' if drawn else ""
+
+
+def _classes(result: Result, palette: np.ndarray, baselines: Sequence[Baseline]) -> str:
+    scores = result.scores
+    low, high = statistics.bootstrap(result.counts)
+    pixels = result.matrix.sum(axis=1)
+    compared = [b for b in baselines if b.iou]
+    heads = "".join(f"<th>to {html.escape(b.name)}</th>" for b in compared)
+    rows = []
+    for k, name in enumerate(result.class_names):
+        iou, acc = scores.iou[k], scores.acc[k]
+        known = not np.isnan(iou)
+        drawn = charts.bar(iou, low[k], high[k], "rgb({},{},{})".format(*palette[k]))
+        interval = f"{low[k]:.1f} to {high[k]:.1f}" if not np.isnan(low[k]) else ""
+        deltas = "".join(f"<td>{_delta(iou, b.iou.get(name))}</td>" for b in compared)
+        rows.append(
+            f"<tr><th>{html.escape(name)}</th><td>{drawn if known else ''}</td>"
+            f"<td>{_number(iou)}</td><td>{interval}</td><td>{_number(acc)}</td>"
+            f"<td>{100 * pixels[k] / max(pixels.sum(), 1):.2f}</td>{deltas}</tr>"
+        )
+    return (
+        '<div class="scroll"><table><thead><tr><th>class</th><th></th><th>IoU</th>'
+        "<th>95 % interval</th><th>Acc</th><th>share of pixels</th>"
+        f"{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        "<p>The interval is of drawing the images anew (bootstrap).</p>"
+    )
+
+
+def _confusion(result: Result) -> str:
+    pixels = result.matrix.sum(axis=1)
+    items = "".join(
+        f"<li>{html.escape(result.class_names[a])} taken for {html.escape(result.class_names[b])}: "
+        f"{100 * count / pixels[a]:.1f} % of its pixels</li>"
+        for a, b, count in statistics.confusions(result.matrix, 10)
+    )
+    return (
+        '<div class="pair"><figure><figcaption>Rows label, columns prediction, in the order of '
+        "the classes; darker: a larger share of the row</figcaption>"
+        f"{charts.matrix_chart(result.matrix, result.class_names)}</figure>"
+        f"<figure><figcaption>Most pixels first</figcaption><ol>{items}</ol></figure></div>"
+    )
+
+
+def _strips(strips: Sequence[Strip]) -> str:
+    names = ("image", "label", "prediction", "errors")
+    drawn = []
+    for strip in strips:
+        pictures = "".join(
+            f'<figure><img src="{charts.data_url(part, photograph=True)}" alt="{name}">'
+            f"<figcaption>{name}</figcaption></figure>"
+            for name, part in zip(names, strip.parts, strict=True)
+        )
+        caption = f"{html.escape(strip.name)}, mIoU {strip.score:.1f}"
+        drawn.append(f'<h3>{caption}</h3><div class="strip">{pictures}</div>')
+    return "".join(drawn)
+
+
+def _card(card: dict[str, Any] | None) -> str:
+    if not card:
+        return ""
+    text = html.escape(json.dumps(card, indent=1, ensure_ascii=False))
+    return f"<details><summary>run.json</summary><pre>{text}</pre></details>"
+
+
+def _delta(value: float, other: float | None) -> str:
+    return "" if other is None or np.isnan(value) else f"{value - other:+.2f}"
+
+
+def _number(value: Float[np.ndarray, ""] | float) -> str:
+    return "" if np.isnan(value) else f"{value:.2f}"

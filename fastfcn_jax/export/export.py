@@ -1,0 +1,204 @@
+"""A checkpoint folder as one file that runs elsewhere, compared with its source before it exists.
+
+python -m fastfcn_jax.export --checkpoint DIR --format stablehlo|onnx|safetensors|tflite
+    --output FILE --size H W [--image PHOTOGRAPH]
+
+The file takes RGB images, uint8 (b, H, W, 3), and gives class indices and logits. Its name has to
+end in the format's own (`.stablehlo`, `.onnx`, ...). `python -m fastfcn_jax.predict --model FILE`
+runs it.
+"""
+
+import os
+import re
+import statistics
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+from jaxtyping import UInt8
+
+from fastfcn_jax import cli
+from fastfcn_jax.config import experiment
+from fastfcn_jax.errors import UserError
+
+TOLERANCE = 1e-4  # of the largest logit: what rounding in another order comes to, with room
+
+EQUAL_LABELS = 0.999  # where two classes score the same within rounding, either may win
+
+
+class Check(NamedTuple):
+    """What the comparison of a file with its source found."""
+
+    image: str
+    largest_difference: float
+    largest_logit: float
+    equal_labels: float  # share of the pixels
+
+    @property
+    def is_good(self) -> bool:
+        agree = self.largest_difference <= TOLERANCE * self.largest_logit
+        return agree and self.equal_labels >= EQUAL_LABELS
+
+    def __str__(self) -> str:
+        return (
+            f"logits differ by {self.largest_difference:.1e} at most (largest logit "
+            f"{self.largest_logit:.3g}), {100 * self.equal_labels:.3f} % of the labels are equal"
+        )
+
+
+class Export(NamedTuple):
+    """A written file's comparison with its source, and what it was made from."""
+
+    check: Check
+    job: Any  # export_formats.Job
+
+
+def export(
+    folder: Path, output: Path, size: tuple[int, int], file_format: str, image: Path | None = None
+) -> Export:
+    """Writes `output`, runs it beside its source on a photograph, and keeps it if they agree.
+
+    Args:
+      folder: checkpoint folder.
+      size: height and width of the program's input.
+      file_format: "stablehlo", "onnx", "safetensors" or "tflite".
+      image: photograph to compare on, scaled to `size`; None: a drawn street scene.
+
+    Raises:
+      UserError: no such checkpoint, a package is missing, or the file disagrees with its source.
+    """
+    from fastfcn_jax import models
+    from fastfcn_jax.checkpoints import model_folder
+    from fastfcn_jax.export import writers
+
+    if output.suffix != f".{file_format}":
+        raise UserError(f"--output {output}: the name has to end in .{file_format}.")
+    if output.exists():
+        raise UserError(f"{output}: already exists; remove it or give another --output.")
+    photograph, name = _photograph(size, image)
+    loaded = model_folder.load_model(folder)
+    loaded.config.model.update(precision="float32", auxiliary=False)
+    num_classes = len(loaded.info.class_names)
+    model = models.build(loaded.config.model, num_classes)
+    job = writers.Job(model, _without_auxiliary(loaded.variables), num_classes, size)
+    card = model_folder.read_card(folder) | {"config": experiment.to_json(loaded.config)}
+    write = writers.WRITERS[file_format]
+    partial = output.with_name(f"{output.stem}.partial{output.suffix}")
+    try:
+        write(job, partial, writers.to_metadata(card, size, {}))
+        check = compare(job, partial, photograph, name)
+        if not check.is_good:
+            raise UserError(f"{output} is not written: run beside its source, its {check}.")
+        partial.unlink()
+        write(job, partial, writers.to_metadata(card, size, check._asdict()))
+        os.replace(partial, output)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return Export(check, job)
+
+
+def compare(job, path: Path, photograph: UInt8[np.ndarray, "h w 3"], name: str) -> Check:
+    """Runs the file and its source, unfolded and unexported, on one image."""
+    import jax
+
+    from fastfcn_jax.export import readers
+
+    source = jax.jit(lambda variables, images: job.forward(variables, images, folded=False))
+    wanted = jax.tree.map(np.asarray, source(job.variables, photograph[None]))
+    got = readers.load(path).run(photograph[None])
+    return Check(
+        image=name,
+        largest_difference=float(np.abs(got["logits"] - wanted["logits"]).max()),
+        largest_logit=float(np.abs(wanted["logits"]).max()),
+        equal_labels=float((got["labels"] == wanted["labels"]).mean()),
+    )
+
+
+def speed(job, path: Path, rounds: int = 5) -> str:
+    """One line: the file against our own folded inference on this machine, turn by turn."""
+    import jax
+
+    from fastfcn_jax.export import readers
+    from fastfcn_jax.models import folding
+
+    images = _photograph(job.size, None)[0][None]
+    variables = jax.device_put(folding.fold(job.variables))
+    own = jax.jit(job.forward)
+    runners = {"file": readers.load(path).run, "ours": lambda x: own(variables, x)}
+    seconds: dict[str, list[float]] = {name: [] for name in runners}
+    for round_number in range(rounds + 1):
+        for name, run in runners.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run(images))
+            if round_number:  # the first one compiles
+                seconds[name].append(time.perf_counter() - start)
+    file, ours = (statistics.median(seconds[name]) for name in ("file", "ours"))
+    return (
+        f"one image, median of {rounds}: the file {file:.3f} s, our own inference {ours:.3f} s: "
+        f"{ours / file:.2f} times as fast"
+    )
+
+
+def _without_auxiliary(variables: dict[str, Any]) -> dict[str, Any]:
+    """Prediction does not run the auxiliary head."""
+    return {
+        collection: {part: value for part, value in tree.items() if part != "auxiliary_head"}
+        for collection, tree in variables.items()
+    }
+
+
+def _photograph(size: tuple[int, int], image: Path | None):
+    """A photograph of the program's size: the given one, scaled, or a drawn street scene."""
+    from fastfcn_jax.data import decode
+    from fastfcn_jax.data.datasets import street_scene
+    from fastfcn_jax.inference.resize import resize_image
+
+    if image is None:
+        return street_scene.Scene(np.random.default_rng(0), size).draw()[0], "drawn street scene"
+    try:
+        data = image.read_bytes()
+    except OSError as error:
+        raise UserError(f"--image {image}: cannot be read ({error.strerror}).") from error
+    return resize_image(decode.image(data, str(image)), size), image.name
+
+
+def parse_size(words: str) -> tuple[int, int]:
+    """ "512 1024" (or with x or a comma between) as height and width.
+
+    Raises:
+      UserError: not two numbers of 32 pixels or more.
+    """
+    numbers = re.split(r"[\s,x]+", words.strip())
+    if len(numbers) != 2 or not all(n.isdigit() and int(n) >= 32 for n in numbers):
+        raise UserError(f"--size {words}: give height and width, 32 or more: --size 512 1024.")
+    return int(numbers[0]), int(numbers[1])
+
+
+def main(arguments: list[str]) -> None:
+    size = parse_size(" ".join([SIZE.value, *arguments]))  # the flag takes the first word only
+    image = Path(IMAGE.value) if IMAGE.value else None
+    output = Path(OUTPUT.value)
+    check, job = export(Path(CHECKPOINT.value), output, size, FORMAT.value, image)
+    print(f"compared on {check.image}, {size[0]}x{size[1]}: {check}")
+    print(f"{output.stat().st_size / 2**20:.1f} MiB -> {output}")
+    if FORMAT.value == "onnx":
+        print(speed(job, output))
+
+
+if __name__ == "__main__":
+    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.", required=True)
+    FORMAT = flags.DEFINE_enum(
+        "format",
+        None,
+        ["stablehlo", "onnx", "safetensors", "tflite"],
+        "What to write.",
+        required=True,
+    )
+    OUTPUT = flags.DEFINE_string("output", None, "File to write.", required=True)
+    SIZE = flags.DEFINE_string("size", None, "Height and width of the input images.", required=True)
+    IMAGE = flags.DEFINE_string("image", None, "Photograph to compare on; default: a drawn street.")
+    cli.run(main)

@@ -1,0 +1,127 @@
+"""Writers of the exported formats: one function each, from a model to a file at a given path.
+
+Every file carries the same `metadata` (a string), and takes RGB images uint8 (b, H, W, 3).
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from fastfcn_jax import models
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.models import folding, spatial
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+class Job(NamedTuple):
+    """What to export: a model with its variables for images of `size` (height, width)."""
+
+    model: models.Segmentor
+    variables: dict[str, Any]
+    num_classes: int
+    size: tuple[int, int]
+
+    def forward(self, variables, images, *, folded: bool = True):
+        """{"labels": uint8 (b, H, W), "logits": float32 (b, H/8, W/8, k)} of RGB images."""
+        model = folding.folded(self.model) if folded else self.model
+        outputs: Any = model.apply(variables, models.normalize(images))
+        align_corners = self.model.backbone.common.align_corners
+        full = spatial.resize(outputs.logits, self.size, align_corners=align_corners)
+        return {"labels": jnp.argmax(full, axis=-1).astype(jnp.uint8), "logits": outputs.logits}
+
+
+def stablehlo(job: Job, path: Path, metadata: str) -> None:
+    """An `.npz` archive: the program for CPU, CUDA and TPU and any batch size, and its weights."""
+    weights = traverse_util.flatten_dict(folding.fold(job.variables), sep="/")
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, *job.size, 3), jnp.uint8)
+    shapes = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, w.dtype), weights)
+
+    def run(weights, images):
+        return job.forward(traverse_util.unflatten_dict(weights, sep="/"), images)
+
+    program = jax.export.export(jax.jit(run), platforms=PLATFORMS)(shapes, images)
+    entries: dict[str, Any] = {f"weights/{name}": np.asarray(w) for name, w in weights.items()}
+    entries["program"] = np.frombuffer(program.serialize(), np.uint8)
+    entries["metadata"] = np.frombuffer(metadata.encode(), np.uint8)
+    with open(path, "wb") as file:
+        np.savez(file, **entries)
+
+
+def onnx(job: Job, path: Path, metadata: str) -> None:
+    """An ONNX graph for any batch size; see `onnx_graph`."""
+    graph = _import("fastfcn_jax.export.onnx_graph", "onnx")
+    made = graph.build(
+        folding.folded(job.model),
+        folding.fold(job.variables),
+        job.num_classes,
+        job.size,
+        {"fastfcn_jax": metadata},
+    )
+    path.write_bytes(made.SerializeToString())
+
+
+def safetensors(job: Job, path: Path, metadata: str) -> None:
+    """The weights alone, by their Flax paths; the metadata say which model they are of.
+
+    Without a program the input's size is only the one that the check ran at.
+    """
+    library = _import("safetensors.numpy", "safetensors")
+    weights = traverse_util.flatten_dict(job.variables, sep="/")
+    tensors = {name: np.ascontiguousarray(w) for name, w in weights.items()}
+    library.save_file(tensors, path, {"fastfcn_jax": metadata})
+
+
+def tflite(job: Job, path: Path, metadata: str) -> None:
+    """A TensorFlow Lite file of built-in operators, for one image at a time.
+
+    The metadata stand in a zip archive at its end, as TensorFlow Lite's own tools have it.
+    """
+    tf = _import("tensorflow", "tflite")
+    from jax.experimental import jax2tf
+
+    variables = jax.tree.map(np.asarray, folding.fold(job.variables))
+
+    def run(images):
+        return job.forward(variables, images)
+
+    convert = jax2tf.convert(run, native_serialization=False, enable_xla=False)
+    signature = [tf.TensorSpec((1, *job.size, 3), tf.uint8, name="images")]
+    function = tf.function(convert, input_signature=signature, autograph=False)
+    module = tf.Module()
+    module.run = function
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function()], module
+    )
+    path.write_bytes(converter.convert())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("fastfcn_jax.json", metadata)
+
+
+WRITERS = {"stablehlo": stablehlo, "onnx": onnx, "safetensors": safetensors, "tflite": tflite}
+
+
+def _import(module: str, extra: str):
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"--format {extra} needs a package that is not installed ({error.name}): "
+            f"pip install 'fastfcn-jax[{extra}]'."
+        ) from error
+
+
+def to_metadata(card: dict[str, Any], size: tuple[int, int], check: dict[str, Any]) -> str:
+    """`model.json`'s content, the input's size and what the comparison with the source found."""
+    usage = "RGB images, uint8, (batch, height, width, 3); normalisation is part of the program"
+    content = {**card, "size": list(size), "input": usage, "check": check}
+    return json.dumps(content)

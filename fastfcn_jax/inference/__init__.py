@@ -1,0 +1,1 @@
+"""Labels for images of any size: test-time protocols, windows, tiles, upsampling."""

@@ -1,0 +1,292 @@
+"""Predictor: images of any size in, class indices at each image's own size out."""
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, Num, UInt8
+from ml_collections import ConfigDict
+
+from fastfcn_jax import models
+from fastfcn_jax.inference import protocols, windowed
+from fastfcn_jax.inference.merge import merge, merge_scores
+from fastfcn_jax.inference.plan import Group, Plan
+from fastfcn_jax.inference.protocols import Protocol
+from fastfcn_jax.inference.resize import Size, resize_image
+from fastfcn_jax.inference.upsampling import axis_matrices, stack, taps_of
+from fastfcn_jax.models import folding
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+Variables = dict[str, Any]
+
+# Upsampling weights that stay on the device, each for one scale and flip of a batch: data sets of
+# one size make theirs once, by any protocol (twelve by ms_flip). For 1024x2048 a host needs 1 ms to
+# make them, where a GPU needs 3 ms for the network.
+KEPT_WEIGHTS = 16
+
+
+class Prediction(NamedTuple):
+    """Class indices of one image at its own size, and the probability of each if asked for."""
+
+    labels: UInt8[np.ndarray, "h w"]
+    confidence: Float[np.ndarray, "h w"] | None
+
+
+def network(
+    model: nn.Module,
+    variables: Variables,
+    images: Num[Array, "b h w 3"],
+    size: Int[Array, "b 2"] | None,
+) -> Float[Array, "b h8 w8 k"]:
+    """Logits at 1/8 of RGB images in a padded batch; `size`: their true sizes."""
+    outputs: Any = model.apply(variables, models.normalize(images, size), size=size)
+    return outputs.logits.astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "softmax", "confidence"))
+def _predict(model, variables, images, size, rows, columns, *, softmax, confidence):
+    """Network and merge in one program, for protocols that see an image once."""
+    maps = [network(model, variables, images, size)]
+    return merge(maps, rows, columns, softmax=softmax, confidence=confidence)
+
+
+_network = jax.jit(network, static_argnames="model")
+_merge = jax.jit(merge, static_argnames=("softmax", "confidence"))
+_merge_scores = jax.jit(merge_scores, static_argnames="softmax")
+
+
+class Predictor:
+    """Runs a segmentor on images by one protocol.
+
+    Args:
+      model: the segmentor; its logits are at 1/8 of its input.
+      variables: {"params", "batch_stats"}; may be replaced by assignment, nothing is recompiled.
+      protocol: what `protocols.build` made.
+      align_corners: of every resize of the logits (False: mmseg, True: official lineage).
+      batch_size: images (windows, where the protocol cuts them) that share a pass; a multiple
+        of this process's devices spreads it over them.
+      max_programs: upper bound on compiled programs for the sizes given to `expect`;
+        None: 6 where the network sees an image once, else 20.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        variables: Variables,
+        *,
+        protocol: Protocol,
+        align_corners: bool = False,
+        batch_size: int = 1,
+        max_programs: int | None = None,
+    ):
+        devices = jax.local_devices()
+        spread = len(devices) > 1 and batch_size % len(devices) == 0
+        mesh = Mesh(np.array(devices if spread else devices[:1]), ("batch",))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._by_image = NamedSharding(mesh, PartitionSpec("batch"))
+        self._folds = isinstance(model, models.Segmentor)
+        self.model = folding.folded(model) if isinstance(model, models.Segmentor) else model
+        self.variables = variables
+        self.protocol = protocol
+        self.align_corners = align_corners
+        self.batch_size = batch_size
+        many = protocol.merge == "probabilities"
+        self.max_programs = max_programs or (20 if many else 6)
+        self.plan = Plan(protocol)
+        self.is_planned = False
+        self._weights = functools.lru_cache(KEPT_WEIGHTS)(self._make_weights)
+
+    @property
+    def variables(self) -> Variables:
+        """What the device holds: BatchNorm is folded into the convolutions."""
+        return self._variables
+
+    @variables.setter
+    def variables(self, variables: Variables) -> None:
+        used = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+        folded = folding.fold(used) if self._folds else used
+        self._variables = jax.device_put(folded, self._everywhere)
+
+    def expect(self, sizes: Iterable[Size]) -> None:
+        """Plans the padded sizes for images to come; without it they grow as images arrive."""
+        self.plan = Plan(self.protocol, sizes, self.max_programs)
+        self.is_planned = True
+
+    def announce(self, sizes: Sequence[Size], what: str = "image") -> str:
+        """Plans as `expect`; says what the protocol is and what it costs on these images."""
+        self.expect(sizes)
+        cost = protocols.describe_cost(self.protocol, sizes, what)
+        programs = protocols.counted(self.plan.programs, "program")
+        return (
+            f"protocol {self.protocol.name}: {self.protocol.definition}\n"
+            f"{cost}, {programs} to compile"
+        )
+
+    def __call__(self, image: Image) -> UInt8[np.ndarray, "h w"]:
+        """Class indices of one RGB image of any size."""
+        return self.predict(image).labels
+
+    def predict(self, image: Image, *, confidence: bool = False) -> Prediction:
+        """Class indices and, if asked for, the probability of each."""
+        ((_, prediction),) = self.stream([(None, image)], confidence=confidence)
+        return prediction
+
+    def scores(self, image: Image) -> Float[np.ndarray, "h w k"]:
+        """Logits at the image's own size; (mean) probabilities if the protocol sums those."""
+        height, width = image.shape[:2]
+        if self.protocol.windows is not None:
+            scores = windowed.scores(self, image, self.plan.group((height, width)))
+            return np.asarray(scores)[:height, :width]
+        group = self.plan.group((height, width))
+        maps, rows, columns = self._maps(group, _pad([image], self.batch_size))
+        softmax = self.protocol.merge == "probabilities"
+        return np.asarray(_merge_scores(maps, rows, columns, softmax=softmax))[0, :height, :width]
+
+    def stream(
+        self, images: Iterable[tuple[Any, Image]], *, confidence: bool = False
+    ) -> Iterator[tuple[Any, Prediction]]:
+        """Yields (key, prediction) for every (key, image), not necessarily in the same order.
+
+        Images are held back until a batch of their padded size is full; the
+        host prepares one batch while the device computes another.
+        """
+        running = None
+        for group, batch in self._batches(images):
+            result = self._start(group, [image for _, image in batch], confidence)
+            if running is not None:
+                yield from _finish(*running)
+            running = batch, result
+        if running is not None:
+            yield from _finish(*running)
+
+    def _batches(self, images) -> Iterator[tuple[Group, list[tuple[Any, Image]]]]:
+        size = 1 if self.protocol.windows is not None else self.batch_size
+        waiting: dict[Group, list] = {}
+        for key, image in images:
+            group = self.plan.group(image.shape[:2])
+            waiting.setdefault(group, []).append((key, image))
+            if len(waiting[group]) == size:
+                yield group, waiting.pop(group)
+        yield from waiting.items()
+
+    def _start(self, group: Group, images: list[Image], confidence: bool):
+        """Dispatches a batch; what it returns is computed while the caller goes on."""
+        if self.protocol.windows is not None:
+            return windowed.labels(self, images[0], group, confidence=confidence)
+        softmax = self.protocol.merge == "probabilities"
+        if len(group.scales) * len(self.protocol.flips) == 1:
+            batch = _pad(images, self.batch_size)
+            inputs = self._inputs(group, 0, False, batch)
+            images_in, size = jax.device_put(inputs, self._by_image)
+            rows, columns = self._weights(group, 0, False, _sizes(batch))
+            return _predict(
+                self.model,
+                self.variables,
+                images_in,
+                size,
+                [rows],
+                [columns],
+                softmax=softmax,
+                confidence=confidence,
+            )
+        maps, rows, columns = self._maps(group, _pad(images, self.batch_size))
+        return _merge(maps, rows, columns, softmax=softmax, confidence=confidence)
+
+    def run(
+        self, images: Num[np.ndarray, "b h w 3"], size: Int[np.ndarray, "b 2"] | None
+    ) -> Float[Array, "b h8 w8 k"]:
+        """Logits at 1/8 of a padded batch, on the device; see `network`."""
+        images, size = jax.device_put((images, size), self._by_image)
+        return _network(self.model, self.variables, images, size)
+
+    def _maps(self, group: Group, images: list[Image]) -> tuple[list, list, list]:
+        """1/8 maps of every scale and flip, and their upsampling weights."""
+        maps, rows, columns = [], [], []
+        for scale in range(len(group.scales)):
+            for flip in self.protocol.flips:
+                inputs, size = self._inputs(group, scale, flip, images)
+                maps.append(self.run(inputs, size))
+                y, x = self._weights(group, scale, flip, _sizes(images))
+                rows.append(y)
+                columns.append(x)
+        return maps, rows, columns
+
+    def _inputs(self, group: Group, scale: int, flip: bool, images: list[Image]):
+        """The padded batch that the network sees, and the true sizes (None: all of it)."""
+        batch = np.zeros((len(images), *group.scales[scale], 3), np.uint8)
+        sizes = np.zeros((len(images), 2), np.int32)
+        for i, image in enumerate(images):
+            scaled = resize_image(image, self.protocol.scales(image.shape[:2])[scale])
+            height, width = scaled.shape[:2]
+            batch[i, :height, :width] = scaled[:, ::-1] if flip else scaled
+            sizes[i] = height, width
+        return batch, None if group.exact else sizes
+
+    def _make_weights(self, group: Group, scale: int, flip: bool, sizes: tuple[Size, ...]):
+        """Upsampling weights of the rows (matrices) and columns (taps) of images of these sizes,
+        on the device."""
+        padded = group.scales[scale]
+        settings = {"align_corners": self.align_corners}
+        rows, columns = [], []
+        for own in sizes:
+            scaled = self.protocol.scales(own)[scale]
+            both = self.protocol.grid(scaled)
+            rows += axis_matrices(both[0], scaled[0], own[0], -(-padded[0] // 8), **settings)
+            (x,) = axis_matrices(
+                both[1], scaled[1], own[1], -(-padded[1] // 8), flip=flip, **settings
+            )
+            columns.append(taps_of(x))
+        height, width = group.padded_output
+        stacked = stack(rows, height, len(sizes)), stack(columns, width, len(sizes))
+        return jax.device_put(stacked, self._by_image)
+
+
+def _sizes(images: list[Image]) -> tuple[Size, ...]:
+    return tuple(image.shape[:2] for image in images)
+
+
+def _pad(images: list[Image], count: int) -> list[Image]:
+    """Fills the last batch up by repeating an image, so that it runs in the same program."""
+    return images + images[:1] * (count - len(images))
+
+
+def _finish(batch: Sequence[tuple[Any, Image]], result) -> Iterator[tuple[Any, Prediction]]:
+    labels = np.asarray(result.labels)
+    confidence = None if result.confidence is None else np.asarray(result.confidence)
+    for i, (key, image) in enumerate(batch):
+        height, width = image.shape[:2]
+        sure = None if confidence is None else confidence[i, :height, :width]
+        yield key, Prediction(labels[i, :height, :width], sure)
+
+
+def build(
+    config: ConfigDict, model: nn.Module, variables: Variables, *, protocol: str | None = None
+) -> Predictor:
+    """The predictor of a configuration; `protocol` overrides `config.eval.protocol`.
+
+    Raises:
+      UserError: no such protocol.
+    """
+    name = protocol or config.eval.protocol
+    ratios = tuple(config.eval.ratios)
+    if name == "official_ms" and config.data.name == "cityscapes":
+        ratios += (2.0, 2.25)  # as the official test script
+    return Predictor(
+        model,
+        variables,
+        protocol=protocols.build(
+            name,
+            test_scale=tuple(config.data.test_scale),
+            ratios=ratios,
+            crop_size=tuple(config.eval.crop_size),
+            stride=tuple(config.eval.stride),
+            base_size=config.data.base_size,
+        ),
+        align_corners=config.model.lineage == "official",
+        batch_size=config.eval.batch_size,
+    )

@@ -1,0 +1,198 @@
+"""Test protocols: which scales, mirror images and windows of an image the network sees."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.inference.resize import Size, keep_ratio_size
+
+Interval = tuple[int, int]  # first pixel, one past the last
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """A grid of windows over the scaled image.
+
+    `shifted_back`: the last window ends at the border (mmsegmentation); else it
+    may reach beyond, into black (official), and no window is ever smaller.
+    """
+
+    size: Size
+    stride: Size
+    shifted_back: bool
+
+    def grid(self, size: Size) -> tuple[tuple[Interval, ...], tuple[Interval, ...]]:
+        """Intervals of the windows' rows and columns on an image of `size`."""
+        rows, columns = map(self._axis, size, self.size, self.stride)
+        return rows, columns
+
+    def _axis(self, length: int, window: int, stride: int) -> tuple[Interval, ...]:
+        count = -(-max(length - window, 0) // stride) + 1
+        starts = [i * stride for i in range(count)]
+        if not self.shifted_back:
+            return tuple((start, start + window) for start in starts)
+        stops = [min(start + window, length) for start in starts]
+        return tuple((max(stop - window, 0), stop) for stop in stops)
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """A named way to test.
+
+    scales: image size -> sizes that the network sees, always as many.
+    flips: of each scale: as it is, and mirrored.
+    merge: what is summed over scales and flips at the image's own size: "logits",
+      "probabilities", or the official evaluator's unnormalised "exponentials".
+    windows: how a scaled image is cut; None: the network sees it whole.
+    """
+
+    name: str
+    definition: str
+    scales: Callable[[Size], Sequence[Size]]
+    flips: tuple[bool, ...] = (False,)
+    merge: str = "logits"
+    windows: Windows | None = None
+
+    @property
+    def is_official(self) -> bool:
+        """Images are resized as tensors (align_corners), absent classes count 0."""
+        return self.merge == "exponentials"
+
+    def grid(self, scale: Size) -> tuple[tuple[Interval, ...], tuple[Interval, ...]]:
+        """Row and column intervals of what the network sees of an image of this scale."""
+        if self.windows is None:
+            return ((0, scale[0]),), ((0, scale[1]),)
+        return self.windows.grid(scale)
+
+    def cost(self, size: Size) -> tuple[int, int]:
+        """(passes through the network, pixels that it sees) for an image of `size`."""
+        passes = pixels = 0
+        for scale in self.scales(size):
+            rows, columns = self.grid(scale)
+            passes += len(self.flips) * len(rows) * len(columns)
+            height, width = (sum(stop - start for start, stop in axis) for axis in (rows, columns))
+            pixels += len(self.flips) * height * width
+        return passes, pixels
+
+
+def counted(number: int, word: str, plural: str = "") -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {plural or word + 's'}"
+
+
+def describe_cost(protocol: Protocol, sizes: Iterable[Size], what: str = "image") -> str:
+    """One line: passes and pixels for images of these sizes, which are called `what`."""
+    costs = [protocol.cost(size) for size in sizes]
+    passes = sum(passes for passes, _ in costs)
+    pixels = sum(pixels for _, pixels in costs)
+    return (
+        f"{counted(len(costs), what)}, {counted(passes, 'pass', 'passes')}, "
+        f"{pixels / 1e6:.1f} megapixels through the network"
+    )
+
+
+NAMES = ("single", "ms_flip", "ms_flip_0x", "slide", "official", "official_ms")
+
+
+def build(
+    name: str,
+    *,
+    test_scale: tuple[int, int],
+    ratios: Sequence[float] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+    crop_size: Size = (512, 1024),
+    stride: Size = (341, 683),
+    base_size: int = 520,
+    window: int = 480,
+) -> Protocol:
+    """Makes the protocol `name`.
+
+    Args:
+      test_scale: (width, height) an image is scaled into, its ratio kept; (0, 0): as it is.
+      ratios: scales of the multi-scale protocols.
+      crop_size, stride: (height, width) of slide's windows and the steps between them.
+      base_size, window: long side and window of the official evaluator at ratio 1.
+
+    Raises:
+      UserError: no protocol of this name, or ms_flip_0x without a test_scale.
+    """
+    if name in ("single", "slide"):
+        windows = Windows(crop_size, stride, shifted_back=True) if name == "slide" else None
+        return _one_scale(name, test_scale, windows)
+    if name in ("ms_flip", "ms_flip_0x"):
+        return _multi_scale(name, test_scale, tuple(ratios))
+    if name in ("official", "official_ms"):
+        return _official(
+            name, tuple(ratios) if name == "official_ms" else (1.0,), base_size, window
+        )
+    raise UserError(f"protocol {name!r} does not exist; there is {', '.join(NAMES)}.")
+
+
+def _one_scale(name: str, test_scale: tuple[int, int], windows: Windows | None) -> Protocol:
+    own_size = not any(test_scale)
+    into = "at its own size" if own_size else f"scaled into {test_scale[0]}x{test_scale[1]}"
+    cut = "whole image"
+    if windows is not None:
+        cut = (
+            f"windows of {windows.size[1]}x{windows.size[0]} every {windows.stride[1]}x"
+            f"{windows.stride[0]} pixels, the last shifted back inside"
+        )
+    return Protocol(
+        name,
+        f"each image {into}; {cut}; argmax of the {'mean ' if windows else ''}logits",
+        lambda size: [size if own_size else keep_ratio_size(size, test_scale)],
+        windows=windows,
+    )
+
+
+def _multi_scale(name: str, test_scale: tuple[int, int], ratios: tuple[float, ...]) -> Protocol:
+    """mmsegmentation's test-time augmentation: of 1.2.2, or of 0.x (which printed the results)."""
+    factors = ", ".join(f"{ratio:g}" for ratio in ratios)
+    if name == "ms_flip":
+        version, scaled = "1.2.2", "the original size"
+
+        def scale(size: Size, ratio: float) -> Size:
+            height, width = (int(side * ratio + 0.5) for side in size)
+            return keep_ratio_size(size, (height, width))
+
+    else:
+        if not any(test_scale):
+            raise UserError("protocol ms_flip_0x needs config.data.test_scale; ms_flip does not.")
+        version, scaled = "0.x", f"the size that fits {test_scale[0]}x{test_scale[1]}"
+
+        def scale(size: Size, ratio: float) -> Size:
+            long, short = (int(side * ratio) for side in test_scale)
+            return keep_ratio_size(size, (long, short))
+
+    return Protocol(
+        name,
+        f"each image at {factors} times {scaled}, with mirror images; "
+        f"argmax of the mean probability (mmsegmentation {version})",
+        lambda size: [scale(size, ratio) for ratio in ratios],
+        flips=(False, True),
+        merge="probabilities",
+    )
+
+
+def _official(name: str, ratios: tuple[float, ...], base_size: int, window: int) -> Protocol:
+    """The evaluator of wuhuikai/FastFCN (`MultiEvalModule`)."""
+
+    def scale(size: Size, ratio: float) -> Size:
+        long = math.ceil(base_size * ratio)
+        height, width = size
+        if height > width:
+            return long, int(1.0 * width * long / height + 0.5)
+        return int(1.0 * height * long / width + 0.5), long
+
+    stride = int(window * 2 / 3)
+    factors = ", ".join(f"{ratio:g}" for ratio in ratios)
+    mirrored = " with mirror images" if name == "official_ms" else ""
+    return Protocol(
+        name,
+        f"long side {base_size} times {factors}{mirrored}; windows of {window}x{window} every "
+        f"{stride} pixels, padded with black; argmax of the sum of exponentials; "
+        "a class that occurs nowhere counts 0 (wuhuikai/FastFCN)",
+        lambda size: [scale(size, ratio) for ratio in ratios],
+        flips=(False, True) if name == "official_ms" else (False,),
+        merge="exponentials",
+        windows=Windows((window, window), (stride, stride), shifted_back=False),
+    )

@@ -1,0 +1,106 @@
+"""Weights that bring the 1/8 maps of a scaled image's windows to the image's own size."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from fastfcn_jax.inference.protocols import Interval
+from fastfcn_jax.inference.resize import bilinear_matrix, bilinear_taps
+
+# Two bilinear resizes, the first by 8 or about that, mix at most three neighbours.
+TAPS = 3
+
+
+class Taps(NamedTuple):
+    """Sparse rows of a matrix: weights of TAPS neighbouring inputs, the first at `start`."""
+
+    start: Int[np.ndarray | Array, "*b o"]
+    weight: Float[np.ndarray | Array, "*b o t"]
+
+
+def axis_matrices(
+    intervals: tuple[Interval, ...],
+    scaled: int,
+    own: int,
+    map_length: int,
+    *,
+    flip: bool = False,
+    align_corners: bool = False,
+) -> list[Float[np.ndarray, "o m"]]:
+    """One matrix a window for one axis: the sum of Y L X' over windows L are the image's scores.
+
+    As mmsegmentation: resize the map to its window, average where windows
+    overlap, un-flip, resize to the image.
+
+    Args:
+      intervals: first and last pixel of each window on the scaled image.
+      scaled, own: lengths of the scaled image and of the image itself.
+      map_length: of a window's map, padded; zero weight beyond its true length.
+      flip: the network saw the mirror image (columns only).
+    """
+    covered = np.zeros((scaled, 1), np.float32)  # how many windows see each row or column
+    for start, stop in intervals:
+        covered[start:stop] += 1
+    matrices = []
+    for start, stop in intervals:
+        true = -(-(stop - start) // 8)
+        matrix = np.zeros((scaled, map_length), np.float32)
+        up = bilinear_matrix(true, stop - start, align_corners=align_corners)
+        matrix[start:stop, :true] = up
+        matrix /= covered
+        if flip:
+            matrix = matrix[::-1]
+        if scaled != own:
+            low, high, weight = bilinear_taps(scaled, own, align_corners=align_corners)
+            weight = weight[:, None]
+            matrix = matrix[low] * (1 - weight) + matrix[high] * weight
+        matrices.append(matrix)
+    return matrices
+
+
+def taps_of(matrix: Float[np.ndarray, "o m"]) -> Taps:
+    """The nonzero neighbours of every row of an `axis_matrices` matrix."""
+    if matrix.shape[1] < TAPS:
+        matrix = np.pad(matrix, ((0, 0), (0, TAPS - matrix.shape[1])))
+    start = np.minimum((matrix != 0).argmax(axis=1), matrix.shape[1] - TAPS)
+    weight = np.take_along_axis(matrix, start[:, None] + np.arange(TAPS), axis=1)
+    assert np.count_nonzero(weight) == np.count_nonzero(matrix), "more than three neighbours"
+    return Taps(start.astype(np.int32), weight)
+
+
+def window_taps(
+    intervals: tuple[Interval, ...], scaled: int, own: int
+) -> list[tuple[Int[np.ndarray, "o 2"], Float[np.ndarray, "o 2"]]]:
+    """Per window of the official evaluator, for one axis: which two of the window's pixels each
+    pixel of the image mixes, and their weights (0 outside; averaged where windows overlap).
+    """
+    low, high, fraction = bilinear_taps(scaled, own, align_corners=True)
+    covered = np.zeros(max(stop for _, stop in intervals), np.float32)
+    for start, stop in intervals:
+        covered[start:stop] += 1
+    position = np.stack([low, high], axis=1)
+    weight = np.stack([1 - fraction, fraction], axis=1) / covered[position]
+    taps = []
+    for start, stop in intervals:
+        inside = (position >= start) & (position < stop)
+        index = np.where(inside, position - start, 0).astype(np.int32)
+        taps.append((index, np.where(inside, weight, 0).astype(np.float32)))
+    return taps
+
+
+def stack(items: Sequence, length: int, count: int):
+    """Stacks equal trees of arrays; pads their first axis to `length`, their number to `count`.
+
+    Padding is zero: a weight of zero takes no part.
+    """
+
+    def join(*arrays: np.ndarray) -> np.ndarray:
+        result = np.zeros((count, length, *arrays[0].shape[1:]), arrays[0].dtype)
+        for i, array in enumerate(arrays):
+            result[i, : len(array)] = array
+        return result
+
+    return jax.tree.map(join, *items)

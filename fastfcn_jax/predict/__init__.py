@@ -1,0 +1,1 @@
+"""Predictions for photographs and videos, written as files."""

@@ -1,0 +1,99 @@
+"""Where weights come from before the first step: random, an ImageNet backbone, a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.convert import backbone
+from fastfcn_jax.data.source import DatasetInfo
+from fastfcn_jax.errors import UserError
+
+SIZE = 64  # pixels; parameters do not depend on it
+CLASSIFIERS = ("conv_seg", "se_layer")  # modules whose width is the number of classes
+
+Variables = dict[str, Any]
+
+
+def variables(
+    config: ConfigDict, model: nn.Module, info: DatasetInfo
+) -> tuple[Variables, list[str]]:
+    """Initial "params" and "batch_stats" on the host, and sentences on where they come from.
+
+    Args:
+      info: of the data set to train on, whose classes a checkpoint's are held against.
+
+    Raises:
+      UserError: a file is missing or does not fit the model or the classes.
+    """
+    if config.init.checkpoint:
+        return _from_checkpoint(config, model, info)
+    if config.init.backbone:
+        return _from_backbone_file(config, model)
+    return random_variables(model, config.seed), ["initial weights: random"]
+
+
+def random_variables(model: nn.Module, seed: int) -> Variables:
+    """Initialises the model with `jax.random.key(seed)`."""
+    images = jnp.zeros((1, SIZE, SIZE, 3))
+    initialised = jax.jit(model.init)(jax.random.key(seed), images)
+    return jax.tree.map(np.asarray, dict(initialised))
+
+
+def _from_checkpoint(
+    config: ConfigDict, model: nn.Module, info: DatasetInfo
+) -> tuple[Variables, list[str]]:
+    folder = Path(config.init.checkpoint)
+    loaded = model_folder.load_model(folder)
+    given: dict[Any, Any] = traverse_util.flatten_dict(loaded.variables)
+    wanted: dict[Any, Any] = traverse_util.flatten_dict(random_variables(model, config.seed))
+    if config.init.reset_head:
+        given = {path: x for path, x in given.items() if not _is_classifier(path)}
+        missing = [path for path in wanted if path not in given and not _is_classifier(path)]
+    else:
+        missing = [path for path in wanted if path not in given]
+    differing = [
+        path for path in given if path in wanted and given[path].shape != wanted[path].shape
+    ]
+    if config.init.reset_head is False and any(_is_classifier(path) for path in differing):
+        raise UserError(
+            f"{folder} was trained on {len(loaded.info.class_names)} classes "
+            f"({loaded.info.name}), this data set has another number; "
+            "set config.init.reset_head=True to start with a new classifier."
+        )
+    _refuse(folder, missing, differing)
+    merged = {path: given.get(path, x) for path, x in wanted.items()}
+    notes = [f"initial weights: {folder} (step {loaded.step})"]
+    if config.init.reset_head:
+        notes.append("classifiers start anew")
+    elif note := model_folder.compare_classes(folder, loaded.info, info):
+        notes.append(note)
+    return traverse_util.unflatten_dict(merged), notes
+
+
+def _from_backbone_file(config: ConfigDict, model: nn.Module) -> tuple[Variables, list[str]]:
+    loaded = backbone.load(config.init.backbone, config.model)
+    random = random_variables(model, config.seed)
+    merged = traverse_util.flatten_dict(random) | traverse_util.flatten_dict(loaded.variables)
+    notes = [f"initial backbone: {config.init.backbone}", *loaded.notes]
+    return traverse_util.unflatten_dict(merged), notes
+
+
+def _refuse(source: Path, missing: list, differing: list) -> None:
+    if missing or differing:
+        name = "/".join((missing + differing)[0])
+        raise UserError(
+            f"{source} does not fit the configured model: {len(missing)} arrays are missing, "
+            f"{len(differing)} have another shape, the first is {name}; "
+            "compare config.model with what it was made from."
+        )
+
+
+def _is_classifier(path: tuple[str, ...]) -> bool:
+    return any(name in CLASSIFIERS for name in path)

@@ -1,0 +1,221 @@
+"""Checkpoints: what is kept, what damage does, and folders that hold a model alone."""
+
+import json
+import shutil
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from fastfcn_jax import files
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.data.source import DatasetInfo
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.training import checkpointer, optim, state
+
+CLASSES = ("road", "car")
+
+
+def make(step=0, *, ema=False, freeze=(), width=3):
+    """A training state whose every array depends on the step."""
+    kernel = np.full((1, 1, width, 2), step, np.float32)
+    norm = {"mean": np.full(width, step + 0.5, np.float32)}
+    variables = {
+        "params": {
+            "backbone": {"conv": {"kernel": kernel}, "bn": {"scale": np.ones(width, np.float32)}},
+            "decode_head": {"conv_seg": {"bias": np.zeros(2, np.float32)}},
+        },
+        "batch_stats": {"backbone": {"bn": norm}},
+    }
+    optimizer = optim.sgd(
+        variables, learning_rate=lambda i: jnp.float32(0), momentum=0.9, weight_decay=0,
+        freeze=freeze,
+    )  # fmt: skip
+    made = state.create(variables, optimizer, ema=ema)
+    momenta = jax.tree.map(lambda x: np.full_like(x, -step), made.opt_state)
+    return made.replace(
+        step=np.array(step, np.int32),
+        opt_state=momenta,
+        ema=jax.tree.map(lambda x: x + 7, made.ema) if ema else None,
+    )
+
+
+def save(workdir, steps, *, keep_every=0, **kwargs):
+    """Saves the given {step: mIoU or None} and returns what is left."""
+    run = checkpointer.Checkpoints(workdir, keep_every=keep_every)
+    for step, miou in steps.items():
+        run.save(make(step, **kwargs), miou=miou, notes={"pending": {"loss": [step / 3]}})
+    run.close()
+    return model_folder.finished_steps(workdir)
+
+
+def restore(workdir, **kwargs):
+    run = checkpointer.Checkpoints(workdir)
+    restored = run.restore_latest(make(**kwargs))
+    run.close()
+    return restored
+
+
+def card(workdir):
+    info = DatasetInfo("two", CLASSES, np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
+    made = model_folder.model_card(tiny.get_config(), info, {})
+    files.write_json(workdir / "model.json", made)
+    return made
+
+
+def damage(folder, item="model"):
+    """Flips one bit in the middle of the largest file of an item."""
+    files = [path for path in (folder / item).rglob("*") if path.is_file()]
+    path = max(files, key=lambda p: p.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_latest_two_and_best_are_kept(tmp_path):
+    kept = save(tmp_path, {1: 20.0, 2: 60.0, 3: 30.0, 4: None, 5: 40.0, 6: None})
+    assert kept == [2, 5, 6]
+    again = checkpointer.Checkpoints(tmp_path)  # a new start knows the best one still
+    assert (again.latest, again.best) == (6, 2)
+    again.save(make(7), miou=50.0)
+    again.close()
+    assert model_folder.finished_steps(tmp_path) == [2, 6, 7]
+
+
+def test_every_nth_is_kept_on_request(tmp_path):
+    assert save(tmp_path, dict.fromkeys(range(1, 8)), keep_every=3) == [3, 6, 7]
+
+
+def test_notes_are_those_of_the_moment_of_saving(tmp_path, monkeypatch):
+    """The thread that writes them may come to it when training has gone on."""
+    gone_on = threading.Event()
+    dumps = json.dumps
+
+    def late(*arguments, **options):
+        if threading.current_thread() is not threading.main_thread():
+            gone_on.wait(10)
+        return dumps(*arguments, **options)
+
+    run = checkpointer.Checkpoints(tmp_path)
+    losses = [1.0]
+    monkeypatch.setattr(json, "dumps", late)
+    run.save(make(1), notes={"pending": {"loss": losses}})
+    losses.append(2.0)
+    gone_on.set()
+    run.close()
+    assert restore(tmp_path).notes == {"pending": {"loss": [1.0]}}
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": True}, {"freeze": ("backbone",)}])
+def test_a_state_comes_back_bit_for_bit(tmp_path, options):
+    save(tmp_path, {3: None}, **options)
+    restored = restore(tmp_path, **options)
+    expected = make(3, **options)
+    same = jax.tree.map(np.array_equal, restored.state, expected)
+    assert all(jax.tree.leaves(same))
+    assert jax.tree.structure(restored.state) == jax.tree.structure(expected)
+    assert restored.notes == {"pending": {"loss": [1.0]}}
+
+
+def test_nothing_saved_restores_nothing(tmp_path):
+    assert restore(tmp_path) is None
+
+
+@pytest.mark.parametrize("item", ["model", "training"])
+def test_a_flipped_bit_is_found_and_the_one_before_taken(tmp_path, capsys, item):
+    save(tmp_path, {4: None, 5: None})
+    damage(tmp_path / "checkpoints" / "5", item)
+    assert int(restore(tmp_path).state.step) == 4
+    assert "checkpoints/5 is damaged and is skipped" in capsys.readouterr().out
+    assert (tmp_path / "damaged_checkpoints" / "5").is_dir()
+    assert save(tmp_path, {5: None}) == [4, 5]  # its place is free again
+    assert int(restore(tmp_path).state.step) == 5
+
+
+@pytest.mark.parametrize("missing", ["model", "meta", "training/manifest.ocdbt"])
+def test_a_half_written_checkpoint_is_skipped(tmp_path, missing):
+    save(tmp_path, {4: None, 5: None})
+    path = tmp_path / "checkpoints" / "5" / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(
+        tmp_path / "checkpoints" / "4", tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp-1"
+    )
+    assert int(restore(tmp_path).state.step) == 4
+
+
+def test_a_state_of_another_shape_is_refused(tmp_path):
+    save(tmp_path, {4: None})
+    with pytest.raises(UserError, match=r"does not fit the configured model: 3 arrays differ"):
+        restore(tmp_path, width=4)
+
+
+def test_a_model_loads_from_its_folder_alone(tmp_path):
+    save(tmp_path, {1: 50.0, 2: 40.0, 3: None})
+    card(tmp_path)
+    best = model_folder.load_model(tmp_path)
+    assert best.step == 1
+    assert best.info.class_names == CLASSES
+    assert best.info.palette.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert best.config.train.steps == tiny.get_config().train.steps
+    assert best.variables["params"]["backbone"]["conv"]["kernel"].max() == 1
+    assert model_folder.load_model(tmp_path, "latest").step == 3
+    with pytest.raises(UserError, match="which='newest': a model is loaded as best or latest"):
+        model_folder.load_model(tmp_path, "newest")
+    damage(tmp_path / "checkpoints" / "1")
+    assert model_folder.load_model(tmp_path).step == 3  # next in line
+
+
+def test_averaged_weights_are_what_loads(tmp_path):
+    save(tmp_path, {3: None}, ema=True)
+    card(tmp_path)
+    loaded = model_folder.load_model(tmp_path).variables["params"]
+    assert loaded["backbone"]["conv"]["kernel"].max() == 3 + 7
+
+
+def test_converted_weights_round_trip(tmp_path):
+    variables = make(2).variables
+    folder = tmp_path / "converted"
+    folder.mkdir()
+    model_folder.save_model(folder, variables, card(folder))
+    loaded = model_folder.load_model(folder)
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, loaded.variables, variables)))
+    with pytest.raises(UserError, match="already holds a checkpoint"):
+        model_folder.save_model(folder, variables, card(folder))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "model.json is missing"),
+        ("{", "not valid JSON"),
+        (json.dumps({"format": 99}), "format 99"),
+        ("[]", "format None"),
+    ],
+)
+def test_a_folder_that_is_none_says_so(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "model.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        model_folder.load_model(tmp_path)
+
+
+def test_what_lies_near_a_folder_names_the_remedy(tmp_path):
+    card(tmp_path)
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    for part in ("checkpoints", "checkpoints/4"):
+        with pytest.raises(UserError, match=f"give the run's folder {tmp_path}"):
+            model_folder.load_model(tmp_path / part)
+    (tmp_path / "x.pth").touch()
+    with pytest.raises(UserError, match=r"fastfcn_jax.convert --input \S+/x\.pth --config"):
+        model_folder.load_model(tmp_path / "x.pth")
+
+
+def test_a_folder_without_a_whole_checkpoint_says_so(tmp_path):
+    save(tmp_path, {1: None})
+    card(tmp_path)
+    damage(tmp_path / "checkpoints" / "1")
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        model_folder.load_model(tmp_path)

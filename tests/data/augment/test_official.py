@@ -1,0 +1,87 @@
+"""The official augmentation against the calls of the official code, draw by draw."""
+
+import functools
+import random
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter, ImageOps
+
+from fastfcn_jax.data.augment import official
+from fastfcn_jax.data.datasets import street_scene
+
+BASE, CROP = 60, 48
+
+
+class PythonDraws:
+    """Python's global generator, which the official code draws from."""
+
+    def random(self):
+        return random.random()
+
+    def uniform(self, low, high):
+        return random.uniform(low, high)
+
+    def integers(self, low, high):
+        return random.randint(low, high - 1)
+
+
+@functools.cache
+def scene(seed, size):
+    return street_scene.Scene(np.random.default_rng(seed), size).draw()
+
+
+def reference(image, label, rotate):
+    """BaseDataset._sync_transform (and CitySegmentation's), on raw labels where 0 is no class."""
+    img, mask = Image.fromarray(image), Image.fromarray(label + np.uint8(1))
+    if random.random() < 0.5:
+        img, mask = ImageOps.mirror(img), ImageOps.mirror(mask)
+    short = random.randint(int(BASE * 0.5), int(BASE * 2.0))
+    w, h = img.size
+    if h > w:
+        ow, oh = short, int(1.0 * h * short / w)
+    else:
+        oh, ow = short, int(1.0 * w * short / h)
+    img, mask = img.resize((ow, oh), Image.BILINEAR), mask.resize((ow, oh), Image.NEAREST)
+    if rotate:
+        deg = random.uniform(-10, 10)
+        img = img.rotate(deg, resample=Image.BILINEAR)
+        mask = mask.rotate(deg, resample=Image.NEAREST)
+    if short < CROP:
+        border = (0, 0, max(CROP - ow, 0), max(CROP - oh, 0))
+        img = ImageOps.expand(img, border=border, fill=0)
+        mask = ImageOps.expand(mask, border=border, fill=0)
+    w, h = img.size
+    x, y = random.randint(0, w - CROP), random.randint(0, h - CROP)
+    img, mask = (p.crop((x, y, x + CROP, y + CROP)) for p in (img, mask))
+    if random.random() < 0.5:
+        img = img.filter(ImageFilter.GaussianBlur(radius=random.random()))
+    return np.array(img), np.array(mask) - np.uint8(1)
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_equal_to_the_official_code_given_the_same_draws(rotate):
+    padded = 0
+    for seed in range(30):
+        size = (70, 110) if seed % 3 else (120, 65)
+        image, label = scene(seed % 6, size)
+        random.seed(seed)
+        expected_image, expected_label = reference(image, label, rotate)
+        after = random.random()
+        random.seed(seed)
+        result = official.augment(
+            image,
+            label,
+            PythonDraws(),
+            crop_size=(CROP, CROP),
+            base_size=BASE,
+            flip=0.5,
+            rotation=10.0 if rotate else 0.0,
+            blur=True,
+        )
+        assert random.random() == after
+        np.testing.assert_array_equal(result.image, expected_image)
+        np.testing.assert_array_equal(result.label, expected_label)
+        assert result.size == (CROP, CROP)  # black borders are picture, not padding
+        padded += (expected_image[-1] == 0).all()
+    assert 1 < padded < 28

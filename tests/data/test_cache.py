@@ -1,0 +1,183 @@
+"""The decoded cache: the same pixels, built once whoever asks, whole after a kill."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from layouts import sentence, write_png
+
+from fastfcn_jax.config.base import get_config
+from fastfcn_jax.data import cache, datasets, pipeline
+
+COUNT = 40
+
+
+@pytest.fixture
+def photos(camvid_root):
+    """Forty CamVid photos of two sizes."""
+    rng = np.random.default_rng(0)
+    for i in range(2, COUNT):
+        size = (12, 20) if i % 2 else (16, 10)
+        write_png(camvid_root / "train" / f"{i:02}.png", rng.integers(0, 256, (*size, 3), np.uint8))
+        write_png(camvid_root / "trainannot" / f"{i:02}.png", rng.integers(0, 12, size, np.uint8))
+    return camvid_root
+
+
+def source_of(root):
+    return datasets.load("camvid", str(root), "train")
+
+
+def assert_same(cached, source):
+    assert list(cached.ids) == list(source.ids)
+    for i in range(len(source)):
+        assert cached[i].id == source[i].id
+        np.testing.assert_array_equal(cached[i].image, source[i].image)
+        np.testing.assert_array_equal(cached[i].label, source[i].label)
+
+
+def test_a_cache_holds_the_samples_of_its_source(photos, tmp_path):
+    source = source_of(photos)
+    cached = cache.open_or_build(str(tmp_path / "cache"), source)
+    assert_same(cached, source)
+    assert_same(pickle.loads(pickle.dumps(cached)), source)
+    assert not cached[3].image.flags.owndata  # views: what is not touched is not read
+    assert not cached[3].label.flags.owndata
+
+
+def test_a_finished_cache_is_not_built_again(photos, tmp_path, monkeypatch):
+    source = source_of(photos)
+    cache.open_or_build(str(tmp_path / "cache"), source)
+    monkeypatch.setattr(cache, "_build", lambda *_: pytest.fail("built again"))
+    assert_same(cache.open_or_build(str(tmp_path / "cache"), source), source)
+
+
+def test_a_changed_file_makes_another_cache(photos, tmp_path):
+    before = cache.fingerprint(source_of(photos))
+    assert cache.fingerprint(source_of(photos)) == before
+    path = photos / "trainannot" / "07.png"
+    write_png(path, np.full((12, 20), 2, np.uint8))
+    assert cache.fingerprint(source_of(photos)) != before
+
+
+def test_a_cache_of_another_layout_is_not_opened(photos, monkeypatch):
+    before = cache.fingerprint(source_of(photos))
+    monkeypatch.setattr(cache, "LAYOUT", cache.LAYOUT - 1)
+    assert cache.fingerprint(source_of(photos)) != before
+
+
+def test_training_from_the_cache_gives_the_batches_of_the_files(photos, tmp_path):
+    config = get_config()
+    config.data.crop_size = (8, 12)
+    config.data.resize_scale = (20, 12)
+    config.train.batch_size = 4
+    source = source_of(photos)
+    cached = cache.open_or_build(str(tmp_path / "cache"), source)
+    for crop_first in (False, True):
+        config.data.crop_first = crop_first
+        streams = [pipeline.build_train(config, s) for s in (source, cached)]
+        for _ in range(12):
+            files, pixels = map(next, streams)
+            for key in files:
+                np.testing.assert_array_equal(pixels[key], files[key])
+
+
+PROGRAM = """
+import sys, time
+from fastfcn_jax.data import cache, datasets
+source = datasets.load("camvid", sys.argv[1], "train")
+report = cache._report
+def slow(done, *rest):
+    time.sleep(float(sys.argv[3]))
+    print(done, flush=True)
+cache._report = slow
+cached = cache.open_or_build(sys.argv[2], source, threads=2)
+print("finished", len(cached), flush=True)
+"""
+
+
+def start(photos, folder, pause):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(photos), str(folder), str(pause)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_builders_at_once_build_one_cache(photos, tmp_path):
+    builders = [start(photos, tmp_path / "cache", 0.01) for _ in range(2)]
+    lines = [b.communicate(timeout=120)[0].splitlines() for b in builders]
+    assert [b.returncode for b in builders] == [0, 0]
+    assert [x[-1] for x in lines] == [f"finished {COUNT}"] * 2
+    assert sorted(len(x) for x in lines) == [1, COUNT + 1]  # one built, one waited
+    assert_same(cache.open_or_build(str(tmp_path / "cache"), source_of(photos)), source_of(photos))
+
+
+def test_a_build_killed_half_way_goes_on_where_it_stopped(photos, tmp_path):
+    builder = start(photos, tmp_path / "cache", 0.02)
+    while builder.stdout.readline().strip() != "15":
+        assert builder.poll() is None
+    os.kill(builder.pid, signal.SIGKILL)
+    builder.wait()
+    builder.stdout.close()
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert not (folder / "finished").exists()
+    with open(folder / "index.jsonl", "a") as index:
+        index.write('{"id": "half a li')  # what a kill can leave
+    with open(folder / "pixels.bin", "ab") as pixels:
+        pixels.write(b"half an image")
+    again = start(photos, tmp_path / "cache", 0)
+    lines = again.communicate(timeout=120)[0].splitlines()
+    assert lines[-1] == f"finished {COUNT}"
+    assert int(lines[0]) >= 15  # nothing that was done is done again
+    assert_same(cache.open_or_build(str(tmp_path / "cache"), source_of(photos)), source_of(photos))
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_written(
+    photos, tmp_path, monkeypatch
+):
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage)
+    text = sentence(lambda: cache.open_or_build(str(tmp_path / "cache"), source_of(photos)))
+    assert "set data.cache to another disk" in text
+
+
+def test_a_folder_that_cannot_be_written_is_named(photos, tmp_path):
+    (tmp_path / "file").write_text("")
+    text = sentence(lambda: cache.open_or_build(str(tmp_path / "file"), source_of(photos)))
+    assert text.startswith(f"{tmp_path / 'file'}/")
+    assert "cannot be written (Not a directory); set data.cache to another disk" in text
+
+
+def test_a_bad_file_is_named_and_the_build_goes_on_once_it_is_mended(photos, tmp_path):
+    path = photos / "trainannot" / "07.png"
+    good = path.read_bytes()
+    path.write_bytes(good[:40])
+    stamp = path.stat()
+    assert str(path) in sentence(
+        lambda: cache.open_or_build(str(tmp_path / "cache"), source_of(photos))
+    )
+    path.write_bytes(good)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert_same(cache.open_or_build(str(tmp_path / "cache"), source_of(photos)), source_of(photos))
+
+
+def test_generated_scenes_are_not_cached(tmp_path):
+    text = sentence(
+        lambda: cache.open_or_build(str(tmp_path), datasets.load("synthetic", "", "val"))
+    )
+    assert "data.cache" in text
+
+
+def test_nothing_in_the_index_points_past_the_pixels(photos, tmp_path):
+    cached = cache.open_or_build(str(tmp_path / "cache"), source_of(photos))
+    (folder,) = (tmp_path / "cache").iterdir()
+    lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
+    assert lines[-1]["end"] == (folder / "pixels.bin").stat().st_size
+    assert cached.offsets[1] == 12 * 20 * 4

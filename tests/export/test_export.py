@@ -1,0 +1,182 @@
+"""Exported files: equal to their source, refused where they are not, and run by `predict`."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+import pytest
+import small
+
+from fastfcn_jax import api, models
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.data import datasets
+from fastfcn_jax.data.datasets import street_scene
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.export import export, readers, writers
+from fastfcn_jax.inference.predictor import network
+
+ROOT = Path(__file__).parents[2]
+SIZE = (96, 128)
+NUM_CLASSES = 19
+FORMATS = ["stablehlo", "onnx", "safetensors"] + (
+    ["tflite"] if importlib.util.find_spec("tensorflow") else []
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint folder of a narrow PSP model."""
+    config = small.config("psp", "jpu")
+    config.data.test_scale = (SIZE[1], SIZE[0])
+    path = tmp_path_factory.mktemp("model") / "psp"
+    card = model_folder.model_card(config, datasets.info("cityscapes", ""), {})
+    model_folder.save_model(path, small.variables(config.model, NUM_CLASSES), card)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(folder, tmp_path_factory):
+    """The folder's model in every format, by format."""
+    output = tmp_path_factory.mktemp("exported")
+    for file_format in FORMATS:
+        check, _ = export.export(folder, output / f"m.{file_format}", SIZE, file_format)
+        assert check.largest_difference < 1e-5 * check.largest_logit
+        assert check.equal_labels == 1.0
+    return {file_format: output / f"m.{file_format}" for file_format in FORMATS}
+
+
+def scene(height: int, width: int, seed: int = 5):
+    return street_scene.Scene(np.random.default_rng(seed), (height, width)).draw()[0]
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_file_answers_like_its_folder(folder, files, file_format):
+    model, file = api.load(folder), readers.load(files[file_format])
+    assert file.info.class_names == model.info.class_names
+    np.testing.assert_array_equal(file.info.palette, model.info.palette)
+    image = scene(*SIZE)
+    wanted = model.logits(image)
+    scale = np.abs(wanted).max()
+    np.testing.assert_allclose(file.logits(image), wanted, atol=1e-5 * scale)
+    np.testing.assert_array_equal(file(image), model(image))
+    assert len(np.unique(file(image))) > 1
+    # Twice the size: scaled into the program's input and back, as the test scale does it.
+    larger = scene(2 * SIZE[0], 2 * SIZE[1])
+    np.testing.assert_allclose(file.logits(larger), model.logits(larger), atol=1e-5 * scale)
+    sure = file.predict(image, confidence=True).confidence
+    np.testing.assert_allclose(sure, model.predict(image).confidence, atol=1e-5)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_photographs_of_another_shape_are_not_distorted(files, file_format):
+    """What a tall photograph leaves of the input is padding, and is cut away again."""
+    file = readers.load(files[file_format])
+    image = scene(80, 50)
+    assert file(image).shape == (80, 50)
+    assert file.logits(image).shape == (80, 50, NUM_CLASSES)
+    padded = np.full((80, 107, 3), readers.MEAN_COLOR, np.uint8)
+    padded[:, :50] = image
+    same = (file(padded)[:, :40] == file(image)[:, :40]).mean()
+    assert same > 0.9
+
+
+@pytest.mark.parametrize("file_format", ["stablehlo", "onnx"])
+def test_any_batch_size(files, file_format):
+    file = readers.load(files[file_format])
+    images = np.stack([scene(*SIZE, seed) for seed in range(3)])
+    together = file.run(images)
+    for i, image in enumerate(images):
+        alone = file.run(image[None])
+        np.testing.assert_allclose(together["logits"][i], alone["logits"][0], atol=1e-5)
+        np.testing.assert_array_equal(together["labels"][i], alone["labels"][0])
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_metadata_say_what_the_file_is(folder, files, file_format):
+    metadata = readers.load(files[file_format]).metadata
+    assert metadata["size"] == list(SIZE)
+    assert metadata["preprocessing"] == model_folder.read_card(folder)["preprocessing"]
+    assert metadata["config"]["model"]["head"] == "psp"
+    assert metadata["check"]["equal_labels"] == 1.0
+    assert metadata["check"]["image"] == "drawn street scene"
+
+
+@pytest.mark.parametrize(
+    ("head", "neck", "lineage"),
+    [("aspp", "jpu", "mmseg"), ("enc", "none", "mmseg"), ("enc", "jpu_x", "official")],
+)
+def test_onnx_of_every_part(tmp_path, head, neck, lineage):
+    """The graph is written layer by layer: each head and neck against the model itself."""
+    config = small.config(head, neck, lineage, auxiliary=False)
+    model = models.build(config.model, NUM_CLASSES)
+    variables = small.variables(config.model, NUM_CLASSES)
+    job = writers.Job(model, variables, NUM_CLASSES, (97, 131))  # odd: rounding shows
+    metadata = model_folder.model_card(config, datasets.info("cityscapes", ""), {})
+    path = tmp_path / "m.onnx"
+    writers.onnx(job, path, writers.to_metadata(metadata, job.size, {}))
+    images = np.stack([scene(*job.size, seed) for seed in range(2)])
+    wanted = np.asarray(jax.jit(lambda v, x: network(model, v, x, None))(variables, images))
+    got = readers.load(path).run(images)["logits"]
+    np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_stablehlo_is_for_every_platform(files):
+    with np.load(files["stablehlo"], allow_pickle=False) as archive:
+        program = jax.export.deserialize(bytearray(archive["program"].tobytes()))
+        assert json.loads(archive["metadata"].tobytes())["size"] == list(SIZE)
+    assert program.platforms == ("cpu", "cuda", "tpu")
+
+
+def test_a_file_that_disagrees_is_not_written(folder, tmp_path, monkeypatch):
+    """A writer whose classifier is 1 % too large: the comparison finds it, nothing is left."""
+
+    def wrong(job, path, metadata):
+        changed = jax.tree.map(np.copy, job.variables)
+        changed["params"]["decode_head"]["conv_seg"]["kernel"] *= np.float32(1.01)
+        writers.safetensors(job._replace(variables=changed), path, metadata)
+
+    monkeypatch.setitem(writers.WRITERS, "safetensors", wrong)
+    with pytest.raises(UserError, match="is not written: run beside its source"):
+        export.export(folder, tmp_path / "m.safetensors", SIZE, "safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_requests(folder, tmp_path):
+    with pytest.raises(UserError, match=r"has to end in \.onnx"):
+        export.export(folder, tmp_path / "m.pb", SIZE, "onnx")
+    (tmp_path / "m.onnx").write_bytes(b"mine")
+    with pytest.raises(UserError, match="already exists"):
+        export.export(folder, tmp_path / "m.onnx", SIZE, "onnx")
+    with pytest.raises(UserError, match=r"model\.json is missing"):
+        export.export(tmp_path, tmp_path / "n.onnx", SIZE, "onnx")
+    for words in ("512", "512 1024 3", "a b", "16 16", "-1 512"):
+        with pytest.raises(UserError, match="give height and width"):
+            export.parse_size(words)
+    assert {export.parse_size(w) for w in ("512 1024", "512x1024", "512,1024")} == {(512, 1024)}
+
+
+@pytest.mark.parametrize("name", ["m.stablehlo", "m.onnx", "m.safetensors"])
+def test_files_that_are_no_exports(tmp_path, name):
+    (tmp_path / name).write_bytes(b"accuracy: 79.26\n" * 100)
+    with pytest.raises(UserError, match="not a file that this program exported"):
+        readers.load(tmp_path / name)
+    (tmp_path / "m.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=r"ends in one of \.stablehlo"):
+        readers.load(tmp_path / "m.bin")
+
+
+def test_predict_runs_an_exported_file(files, tmp_path):
+    image = scene(*SIZE)
+    cv2.imwrite(str(tmp_path / "photo.png"), image[..., ::-1])
+    command = [sys.executable, "-m", "fastfcn_jax.predict", "--input", str(tmp_path / "photo.png")]
+    command += ["--model", str(files["onnx"]), "--output", str(tmp_path / "out")]
+    subprocess.run(command, check=True, cwd=ROOT, env=os.environ)
+    labels = cv2.imread(str(tmp_path / "out" / "photo.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(labels, readers.load(files["onnx"])(image))
+    assert (tmp_path / "out" / "photo_overlay.png").is_file()

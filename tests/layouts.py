@@ -1,0 +1,28 @@
+"""Pictures on disk in the layouts of data sets, and the one sentence that a bad one gives."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastfcn_jax.errors import UserError
+
+
+def write_png(path, pixels, palette=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(pixels)
+    if palette is not None:
+        picture.putpalette(palette)
+    picture.save(path)
+
+
+def photo(seed=0, size=(12, 20)):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+def sentence(read) -> str:
+    with pytest.raises(UserError) as caught:
+        read()
+    text = str(caught.value)
+    assert text.endswith(".")
+    assert "\n" not in text
+    return text

@@ -1,0 +1,247 @@
+"""The loop around a three-layer model: what it leaves, resumes, refuses and survives."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import config, history, losses
+
+from fastfcn_jax import replay
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.data import datasets
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.training import loop, metrics_log, run_card, step
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.xdist_group("training-loop"), pytest.mark.usefixtures("tiny_model")]
+
+
+def test_a_run_leaves_what_it_promises(tmp_path, capsys):
+    assert loop.train(config(pictures=2), tmp_path) == 0
+    train, evaluations = history(tmp_path), history(tmp_path, "eval")
+    assert [r["step"] for r in train] == [5, 10, 12]
+    assert [len(r["losses"]) for r in train] == [5, 5, 2]
+    assert train[0]["loss"] == pytest.approx(np.mean(train[0]["losses"]))
+    assert train[0]["loss"] == pytest.approx(
+        train[0]["loss_decode"] + train[0]["loss_auxiliary"], rel=1e-5
+    )
+    assert train[-1]["learning_rate"] == pytest.approx(1e-4)
+    assert [r["step"] for r in evaluations] == [6, 12]
+    assert len(list((tmp_path / "pictures" / "step_00000012").glob("*.png"))) == 2
+    assert model_folder.load_model(tmp_path, "latest").step == 12
+    card = json.loads((tmp_path / "run.json").read_text())
+    assert card["config"]["train"]["steps"] == 12
+    assert card["data"]["samples"] == 512
+    assert len(card["starts"]) == 1
+    out = capsys.readouterr().out
+    assert "images/s  data wait" in out
+    assert "compiling the training step" in out
+    tags = tensorboard_tags(tmp_path)
+    assert {"train/loss", "train/learning_rate", "eval/mIoU", "eval/IoU/road"} <= tags["scalars"]
+    assert len(tags["images"]) == 2
+
+
+def tensorboard_tags(workdir):
+    """Tags of an event file: records of (length, its CRC, an Event, its CRC)."""
+    from tensorboardX.proto import event_pb2
+
+    (path,) = (workdir / "tensorboard").glob("events*")
+    content, tags = path.read_bytes(), {"scalars": set(), "images": set()}
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        event = event_pb2.Event.FromString(content[12 : 12 + length])
+        for value in event.summary.value:
+            tags["images" if value.HasField("image") else "scalars"].add(value.tag)
+        content = content[16 + length :]
+    return tags
+
+
+def test_a_run_that_went_on_reads_as_one(tmp_path):
+    loop.train(config(), tmp_path / "alone")
+    loop.train(config(steps=12), tmp_path / "twice")
+    # As if it had been killed after step 9: newer checkpoints are gone, its records are there.
+    (tmp_path / "twice/checkpoints/12").rename(tmp_path / "gone")
+    assert model_folder.finished_steps(tmp_path / "twice")[-1] == 8
+    loop.train(config(), tmp_path / "twice")
+    assert losses(tmp_path / "twice") == losses(tmp_path / "alone")
+    assert [r["step"] for r in history(tmp_path / "twice")] == [5, 10, 12]
+    scores = [[r["mIoU"] for r in history(tmp_path / n, "eval")] for n in ("alone", "twice")]
+    assert scores[0] == scores[1]
+    verified = [model_folder.verify(tmp_path / n, 12) for n in ("alone", "twice")]
+    assert verified[0] == verified[1]
+    starts = run_card.read(tmp_path / "twice")["starts"]
+    assert [start["step"] for start in starts] == [0, 8]
+
+
+def test_replay_finds_every_bit_or_the_first_other_one(tmp_path, capsys):
+    loop.train(config(), tmp_path)
+    assert replay.replay(tmp_path, steps=4, start=8) == 0
+    with pytest.raises(UserError, match="nothing to replay after step 12"):
+        replay.replay(tmp_path, steps=1, start=12)
+    assert "bit-identical to the log, and so are the arrays of step 12" in capsys.readouterr().out
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    (record,) = (r for r in lines if r["kind"] == "train" and r["step"] == 10)
+    record["losses"][-1] = math.nextafter(record["losses"][-1], 0)  # step 10
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert replay.replay(tmp_path, steps=4, start=8) == 1
+    assert "first difference at step 10" in capsys.readouterr().out
+
+
+def test_a_configuration_that_does_not_fit_names_its_keys(tmp_path):
+    loop.train(config(steps=4, eval_every=0), tmp_path)
+    other = config(steps=4, eval_every=0, ema_decay=0.9)
+    other.model.head = "aspp"
+    with pytest.raises(UserError, match=r"config\.model\.head: 'psp' -> 'aspp'.*ema_decay"):
+        loop.train(other, tmp_path)
+
+
+def test_classes_in_another_order_are_refused_and_a_finished_run_says_so(tmp_path, capsys):
+    loop.train(config(steps=2, eval_every=0), tmp_path)
+    loop.train(config(steps=2, eval_every=0), tmp_path)
+    assert "train.steps=2 are done, nothing is left to train" in capsys.readouterr().out
+    card = json.loads((tmp_path / "run.json").read_text())
+    card["data"]["classes"].reverse()
+    (tmp_path / "run.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match=r"class 0 of the data was '.*' when this run began"):
+        loop.train(config(steps=4, eval_every=0), tmp_path)
+
+
+def test_harmless_changes_are_reported_and_taken(tmp_path, capsys):
+    loop.train(config(steps=4, eval_every=0), tmp_path)
+    loop.train(config(steps=6, eval_every=0), tmp_path)
+    assert "changed since this run began: train.steps: 4 -> 6" in capsys.readouterr().out
+    assert len(losses(tmp_path)) == 6
+
+
+def explode(monkeypatch):
+    """Makes the loss infinite, whatever the weights."""
+    total_loss = step.losses.total_loss
+
+    def infinite(*args, **kwargs):
+        total, parts = total_loss(*args, **kwargs)
+        return total * np.float32(np.inf), parts
+
+    monkeypatch.setattr(step.losses, "total_loss", infinite)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_samples_named(tmp_path, monkeypatch):
+    loop.train(config(steps=4, eval_every=0), tmp_path)
+    explode(monkeypatch)
+    with pytest.raises(UserError) as caught:
+        loop.train(config(steps=9, eval_every=0), tmp_path)
+    message = str(caught.value)
+    assert message.startswith("step 5: loss inf")
+    assert message.count("train_") == 4  # the four samples of its batch
+    assert f"The last good checkpoint is that of step 4 in {tmp_path}" in message
+    assert model_folder.finished_steps(tmp_path) == [4]
+
+
+def test_steps_that_are_not_finite_are_skipped_on_request(tmp_path, monkeypatch, capsys):
+    loop.train(config(steps=4, eval_every=0), tmp_path)
+    before = model_folder.load_model(tmp_path).variables
+    explode(monkeypatch)
+    loop.train(config(steps=8, eval_every=0, on_nonfinite="skip"), tmp_path)
+    assert losses(tmp_path)[4:] == [None] * 4
+    assert history(tmp_path)[-1]["skipped"] == 3
+    assert history(tmp_path)[-1]["loss"] is None
+    assert "step 5: loss inf" in capsys.readouterr().out
+    after = model_folder.load_model(tmp_path, "latest").variables
+    np.testing.assert_equal(after["params"], before["params"])
+
+
+def test_an_unwritable_workdir_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written .*another --workdir"):
+        loop.train(config(), tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", "{", r"run\.json is not valid JSON .*move it away"),
+        ("run.json", "[]", r"run\.json was not written by a training; move it away"),
+        ("metrics.jsonl", None, r"metrics\.jsonl: Is a directory; mend that"),
+    ],
+)
+def test_a_spoilt_file_of_an_earlier_start_is_named(tmp_path, name, content, message):
+    (tmp_path / "checkpoints").mkdir()
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        loop.train(config(), tmp_path)
+
+
+def test_a_full_disk_ends_in_one_sentence_and_leaves_the_last_checkpoint(tmp_path):
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)], capture_output=True
+    )
+    if mount.returncode:
+        pytest.skip("mounting a small tmpfs needs privileges")
+    command = (
+        "tests/tiny.py", "--config=tests/tiny.py", f"--workdir={tmp_path}",
+        "--config.train.steps=200", "--config.train.save_every=1", "--config.train.keep_every=1",
+        "--config.train.eval_every=0",
+    )  # fmt: skip
+    try:
+        run = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+        last = model_folder.finished_steps(tmp_path)[-1]
+        assert run.returncode == 2
+        assert re.fullmatch(
+            rf"error: {tmp_path}.*[Nn]o space left.* The last good checkpoint is that of step "
+            rf"{last} in {tmp_path}\.\n",
+            run.stderr,
+        )
+        model_folder.verify(tmp_path, last)
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_vanished_file_names_itself_and_the_last_checkpoint(tmp_path, monkeypatch):
+    loop.train(config(steps=4, eval_every=0), tmp_path)
+    load = datasets.load
+    monkeypatch.setattr(datasets, "load", lambda *a: Vanishing(load(*a)))
+    with pytest.raises(UserError, match=r"gone\.png.*last good checkpoint is that of step \d"):
+        loop.train(config(steps=60, eval_every=0), tmp_path)
+
+
+class Vanishing:
+    """A source whose files are deleted once some samples have been read."""
+
+    def __init__(self, source):
+        self.source, self.ids = source, source.ids
+        self.info, self.reads = source.info, 0
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if self.reads > 50:
+            raise FileNotFoundError(2, "No such file or directory", "gone.png")
+        return self.source[index]
+
+
+def test_a_batch_that_cannot_be_split_says_what_to_take(tmp_path):
+    with pytest.raises(UserError, match="batch_size=3 cannot be split evenly over 2 devices"):
+        loop.train(config(batch_size=3), tmp_path)
+
+
+def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "train", "step": 5}\n{"kind": "train", "ste')
+    assert metrics_log.read(path) == [{"kind": "train", "step": 5}]
+
+
+def test_a_record_begun_before_the_loss_got_another_part_is_completed():
+    step = {"finite": 1.0, "learning_rate": 0.1, "loss": 2.0}
+    meter = metrics_log.Meter({"gone": [5.0], **{name: [value] for name, value in step.items()}})
+    meter.add({**step, "loss": 4.0, "loss_auxiliary": 1.0})
+    found = meter.flush()
+    assert (found["loss"], found["gone"], found["loss_auxiliary"]) == (3.0, 5.0, 1.0)
+    assert found["losses"] == [2.0, 4.0]

@@ -1,0 +1,177 @@
+"""Real processes: several that train together, signals, SIGKILL; and all strategies alike."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny import losses
+
+from fastfcn_jax import runtime
+from fastfcn_jax.checkpoints import model_folder, orbax_store
+from fastfcn_jax.training import metrics_log
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.xdist_group("processes")
+
+
+def start(workdir, *flags, devices=1, variant="", xla_flags=""):
+    config = f"--config=tests/tiny.py{':' if variant else ''}{variant}"
+    return subprocess.Popen(
+        [sys.executable, "tests/tiny.py", config, f"--workdir={workdir}", *flags],
+        cwd=ROOT,
+        env={**os.environ, "TINY_DEVICES": str(devices), "XLA_FLAGS": xla_flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_two(workdir, *flags, devices=2, **kwargs):
+    """Two processes that train together over loopback."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    together = (f"--coordinator=localhost:{port}", "--num_processes=2")
+    return [
+        start(workdir, *flags, *together, f"--process_id={i}", devices=devices, **kwargs)
+        for i in range(2)
+    ]
+
+
+def finish(*processes):
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    return outputs
+
+
+def arrays(workdir, step):
+    """Every array of a checkpoint, by name."""
+    folder = workdir / "checkpoints" / str(step)
+    return {
+        item + jax.tree_util.keystr(path): leaf
+        for item in ("model", "training")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(orbax_store.read_item(folder, item))
+    }
+
+
+@pytest.mark.parametrize("variant", ["", "official"])
+def test_one_device_four_and_two_processes_train_alike(tmp_path, variant):
+    flags = (
+        "--config.train.steps=5", "--config.train.eval_every=0", "--config.model.dropout=0.0",
+        "--config.train.ema_decay=0.9",
+    )  # fmt: skip
+    layouts = {"pmap1": (1, "pmap"), "pmap4": (4, "pmap"), "jit4": (4, "jit")}
+    for name, (devices, strategy) in layouts.items():
+        chosen = f"--config.train.strategy={strategy}"
+        finish(start(tmp_path / name, *flags, chosen, devices=devices, variant=variant))
+    outputs = finish(*start_two(tmp_path / "two", *flags, variant=variant))
+    assert "4 x cpu in 2 processes; strategy: jit" in outputs[0]
+    assert outputs[1] == "" or "step" not in outputs[1]  # only process 0 speaks
+    expected = arrays(tmp_path / "pmap1", 5)
+    for name in ("pmap4", "jit4", "two"):
+        np.testing.assert_allclose(
+            losses(tmp_path / name), losses(tmp_path / "pmap1"), rtol=1e-5, err_msg=name
+        )
+        found = arrays(tmp_path / name, 5)
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            scale = max(float(np.abs(value).max()), 1e-2)
+            np.testing.assert_allclose(
+                found[key], value, rtol=0, atol=1e-5 * scale, err_msg=f"{name} {key}"
+            )
+
+
+def test_several_processes_are_known_by_their_launcher():
+    assert runtime.launched_in_parallel({"SLURM_STEP_NUM_TASKS": "4"})
+    assert runtime.launched_in_parallel({"OMPI_COMM_WORLD_SIZE": "2"})
+    assert not runtime.launched_in_parallel({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"})
+
+
+def wait_for(process, pattern):
+    """Reads lines up to one that matches; returns them."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if re.match(pattern, line):
+            return lines
+    raise AssertionError("".join(lines))
+
+
+def test_deterministic_kernels_are_asked_for_before_xla_reads_its_flags(tmp_path):
+    # With several processes the first computation comes early: their meeting.
+    flags = (
+        "--config.train.deterministic=True", "--config.train.steps=1", "--config.train.eval_every=0"
+    )  # fmt: skip
+    # Of a few small programs: newer versions dump the options of no others.
+    dump = f"--xla_dump_to={tmp_path / 'xla'} --xla_dump_hlo_module_re=broadcast_in_dim"
+    finish(*start_two(tmp_path / "run", *flags, devices=1, xla_flags=dump))
+    seen = [path.read_text() for path in (tmp_path / "xla").rglob("compile_options.textproto")]
+    assert seen
+    assert all("xla_gpu_deterministic_ops: true" in options for options in seen)
+
+
+LONG = ("--config.train.steps=100000", "--config.train.eval_every=0", "--config.train.save_every=0")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_and_saves(tmp_path, number):
+    process = start(tmp_path, *LONG)
+    wait_for(process, "step 5/")
+    process.send_signal(number)
+    (output,) = finish(process)
+    assert "the same signal again stops at once" in output
+    stopped = int(re.search(r"stopped after step (\d+)", output)[1])
+    assert model_folder.finished_steps(tmp_path) == [stopped]
+    assert f"--workdir={tmp_path}" in output.splitlines()[-1]
+    resumed = start(tmp_path, *LONG[1:], f"--config.train.steps={stopped + 5}")
+    (output,) = finish(resumed)
+    assert f"resuming from the checkpoint of step {stopped}" in output
+    assert len(losses(tmp_path)) == stopped + 5  # every step once
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(tmp_path):
+    first, second = start_two(tmp_path, *LONG, devices=1)
+    wait_for(first, "step 5/")
+    time.sleep(0.2)
+    second.send_signal(signal.SIGTERM)
+    outputs = finish(first, second)
+    stopped = int(re.search(r"stopped after step (\d+)", outputs[0])[1])
+    assert model_folder.finished_steps(tmp_path) == [stopped]
+    outputs = finish(*start_two(tmp_path, *LONG[1:], f"--config.train.steps={stopped + 5}"))
+    assert f"resuming from the checkpoint of step {stopped}" in outputs[0]
+    assert len(losses(tmp_path)) == stopped + 5
+
+
+def test_an_evaluation_is_interrupted_and_made_up_for(tmp_path):
+    slow = (
+        "--config.train.steps=8", "--config.train.eval_every=4", "--config.eval.max_images=0",
+    )  # fmt: skip
+    finish(start(tmp_path / "alone", *slow))
+    process = start(tmp_path / "stopped", *slow)
+    wait_for(process, "step 4: evaluating")
+    process.send_signal(signal.SIGTERM)
+    (output,) = finish(process)
+    assert "stopped after step 4" in output
+    finish(start(tmp_path / "stopped", *slow))
+    histories = [
+        [(r["kind"], r["step"], r.get("loss"), r.get("mIoU")) for r in metrics_log.read(path)]
+        for path in sorted(tmp_path.glob("*/metrics.jsonl"))
+    ]
+    assert histories[0] == histories[1]
+
+
+def test_killed_at_each_of_five_moments_it_ends_the_same(tmp_path):
+    command = ("benchmarks/kill_resume.py", "--kills=5", "--steps=80", f"--output={tmp_path}")
+    result = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=500
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "bit-identical" in result.stdout
