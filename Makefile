@@ -13,13 +13,7 @@ LOCK := $(shell $(PYTHON) -c "import sys; sys.version_info[:2] == (3, 11) and pr
 .PHONY: demo test lint lock clean
 
 demo: $(VENV)/run.stamp
-	$(VENV)/bin/python train.py --config configs/demo.py --workdir $(DEMO)
-	$(VENV)/bin/python eval.py --checkpoint $(DEMO) --output $(DEMO)/evaluation
-	$(VENV)/bin/python -m fastfcn_jax.data.photos --output $(DEMO)/photos --count 6
-	$(VENV)/bin/python -m fastfcn_jax.predict --checkpoint $(DEMO) --input $(DEMO)/photos --output $(DEMO)/predictions
-	@echo "checkpoint   $(DEMO)/checkpoints"
-	@echo "scores       $(DEMO)/evaluation/metrics.json, report.html"
-	@echo "predictions  $(DEMO)/predictions"
+	$(VENV)/bin/python -m fastfcn_jax demo --workdir $(DEMO)
 
 test: lint
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup tests

@@ -17,14 +17,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from absl import flags
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fastfcn_jax import cli  # noqa: E402
-from fastfcn_jax.config import experiment  # noqa: E402
+from fastfcn_jax.config import experiment, schema  # noqa: E402
 from fastfcn_jax.data.datasets import camvid  # noqa: E402
 from fastfcn_jax.errors import UserError  # noqa: E402
 
@@ -92,7 +91,7 @@ def _check(c: ConfigDict) -> None:
         "eval.protocol": "single",
         "eval.max_images": 0,
     }
-    values = dict(experiment.flatten(c))
+    values = dict(schema.flatten(c))
     for key, value in wanted.items():
         if values[key] != value:
             raise UserError(
@@ -266,4 +265,4 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "FILE.py or FILE.py:variant.")
     _WORKDIR = flags.DEFINE_string("workdir", None, "Output folder.", required=True)
     _WEIGHTS = flags.DEFINE_string("weights", "", ".pth to evaluate; empty: train.")
-    cli.run(main)
+    app.run(main)

@@ -21,11 +21,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from absl import flags
+from absl import app, flags
 
 sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("", "tests")]
 
-from fastfcn_jax import cli  # noqa: E402
 from fastfcn_jax.data import cache, datasets, malloc, pipeline  # noqa: E402
 from fastfcn_jax.data.augment import crop_first, mmseg  # noqa: E402
 from fastfcn_jax.data.datasets import cityscapes  # noqa: E402
@@ -270,4 +269,4 @@ if __name__ == "__main__":
     _ROUNDS = flags.DEFINE_integer("rounds", 15, "Interleaved rounds; the median counts.")
     _CACHE = flags.DEFINE_string("cache", None, "Where to build the caches; default: temporary.")
     _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the figures.")
-    cli.run(main)
+    app.run(main)

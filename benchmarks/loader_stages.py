@@ -14,9 +14,8 @@ import time
 
 import cv2
 import loader
-from absl import flags
+from absl import app, flags
 
-from fastfcn_jax import cli
 from fastfcn_jax.data import decode, source
 from fastfcn_jax.data.augment import crop_first, mmseg
 
@@ -92,4 +91,4 @@ if __name__ == "__main__":
     )
     _CACHE = flags.DEFINE_string("cache", None, "Where the decoded cache is; default: temporary.")
     _SAMPLES = flags.DEFINE_integer("samples", 24, "Samples of each contender.", lower_bound=1)
-    cli.run(main)
+    app.run(main)

@@ -4,22 +4,61 @@ import fastfcn_jax
 model = fastfcn_jax.load("runs/demo")
 labels = model("photo.jpg")  # class indices, uint8 (height, width)
 
+The commands are functions too: train, evaluate, predict, convert, export, serve, doctor, bench.
 Importing this reads no configuration and starts no device; the first call does.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastfcn_jax.api import Model, build, load, load_pth
+    from fastfcn_jax.bench.parts import measured as bench
+    from fastfcn_jax.convert.convert import convert
+    from fastfcn_jax.doctor.examine import examine as doctor
+    from fastfcn_jax.evaluation.run import evaluate_folder as evaluate
+    from fastfcn_jax.export.export import export
+    from fastfcn_jax.predict.outputs import predict
+    from fastfcn_jax.serve.server import serve
+    from fastfcn_jax.training.start import train
 
 __version__ = "0.1.0"
-__all__ = ["Model", "__version__", "build", "load", "load_pth"]
+
+# Where each name is: imported at its first use, so that `fastfcn --help` does not wait for JAX.
+_PLACES = {
+    "Model": ("api", "Model"),
+    "build": ("api", "build"),
+    "load": ("api", "load"),
+    "load_pth": ("api", "load_pth"),
+    "train": ("training.start", "train"),
+    "evaluate": ("evaluation.run", "evaluate_folder"),
+}
+_ROOMS = ("bench", "convert", "doctor", "export", "predict", "serve")  # callable, see `rooms`
+__all__ = [
+    "Model",
+    "__version__",
+    "bench",
+    "build",
+    "convert",
+    "doctor",
+    "evaluate",
+    "export",
+    "load",
+    "load_pth",
+    "predict",
+    "serve",
+    "train",
+]
 
 
 def __getattr__(name: str):
-    # Late, so that `python -m fastfcn_jax.config` and bad flags do not wait for JAX.
-    if name in ("Model", "build", "load", "load_pth"):
-        from fastfcn_jax import api
-
-        return getattr(api, name)
+    if name in _ROOMS:
+        return importlib.import_module(f"fastfcn_jax.{name}")
+    if name in _PLACES:
+        module, attribute = _PLACES[name]
+        return getattr(importlib.import_module(f"fastfcn_jax.{module}"), attribute)
     raise AttributeError(f"module 'fastfcn_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

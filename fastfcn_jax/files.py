@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from fastfcn_jax.errors import UserError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -20,6 +22,21 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(output: Path) -> Path:
+    """Makes the folder of --output where it does not exist.
+
+    Raises:
+      UserError: there is a file of that name, or nothing can be written there.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output {output}: no folder can be made there ({error.strerror}); give another."
+        ) from error
+    return output
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,24 +1,15 @@
-"""Repeats some steps of a training run and compares them with its log, bit for bit.
+"""Repeats some steps of a training run and compares them with its log, bit for bit."""
 
-python -m fastfcn_jax.replay DIR --steps 20 [--start STEP]
-"""
-
+import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-from absl import flags
 
 from fastfcn_jax import cli
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment
 from fastfcn_jax.errors import UserError
-
-
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        raise UserError("usage: python -m fastfcn_jax.replay DIR --steps N")
-    return replay(Path(arguments[0]), steps=STEPS.value, start=START.value)
 
 
 def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
@@ -103,7 +94,36 @@ def _start(workdir: Path, wanted: int | None, logged: dict[int, Any]) -> int:
     return next((step for step in kept if step + 1 in logged), 0)
 
 
+def define(parser: cli.Parser) -> None:
+    parser.add_argument("workdir", nargs="?", type=cli.path, help="Folder of the training.")
+    parser.add_argument(
+        "--steps", type=cli.at_least(1), default=20, metavar="N", help="How many steps to repeat."
+    )
+    parser.add_argument(
+        "--start",
+        type=cli.at_least(0),
+        metavar="STEP",
+        help="Checkpoint to start from; default: the earliest.",
+    )
+
+
+def run(arguments: Namespace) -> int:
+    if arguments.workdir is None:
+        raise UserError(
+            "the folder of the training is missing; for example fastfcn replay runs/demo."
+        )
+    return replay(arguments.workdir, steps=arguments.steps, start=arguments.start)
+
+
+COMMAND = cli.Command(
+    name="replay",
+    example="fastfcn replay runs/demo --steps 20",
+    about="""Repeats steps of a training from one of its checkpoints and compares losses and weights
+with what the training wrote, bit for bit. Nothing is written. The exit status is 1 if a bit
+differs.""",
+    define=define,
+    run=run,
+)
+
 if __name__ == "__main__":
-    STEPS = flags.DEFINE_integer("steps", 20, "How many steps to repeat.", lower_bound=1)
-    START = flags.DEFINE_integer("start", None, "Checkpoint to start from; default: the earliest.")
-    cli.run(main)
+    sys.exit(COMMAND.main())

@@ -1,22 +1,15 @@
-"""Files for the Cityscapes and ADE20K test servers: made, zipped, and checked before they go.
-
-python -m fastfcn_jax.submit cityscapes --checkpoint DIR --images leftImg8bit/test --output FILE.zip
-python -m fastfcn_jax.submit ade20k     --checkpoint DIR --images FOLDER --output FILE.zip
-python -m fastfcn_jax.submit cityscapes|ade20k --images FOLDER --check FILE.zip
-
-Cityscapes wants label ids 0..33 in one PNG an image, `<city>_<sequence>_<frame>*.png`; ADE20K wants
-1..150 (0 = other) in PNGs named as the images.
-"""
+"""Files for the Cityscapes and ADE20K test servers: made, zipped, and checked before they go."""
 
 import dataclasses
+import sys
 import zipfile
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
-from absl import flags
 from jaxtyping import UInt8
 
 from fastfcn_jax import cli
@@ -149,15 +142,15 @@ def _check_png(server: Server, filename: str, data: bytes, image: Path) -> list[
     return []
 
 
-def _predict(server: Server, images: dict[str, Path]):
+def _predict(server: Server, images: dict[str, Path], checkpoint: Path, protocol: str | None):
     """Class indices of every image. UserError if the model is for other classes."""
     from fastfcn_jax import api, runtime
 
     runtime.cache_compilations()
-    model = api.load(CHECKPOINT.value or "", protocol=PROTOCOL.value)
+    model = api.load(checkpoint, protocol=protocol)
     if model.info.num_classes != len(server.values):
         raise UserError(
-            f"--checkpoint {CHECKPOINT.value}: a model of {model.info.num_classes} classes; "
+            f"--checkpoint {checkpoint}: a model of {model.info.num_classes} classes; "
             f"{server.name} has {len(server.values)}."
         )
     sizes = [decode.size(path.read_bytes(), str(path)) for path in images.values()]
@@ -166,33 +159,81 @@ def _predict(server: Server, images: dict[str, Path]):
         yield name, prediction.labels
 
 
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in SERVERS:
-        raise UserError(f"say which server: {' or '.join(SERVERS)}.")
-    server = SERVERS[arguments[0]]
-    images = server.images(Path(IMAGES.value))
-    if CHECK.value is None:
-        if CHECKPOINT.value is None or OUTPUT.value is None:
+def submit(
+    server: Server,
+    images: Path,
+    *,
+    checkpoint: Path | None = None,
+    output: Path | None = None,
+    archive: Path | None = None,
+    protocol: str | None = None,
+) -> list[str]:
+    """Predicts the test images into a zip file and checks it, or checks one that exists.
+
+    Args:
+      images: folder of the test images.
+      checkpoint, output: the model and the zip file to write.
+      archive: a zip file to check instead.
+
+    Returns:
+      What the server would reject, one sentence each.
+
+    Raises:
+      UserError: no images, no model, one of other classes, or a file that cannot be written.
+    """
+    found = server.images(images)
+    if archive is None:
+        if checkpoint is None or output is None:
             raise UserError("give --checkpoint and --output, or --check.")
-        output = Path(OUTPUT.value)
         if output.is_dir() or not output.absolute().parent.is_dir():
             raise UserError(f"--output {output}: give the name of a file in a folder that exists.")
-        predictions = track(_predict(server, images), len(images), "predicting")
-        write_zip(server, output, predictions)
-    path = Path(CHECK.value or OUTPUT.value or "")
-    findings = check(server, path, images)
+        predictions = _predict(server, found, checkpoint, protocol)
+        write_zip(server, output, track(predictions, len(found), "predicting"))
+        archive = output
+    return check(server, archive, found)
+
+
+def define(parser: cli.Parser) -> None:
+    parser.add_argument("server", nargs="?", choices=list(SERVERS), help="Whose server.")
+    parser.need("--images", "leftImg8bit/test", "Folder of the test images.", type=cli.path)
+    parser.add_argument("--checkpoint", type=cli.path, metavar="DIR", help="Checkpoint folder.")
+    parser.add_argument("--output", type=cli.path, metavar="FILE", help="The zip file to write.")
+    parser.add_argument("--check", type=cli.path, metavar="FILE", help="A zip file to check only.")
+    parser.add_argument("--protocol", help="single | ms_flip | …; default: the model's.")
+
+
+def run(arguments: Namespace) -> int:
+    if arguments.server is None:
+        raise UserError(f"say which server: {' or '.join(SERVERS)}.")
+    findings = submit(
+        SERVERS[arguments.server],
+        arguments.images,
+        checkpoint=arguments.checkpoint,
+        output=arguments.output,
+        archive=arguments.check,
+        protocol=arguments.protocol,
+    )
     for finding in findings[:MAX_LISTED]:
         print(finding)
     if len(findings) > MAX_LISTED:
         print(f"... and {len(findings) - MAX_LISTED} more")
+    path = arguments.check or arguments.output
     print(f"{path}: {len(findings)} findings" if findings else f"{path}: fit to be sent")
     return FINDINGS if findings else 0
 
 
+COMMAND = cli.Command(
+    name="submit",
+    example="fastfcn submit cityscapes --checkpoint runs/jpu_psp_cityscapes"
+    " --images leftImg8bit/test --output FILE.zip",
+    about="""Predicts the images of a test server into the zip file that it takes, and checks it;
+--check FILE.zip only checks one. The exit status is 1 if the server would reject something.
+
+Cityscapes wants label ids 0..33 in one PNG an image, <city>_<sequence>_<frame>*.png; ADE20K wants
+1..150 (0 = other) in PNGs named as the images.""",
+    define=define,
+    run=run,
+)
+
 if __name__ == "__main__":
-    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.")
-    IMAGES = flags.DEFINE_string("images", None, "Folder of the test images.", required=True)
-    OUTPUT = flags.DEFINE_string("output", None, "The zip file to write.")
-    CHECK = flags.DEFINE_string("check", None, "A zip file to check instead.")
-    PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
-    cli.run(main)
+    sys.exit(COMMAND.main())

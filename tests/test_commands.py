@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import small
 
+from fastfcn_jax import demo
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import cache, datasets
 
@@ -61,8 +62,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("photos")
-    run("fastfcn_jax.data.photos", "--output", path, "--count", "2")
-    assert len(list(path.iterdir())) == 2
+    demo.write_photographs(path, count=2)
     return path
 
 

@@ -103,11 +103,11 @@ def main():
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", int(os.environ.get("TINY_DEVICES", "1")))
     jax.config.update("jax_numpy_dtype_promotion", "strict")
-    import train
-    from fastfcn_jax import cli, models
+    from fastfcn_jax import models
+    from fastfcn_jax.training.__main__ import COMMAND
 
     models.build = build
-    cli.run(train.main)
+    sys.exit(COMMAND.main())
 
 
 if __name__ == "__main__":

@@ -1,44 +1,22 @@
-"""Where a training step's time, memory and arithmetic go, part by part, and what to do about it.
-
-python -m fastfcn_jax.bench --config configs/jpu_psp_cityscapes.py
-    [--config.data.crop_size="(256, 512)"] [--batch 2] [--rounds 5] [--json FILE] [--notwin]
-
-Batch and image size are config.train.batch_size and config.data.crop_size. Weights and images are
-random. "training" is one forward and backward pass of the part; "roofline" the share of its time
-that its arithmetic or traffic takes at the rates measured on this device.
-"""
+"""Where a training step's time, memory and arithmetic go, part by part, and what limits it."""
 
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from fastfcn_jax import cli, files, models, runtime
+from fastfcn_jax import models, runtime
 from fastfcn_jax.bench import measure
-from fastfcn_jax.config import experiment
 from fastfcn_jax.data import datasets, pipeline
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models import layers
 from fastfcn_jax.training import initial_weights, losses, optim, step
 from fastfcn_jax.training import state as states
-
-FLAGS = flags.FLAGS
-
-
-def define_flags() -> None:
-    config_flags.DEFINE_config_file("config", None, "Experiment: FILE[:variant].")
-    flags.DEFINE_integer("batch", 0, "Images at a time; 0: config.train.batch_size.")
-    flags.DEFINE_integer("rounds", 5, "Turns that each part takes.", lower_bound=1)
-    flags.DEFINE_bool("twin", True, "Also time the dilated twin of a model with a JPU.")
-    flags.DEFINE_string("json", "", "File for the figures.")
-    flags.mark_flag_as_required("config")
 
 
 class Network:
@@ -207,8 +185,20 @@ def input_seconds(config: ConfigDict, batches: int = 8) -> float | None:
     return (time.perf_counter() - start) / batches
 
 
-def measured(config: ConfigDict, rounds: int, with_twin: bool) -> dict:
-    """Measures everything; times are medians in seconds for one batch."""
+def measured(
+    config: ConfigDict, *, batch: int = 0, rounds: int = 5, with_twin: bool = True
+) -> dict:
+    """Measures everything; times are medians in seconds for one batch.
+
+    Args:
+      batch: images at a time; 0: `config.train.batch_size`.
+      rounds: turns that each part takes.
+      with_twin: also time the dilated twin of a model with a JPU.
+    """
+    runtime.cache_compilations()
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.train.batch_size = batch or config.train.batch_size
     network = Network(config)
     compiled = {**parts(network), "whole": whole(network)}
     functions = {
@@ -302,19 +292,3 @@ def table(found: dict) -> str:
 
 def _num_classes(config: ConfigDict) -> int:
     return len(datasets.info(config.data.name, config.data.root).class_names)
-
-
-def main(_) -> None:
-    config, _ = experiment.from_flag()
-    with config.unlocked():
-        config.train.batch_size = FLAGS.batch or config.train.batch_size
-    runtime.cache_compilations()
-    found = measured(config, FLAGS.rounds, FLAGS.twin)
-    print(table(found))
-    if FLAGS.json:
-        files.write_json(Path(FLAGS.json), found)
-
-
-if __name__ == "__main__":
-    define_flags()
-    cli.run(main)

@@ -1,32 +1,34 @@
 """Shell completion: a script for bash and zsh that knows the commands, flags, keys and choices.
 
-eval "$(python -m fastfcn_jax.config complete bash)"
+eval "$(fastfcn config complete bash)"
 """
 
-import re
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from fastfcn_jax.config import base, experiment
-
-PACKAGE = Path(__file__).parent
+from fastfcn_jax.config import base, experiment, schema
 
 # Everything is put in when the script is written: pressing Tab starts no Python. COMP_LINE is read
 # and not COMP_WORDS, because bash breaks words at "=" and ":" and zsh does not.
 SCRIPT = r"""
 _fastfcn_jax() {
-    local line="${COMP_LINE:0:$COMP_POINT}" word program="" previous="" current=""
+    local line="${COMP_LINE:0:$COMP_POINT}" word door="" program="" previous="" current=""
     local values="" files=""
+    case "$line" in *[[:space:]]) line="$line ''" ;; esac  # the word to come is empty
     for word in $line; do
         previous="$current" current="$word"
         case "$word" in
-            train.py|*/train.py|eval.py|*/eval.py|fastfcn_jax.*) program="${word##*/}" ;;
+            "''") current="" ;;
+            train.py|*/train.py) program=train ;;
+            eval.py|*/eval.py) program=eval ;;
+            fastfcn_jax.*) program="${word#fastfcn_jax.}" ;;
+            fastfcn|*/fastfcn|fastfcn_jax) door=yes ;;
+            *) if [ -n "$door" ] && [ -z "$program" ]; then program="$word"; fi ;;
         esac
     done
-    case "$line" in *[[:space:]]) previous="$current" current="" ;; esac
     COMPREPLY=()
     local typed="$current"
     case "$previous $current" in
-        "-m "*) values="@modules@" ;;
+        "fastfcn "*|*"/fastfcn "*|"fastfcn_jax "*) values="@commands@" ;;
         *" --config="*) typed="${current#*=}" files=yes ;;
         "--config "*) files=yes ;;
 @choices@
@@ -34,20 +36,21 @@ _fastfcn_jax() {
         *" -"*) case "$program" in
 @flags@
             esac ;;
-        *"complete "*) values="bash zsh" ;;
-        "fastfcn_jax.config "*) values="show diff document complete" ;;
-        *)  case "$program" in fastfcn_jax.config) files=yes ;; esac ;;
+        "complete "*) values="bash zsh" ;;
+        "config "*|"fastfcn_jax.config "*) values="list show diff document complete" ;;
+        *)  case "$program" in config) files=yes ;; esac ;;
     esac
-    if [ -n "$values" ]; then
-        COMPREPLY=($(compgen -W "$values" -- "$typed"))
-    fi
     if [ -n "$files" ]; then
+        values="@configs@"
         for word in configs/[a-z]*.py; do
             case "$word" in "$typed"*) COMPREPLY+=("$word") ;; esac
         done
-        if [ ${#COMPREPLY[@]} -eq 0 ]; then
-            COMPREPLY=($(compgen -f -X '!*.py' -- "$typed"))
-        fi
+    fi
+    if [ -n "$values" ]; then
+        COMPREPLY+=($(compgen -W "$values" -- "$typed"))
+    fi
+    if [ -n "$files" ] && [ ${#COMPREPLY[@]} -eq 0 ]; then
+        COMPREPLY=($(compgen -f -X '!*.py' -- "$typed"))
     fi
     case "$typed" in  # a value follows
         --config.*) if type compopt > /dev/null 2>&1; then compopt -o nospace 2> /dev/null; fi ;;
@@ -61,24 +64,26 @@ _fastfcn_jax() {
             done ;;
     esac
 }
-complete -o default -F _fastfcn_jax python python3
+complete -o default -F _fastfcn_jax fastfcn python python3
 """
 ZSH_HEAD = "autoload -U +X compinit && compinit -u\nautoload -U +X bashcompinit && bashcompinit\n"
 
 
-def script(shell: str) -> str:
-    """What the shell ("bash" or "zsh") has to evaluate."""
-    flags = {program: _flags(path) for program, path in _programs().items()}
-    keys = [f"--config.{key}=" for key, _ in experiment.flatten(base.get_config())]
+def script(shell: str, flags: Mapping[str, Sequence[str]]) -> str:
+    """What the shell ("bash" or "zsh") has to evaluate.
+
+    Args:
+      flags: of each command.
+    """
+    keys = [f"--config.{key}=" for key, _ in schema.flatten(base.get_config())]
     parts = {
-        "modules": " ".join(name for name in flags if name.startswith("fastfcn_jax.")),
+        "commands": " ".join(flags),
         "configured": "|".join(name for name, found in flags.items() if "--config" in found),
         "keys": " ".join(keys),
+        "configs": " ".join(experiment.names()),
         "choices": "\n".join(_choices()),
         "flags": "\n".join(
-            f'{"":16}{name}) values="{" ".join(found)}" ;;'
-            for name, found in flags.items()
-            if found
+            f'{"":16}{name}) values="{" ".join(found)}" ;;' for name, found in flags.items()
         ),
     }
     text = SCRIPT
@@ -87,29 +92,13 @@ def script(shell: str) -> str:
     return (ZSH_HEAD if shell == "zsh" else "") + text
 
 
-def _programs() -> dict[str, Path]:
-    """Name as typed behind `python` or `python -m` -> its source."""
-    modules = {
-        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if '\nif __name__ == "__main__"' in path.read_text("utf-8")
-    }
-    scripts = {name: PACKAGE.parent / name for name in ("train.py", "eval.py")}
-    return {name: path for name, path in (scripts | modules).items() if path.is_file()}
-
-
-def _flags(path: Path) -> list[str]:
-    """The names of the absl flags that a source defines."""
-    return [f"--{name}" for name in re.findall(r'DEFINE_\w+\(\s*"(\w+)"', path.read_text("utf-8"))]
-
-
 def _choices() -> list[str]:
     """Lines of the script's `case` for the keys of few values."""
     values = {
         key: ("True", "False")
-        for key, value in experiment.flatten(base.get_config())
+        for key, value in schema.flatten(base.get_config())
         if isinstance(value, bool)
     }
-    values |= experiment.CHOICES
+    values |= schema.CHOICES
     case = '        *" --config.{}="*) typed="${{current#*=}}" values="{}" ;;'
     return [case.format(key, " ".join(map(str, known))) for key, known in values.items()]

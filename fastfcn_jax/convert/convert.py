@@ -1,20 +1,11 @@
-"""Weights of a PyTorch `.pth` file to a checkpoint folder, and back.
-
-python -m fastfcn_jax.convert --input FILE.pth --config CONFIG --output DIR [--reset-head]
-python -m fastfcn_jax.convert --input DIR --output FILE.pth --to mmseg|official
-
-The configuration says which model the file is to be, and `--config.…` overrides work; lineage,
-depth, neck, head, widths and class count of the file are held against it.
-"""
+"""Weights of a PyTorch `.pth` file to a checkpoint folder, and back."""
 
 import os
 import shutil
 from pathlib import Path
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from fastfcn_jax import cli
 from fastfcn_jax.config import experiment
 from fastfcn_jax.errors import UserError
 
@@ -82,30 +73,39 @@ def _refuse_existing(output: Path) -> None:
         raise UserError(f"{output}: the folder it is to lie in does not exist.")
 
 
-def main(_) -> None:
-    source, output = Path(INPUT.value), Path(OUTPUT.value)
+def convert(
+    input: str | Path,
+    output: str | Path,
+    *,
+    config: str | Path | ConfigDict | None = None,
+    to: str | None = None,
+    reset_head: bool = False,
+) -> str:
+    """Converts a `.pth` file into a checkpoint folder, or a checkpoint folder into a `.pth` file.
+
+    Args:
+      config: the experiment whose model the `.pth` file holds.
+      to: "mmseg" or "official": whose code the written `.pth` file is for.
+      reset_head: start the classifiers anew (fine-tuning on other classes).
+
+    Returns:
+      What was converted, to be printed.
+
+    Raises:
+      UserError: the input cannot be read or holds another model, or the output exists.
+    """
+    source, target = Path(input).expanduser(), Path(output).expanduser()
     if source.is_dir():
-        if not TO.value:
+        if to is None:
             raise UserError(f"--input {source} is a folder: pass --to mmseg or --to official.")
-        count = to_file(source, output, TO.value)
-        print(f"{count} tensors -> {output}")
-        return
+        return f"{to_file(source, target, to)} tensors -> {target}"
     if not source.exists():
         raise UserError(f"--input {source}: there is no such file or folder.")
-    if not CONFIG.value:
-        raise UserError("--config is missing: the experiment whose model the file holds.")
-    config, spec = experiment.from_flag()
-    print(to_folder(source, config, output, reset_head=RESET_HEAD.value))
-    print(f"{source} -> {output}  ({spec})")
-
-
-if __name__ == "__main__":
-    INPUT = flags.DEFINE_string(
-        "input", None, "A .pth file, or a checkpoint folder.", required=True
-    )
-    OUTPUT = flags.DEFINE_string("output", None, "What to write: the other one.", required=True)
-    CONFIG = config_flags.DEFINE_config_file("config", None, "The model that the .pth file holds.")
-    TO = flags.DEFINE_enum("to", None, ["mmseg", "official"], "Whose code the .pth file is for.")
-    RESET_HEAD = flags.DEFINE_bool("reset_head", False, "Start the classifiers anew (fine-tuning).")
-    flags.DEFINE_alias("reset-head", "reset_head")
-    cli.run(main)
+    if config is None:
+        raise UserError(
+            "--config is missing: the experiment whose model the file holds, for example "
+            "--config jpu_psp_cityscapes."
+        )
+    if not isinstance(config, ConfigDict):
+        config = experiment.load(str(config))
+    return f"{to_folder(source, config, target, reset_head=reset_head)}\n{source} -> {target}"

@@ -1,7 +1,5 @@
 """Decoded pixels on disk: a split is decoded once, then read by window through a memory map.
 
-python -m fastfcn_jax.data.cache --name cityscapes --root RAW --output DIR    ahead of a training
-
 A cache is a folder with `pixels.bin` (of each sample the image, then the label) and `index.jsonl`
 (one line a sample), written in that order, so what the index names is there.
 """
@@ -16,6 +14,7 @@ import pickle
 import shutil
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
-from absl import flags
 
 from fastfcn_jax import cli
 from fastfcn_jax.data import datasets, pipeline
@@ -173,16 +171,28 @@ def _mapped(path: str) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def main(_) -> None:
-    source = datasets.load(_NAME.value, _ROOT.value, _SPLIT.value)
-    cached = open_or_build(_OUTPUT.value, source)
-    print(f"{len(cached)} images in {Path(cached.path).parent}")
-    print(f"use it with --config.data.cache={_OUTPUT.value}")
+def define(parser: cli.Parser) -> None:
+    parser.need("--name", "cityscapes", "Data set, as in config.data.name.")
+    parser.need("--root", "DIR", "Folder of the data set.", type=cli.path, metavar="DIR")
+    parser.need("--output", "CACHE", "Folder to write into.", type=cli.path, metavar="DIR")
+    parser.add_argument("--split", default="train", help="Which split; default: train.")
 
+
+def run(arguments: Namespace) -> None:
+    source = datasets.load(arguments.name, str(arguments.root), arguments.split)
+    cached = open_or_build(str(arguments.output), source)
+    print(f"{len(cached)} images in {Path(cached.path).parent}")
+    print(f"use it with --config.data.cache={arguments.output}")
+
+
+COMMAND = cli.Command(
+    name="cache",
+    example="fastfcn cache --name cityscapes --root CITYSCAPES --output CACHE",
+    about="""Decodes a split once, ahead of a training that reads it with --config.data.cache=CACHE.
+A build that was stopped goes on where it was.""",
+    define=define,
+    run=run,
+)
 
 if __name__ == "__main__":
-    _NAME = flags.DEFINE_string("name", None, "cityscapes | ade20k | ...", required=True)
-    _ROOT = flags.DEFINE_string("root", None, "Folder of the data set.", required=True)
-    _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
-    _SPLIT = flags.DEFINE_string("split", "train", "Which split.")
-    cli.run(main)
+    sys.exit(COMMAND.main())

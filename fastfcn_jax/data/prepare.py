@@ -1,15 +1,13 @@
-"""Writes a published data set into ArrayRecord files: one sequential read a sample, no folders.
-
-python -m fastfcn_jax.data.prepare --name cityscapes --root RAW --output DIR
-"""
+"""Writes a published data set into ArrayRecord files: one sequential read a sample, no folders."""
 
 import hashlib
 import shutil
+import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from absl import flags
 
 from fastfcn_jax import cli
 from fastfcn_jax.data import datasets
@@ -63,14 +61,29 @@ def _unfinished_folder(output: Path, name: str, sources: dict[str, datasets.Sour
     return folder
 
 
-def main(_) -> None:
-    directory = prepare(_NAME.value, _ROOT.value, _OUTPUT.value, tuple(_SPLITS.value))
-    print(f"{directory}\nuse it with --config.data.root={_OUTPUT.value}")
+def define(parser: cli.Parser) -> None:
+    parser.need("--name", "cityscapes", "Data set, as in config.data.name.")
+    parser.need(
+        "--root", "DIR", "Folder of the data set as published.", type=cli.path, metavar="DIR"
+    )
+    parser.need("--output", "PREPARED", "Folder to write into.", type=cli.path, metavar="DIR")
+    parser.add_argument("--splits", default="train,val", help="Which splits, with a comma between.")
 
+
+def run(arguments: Namespace) -> None:
+    splits = tuple(arguments.splits.split(","))
+    directory = prepare(arguments.name, str(arguments.root), str(arguments.output), splits)
+    print(f"{directory}\nuse it with --config.data.root={arguments.output}")
+
+
+COMMAND = cli.Command(
+    name="prepare",
+    example="fastfcn prepare --name cityscapes --root CITYSCAPES --output PREPARED",
+    about="""Writes a published data set into a few ArrayRecord files, which a network disk reads
+faster than thousands of small ones. A run that was stopped goes on where it was.""",
+    define=define,
+    run=run,
+)
 
 if __name__ == "__main__":
-    _NAME = flags.DEFINE_string("name", None, "cityscapes | ade20k | ...", required=True)
-    _ROOT = flags.DEFINE_string("root", None, "Folder of the data set as published.", required=True)
-    _OUTPUT = flags.DEFINE_string("output", None, "Folder to write into.", required=True)
-    _SPLITS = flags.DEFINE_list("splits", ["train", "val"], "Which splits.")
-    cli.run(main)
+    sys.exit(COMMAND.main())

@@ -1,8 +1,4 @@
-"""Looks over an experiment before it costs time: data, settings, disk, devices, memory.
-
-python -m fastfcn_jax.doctor --config FILE [--checkpoint DIR] [--images OUT] [--samples 200]
-python -m fastfcn_jax.doctor --folder PHOTOS          writes a configuration for one's own photos
-"""
+"""Looks over an experiment before it costs time: data, settings, disk, devices, memory."""
 
 import platform
 import shutil
@@ -13,14 +9,12 @@ from pathlib import Path
 import cv2
 import jax
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from fastfcn_jax import cli, pictures
+from fastfcn_jax import pictures
 from fastfcn_jax.checkpoints import model_folder
-from fastfcn_jax.config import experiment
 from fastfcn_jax.data import cache, datasets, pipeline
-from fastfcn_jax.doctor import adopt, checks
+from fastfcn_jax.doctor import checks
 from fastfcn_jax.doctor.checks import Finding
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.training import setup, strategy
@@ -29,7 +23,11 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "openc
 
 
 def examine(
-    config: ConfigDict, *, samples: int, trained: str = "", workdir: Path = Path("runs")
+    config: ConfigDict,
+    *,
+    samples: int,
+    checkpoint: Path | None = None,
+    workdir: Path = Path("runs"),
 ) -> list[Finding]:
     """All findings about an experiment; the problems among them stop or spoil a run."""
     found = environment()
@@ -51,8 +49,8 @@ def examine(
         found += disk(config, len(source), surveys[config.data.train_split].sizes)
         problems = any(f.level == "problem" for f in found)
         found += [] if problems else [*loading(config, source), *memory(config, source, workdir)]
-        if trained:
-            found += fitting(trained, source)
+        if checkpoint is not None:
+            found += fitting(checkpoint, source)
     return found
 
 
@@ -172,9 +170,9 @@ def checkpoints(size: int, workdir: Path) -> Finding:
     return Finding("ok", text)
 
 
-def fitting(folder: str, source: datasets.Source) -> list[Finding]:
+def fitting(folder: Path, source: datasets.Source) -> list[Finding]:
     """A trained model against the data set."""
-    names = tuple(model_folder.read_card(Path(folder))["dataset"]["class_names"])
+    names = tuple(model_folder.read_card(folder)["dataset"]["class_names"])
     if names == tuple(source.info.class_names):
         return [Finding("ok", f"{folder} was trained on these {len(names)} classes")]
     return [
@@ -188,8 +186,9 @@ def fitting(folder: str, source: datasets.Source) -> list[Finding]:
     ]
 
 
-def draw(config: ConfigDict, source: datasets.Source, folder: Path, count: int = 8) -> None:
+def draw(config: ConfigDict, folder: Path, count: int = 8) -> None:
     """Saves augmented training samples beside their labels in colour."""
+    source = datasets.load(config.data.name, config.data.root, config.data.train_split)
     folder.mkdir(parents=True, exist_ok=True)
     stream = pipeline.build_train(config, source)
     for number in range(count):
@@ -227,39 +226,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "(absent)"
-
-
-def main(_) -> int:
-    if _FOLDER.value:
-        for line in adopt.adopt(Path(_FOLDER.value), overwrite=_OVERWRITE.value):
-            print(line)
-        return 0
-    if flags.FLAGS["config"].value is None:
-        raise UserError("doctor: say --config FILE, or --folder PHOTOS for photos of your own.")
-    config, _ = experiment.from_flag()
-    found = examine(
-        config,
-        samples=_SAMPLES.value,
-        trained=_CHECKPOINT.value,
-        workdir=Path(_WORKDIR.value),
-    )
-    status = report(found)
-    if _IMAGES.value and not status:
-        source = datasets.load(config.data.name, config.data.root, config.data.train_split)
-        draw(config, source, Path(_IMAGES.value))
-    return status
-
-
-if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "Experiment: FILE[:variant].")
-    _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Model folder to hold against the data.")
-    _IMAGES = flags.DEFINE_string("images", "", "Folder for pictures of augmented samples.")
-    _WORKDIR = flags.DEFINE_string("workdir", "runs", "Where checkpoints will be written.")
-    _SAMPLES = flags.DEFINE_integer("samples", 200, "Images to read of each split.", lower_bound=1)
-    _FOLDER = flags.DEFINE_string(
-        "folder", "", "Folder of photos and labels to write a config for."
-    )
-    _OVERWRITE = flags.DEFINE_bool(
-        "overwrite", False, "Replace what --folder wrote before, kept as .bak."
-    )
-    cli.run(main)

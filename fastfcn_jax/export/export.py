@@ -1,25 +1,14 @@
-"""A checkpoint folder as one file that runs elsewhere, compared with its source before it exists.
-
-python -m fastfcn_jax.export --checkpoint DIR --format stablehlo|onnx|safetensors|tflite
-    --output FILE --size H W [--image PHOTOGRAPH]
-
-The file takes RGB images, uint8 (b, H, W, 3), and gives class indices and logits. Its name has to
-end in the format's own (`.stablehlo`, `.onnx`, ...). `python -m fastfcn_jax.predict --model FILE`
-runs it.
-"""
+"""A checkpoint folder as one file for elsewhere, compared with its source before it exists."""
 
 import os
-import re
 import statistics
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 from jaxtyping import UInt8
 
-from fastfcn_jax import cli
 from fastfcn_jax.config import experiment
 from fastfcn_jax.errors import UserError
 
@@ -52,7 +41,7 @@ class Export(NamedTuple):
     """A written file's comparison with its source, and what it was made from."""
 
     check: Check
-    job: Any  # export_formats.Job
+    job: Any  # writers.Job
 
 
 def export(
@@ -164,41 +153,3 @@ def _photograph(size: tuple[int, int], image: Path | None):
     except OSError as error:
         raise UserError(f"--image {image}: cannot be read ({error.strerror}).") from error
     return resize_image(decode.image(data, str(image)), size), image.name
-
-
-def parse_size(words: str) -> tuple[int, int]:
-    """ "512 1024" (or with x or a comma between) as height and width.
-
-    Raises:
-      UserError: not two numbers of 32 pixels or more.
-    """
-    numbers = re.split(r"[\s,x]+", words.strip())
-    if len(numbers) != 2 or not all(n.isdigit() and int(n) >= 32 for n in numbers):
-        raise UserError(f"--size {words}: give height and width, 32 or more: --size 512 1024.")
-    return int(numbers[0]), int(numbers[1])
-
-
-def main(arguments: list[str]) -> None:
-    size = parse_size(" ".join([SIZE.value, *arguments]))  # the flag takes the first word only
-    image = Path(IMAGE.value) if IMAGE.value else None
-    output = Path(OUTPUT.value)
-    check, job = export(Path(CHECKPOINT.value), output, size, FORMAT.value, image)
-    print(f"compared on {check.image}, {size[0]}x{size[1]}: {check}")
-    print(f"{output.stat().st_size / 2**20:.1f} MiB -> {output}")
-    if FORMAT.value == "onnx":
-        print(speed(job, output))
-
-
-if __name__ == "__main__":
-    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.", required=True)
-    FORMAT = flags.DEFINE_enum(
-        "format",
-        None,
-        ["stablehlo", "onnx", "safetensors", "tflite"],
-        "What to write.",
-        required=True,
-    )
-    OUTPUT = flags.DEFINE_string("output", None, "File to write.", required=True)
-    SIZE = flags.DEFINE_string("size", None, "Height and width of the input images.", required=True)
-    IMAGE = flags.DEFINE_string("image", None, "Photograph to compare on; default: a drawn street.")
-    cli.run(main)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from fastfcn_jax.config.experiment import check_model
+from fastfcn_jax.config.schema import check_model
 from fastfcn_jax.models.heads import HEADS, FCNHead
 from fastfcn_jax.models.jpu import JPU, JPUX
 from fastfcn_jax.models.layers import Common, kaiming_fan_out, torch_uniform

@@ -1,31 +1,19 @@
-"""Label maps of photographs and videos: class indices, overlays, confidence, logits.
-
-python -m fastfcn_jax.predict --checkpoint DIR --input IMAGE|FOLDER|GLOB|VIDEO|- --output OUT
-    [--protocol NAME] [--legend] [--confidence] [--save-logits] [--tile PIXELS]
-
-`--model FILE` instead of --checkpoint runs what `fastfcn_jax.export` wrote.
-
-Leaves OUT/<stem>.png (class indices) and OUT/<stem>_overlay.png of every photograph, those of a
-folder's sub-folders in sub-folders of OUT; of a video OUT/<stem>_overlay.mp4 and
-OUT/<stem>/<frame>.png. A broken file does not stop the others: it is named at the end, and the exit
-status is 1.
-"""
+"""Label maps of photographs and videos: class indices, overlays, confidence, logits."""
 
 import itertools
-import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from absl import flags
 
-from fastfcn_jax import cli, pictures
+from fastfcn_jax import pictures
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.files import replacing, write_array, write_image
+from fastfcn_jax.files import make_folder, replacing, write_array, write_image
 from fastfcn_jax.predict import inputs, png_strips
 from fastfcn_jax.terminal.progress import track
 
-SOME_FAILED = 1
 TILED = ("single", "slide", "ms_flip")  # protocols that go with --tile
 VIDEO_LEGEND_LINES = 2  # every frame the same height
 STRIP_ROWS = 256  # of an overlay, drawn and written at a time
@@ -33,11 +21,18 @@ ENDINGS = (".png", "_overlay.png", "_confidence.png", ".npy")  # of what a photo
 
 
 class Writer:
-    """Writes the results of one model into a folder."""
+    """Writes the results of one model into a folder.
 
-    def __init__(self, folder: Path, model):
+    Args:
+      legend: list the classes below each overlay.
+      save_logits: also write `<stem>.npy`, float32 (h, w, k).
+    """
+
+    def __init__(self, folder: Path, model, *, legend: bool = False, save_logits: bool = False):
         self.folder = folder
         self.model = model
+        self.legend = legend
+        self.save_logits = save_logits
 
     def write_overlay(self, path: Path, image, labels) -> None:
         """Draws and writes strip by strip, with the legend below if asked for."""
@@ -46,14 +41,14 @@ class Writer:
         starts = range(0, height, STRIP_ROWS)
         rows = (slice(start, start + STRIP_ROWS) for start in starts)
         strips = (pictures.overlay(image[r], labels[r], info.palette) for r in rows)
-        if LEGEND.value:
+        if self.legend:
             legend = pictures.legend(labels, info.class_names, info.palette, width)
             strips, height = itertools.chain(strips, [legend]), height + len(legend)
         png_strips.write(path, (height, width), strips)
 
     def write(self, stem: str, image, prediction) -> None:
         """`stem` may begin with sub-folders, as the photograph's place does."""
-        cli.make_folder((self.folder / stem).parent)
+        make_folder((self.folder / stem).parent)
         self.write_values(stem, image, prediction)
         self.write_overlay(self.folder / f"{stem}_overlay.png", image, prediction.labels)
 
@@ -63,11 +58,13 @@ class Writer:
         if prediction.confidence is not None:
             grey = np.round(255 * prediction.confidence).astype(np.uint8)
             write_image(self.folder / f"{stem}_confidence.png", grey)
-        if SAVE_LOGITS.value:
+        if self.save_logits:
             write_array(self.folder / f"{stem}.npy", self.model.logits(image))
 
 
-def predict_photographs(model, found: list[inputs.Photograph], writer: Writer) -> list[str]:
+def predict_photographs(
+    model, found: list[inputs.Photograph], writer: Writer, *, confidence: bool
+) -> list[str]:
     """Writes the results of all that can be read; returns what was wrong with the others."""
     failures: list[str] = []
     announce(model, _readable_sizes(found))
@@ -82,18 +79,17 @@ def predict_photographs(model, found: list[inputs.Photograph], writer: Writer) -
             else:
                 yield photograph, held[photograph]
 
-    answers = model.predictor.stream(images(), confidence=CONFIDENCE.value)
+    answers = model.predictor.stream(images(), confidence=confidence)
     for photograph, prediction in track(answers, len(found), "predicting"):
         writer.write(photograph.stem, held.pop(photograph), prediction)
     return failures
 
 
-def predict_in_tiles(model, found: list[inputs.Photograph], writer: Writer) -> list[str]:
+def predict_in_tiles(model, found: list[inputs.Photograph], writer: Writer, side: int) -> list[str]:
     """The same for images at their own resolution, tile by tile."""
     from fastfcn_jax.inference.predictor import Prediction
     from fastfcn_jax.inference.tiles import predict_tiles, tile_sizes
 
-    side = TILE.value
     wholes = _readable_sizes(found)
     announce(model, [size for whole in wholes for size in tile_sizes(whole, side)], "tile")
     failures: list[str] = []
@@ -108,8 +104,8 @@ def predict_in_tiles(model, found: list[inputs.Photograph], writer: Writer) -> l
     return failures
 
 
-def predict_video(model, path: Path, writer: Writer) -> None:
-    """Writes one label map a frame and a video of the overlays.
+def predict_video(model, path: Path, writer: Writer, *, confidence: bool) -> int:
+    """Writes one label map a frame and a video of the overlays; returns the number of frames.
 
     Raises:
       UserError: the file is no video, or holds no frame.
@@ -117,15 +113,15 @@ def predict_video(model, path: Path, writer: Writer) -> None:
     video = inputs.Video(path)
     announce(model, [video.size] * video.length, "frame")
     info = model.info
-    frames = Writer(writer.folder / path.stem, model)
-    cli.make_folder(frames.folder)
+    frames = Writer(writer.folder / path.stem, model, save_logits=writer.save_logits)
+    make_folder(frames.folder)
     output = writer.folder / f"{path.stem}_overlay.mp4"
-    answers = model.predictor.stream(((f, f) for f in video), confidence=CONFIDENCE.value)
+    answers = model.predictor.stream(((f, f) for f in video), confidence=confidence)
     count, sink = 0, None
     with replacing(output) as temporary:
         for frame, prediction in track(answers, video.length, "predicting"):
             drawn = pictures.overlay(frame, prediction.labels, info.palette)
-            if LEGEND.value:
+            if writer.legend:
                 names, lines = info.class_names, VIDEO_LEGEND_LINES
                 below = pictures.legend(
                     prediction.labels, names, info.palette, frame.shape[1], lines
@@ -142,11 +138,12 @@ def predict_video(model, path: Path, writer: Writer) -> None:
             raise UserError(f"{path} holds no frame that can be decoded.")
         sink.release()
     print(f"{count} frames -> {output}, {frames.folder}")
+    return count
 
 
 def announce(model, sizes: list[tuple[int, int]], what: str = "image") -> None:
     """Says how images of these sizes will be tested and what that costs, where both are known."""
-    if sizes and not MODEL.value:
+    if sizes and hasattr(model.predictor, "announce"):  # an exported file has one size
         print(model.predictor.announce(sizes, what))
 
 
@@ -163,28 +160,40 @@ def _readable_sizes(found: list[inputs.Photograph]) -> list[tuple[int, int]]:
     return sizes
 
 
-def load_model():
-    """The model of --checkpoint or --model, set up as the flags say."""
-    if bool(CHECKPOINT.value) == bool(MODEL.value):
+def load_model(
+    checkpoint: Path | None,
+    model: Path | None,
+    *,
+    protocol: str | None = None,
+    batch_size: int | None = None,
+    tile: int = 0,
+):
+    """A checkpoint folder's model or an exported file's, set up as the arguments say.
+
+    Raises:
+      UserError: neither or both are given, or a setting that an exported file does not have.
+    """
+    if (checkpoint is None) == (model is None):
         raise UserError("give either --checkpoint DIR or --model FILE.")
-    if MODEL.value:
-        if PROTOCOL.value or TILE.value or BATCH_SIZE.value:
-            raise UserError("--model has one size: no --protocol, --tile or --batch_size with it.")
+    if model is not None:
+        if protocol or tile or batch_size:
+            raise UserError("--model has one size: no --protocol, --tile or --batch-size with it.")
         from fastfcn_jax.export import readers
 
-        return readers.load(MODEL.value)
+        return readers.load(model)
     from fastfcn_jax import api, runtime
     from fastfcn_jax.checkpoints import model_folder
 
+    assert checkpoint is not None
     runtime.cache_compilations()
-    loaded = model_folder.load_model(Path(CHECKPOINT.value or ""))
+    loaded = model_folder.load_model(checkpoint)
     with loaded.config.unlocked():
-        if BATCH_SIZE.value:
-            loaded.config.eval.batch_size = BATCH_SIZE.value
-        if TILE.value:
-            _check_tiles(PROTOCOL.value or loaded.config.eval.protocol)
+        if batch_size:
+            loaded.config.eval.batch_size = batch_size
+        if tile:
+            _check_tiles(protocol or loaded.config.eval.protocol)
             loaded.config.data.test_scale = (0, 0)
-    return api.Model(loaded.config, loaded.info, loaded.variables, protocol=PROTOCOL.value)
+    return api.Model(loaded.config, loaded.info, loaded.variables, protocol=protocol)
 
 
 def _refuse_to_overwrite(found: list[inputs.Photograph], folder: Path) -> None:
@@ -207,40 +216,60 @@ def _check_tiles(protocol: str) -> None:
         )
 
 
-def main(_) -> int:
-    is_video = inputs.is_video(INPUT.value)
-    found = [] if is_video else inputs.find(INPUT.value, Path(OUTPUT.value))
-    if TILE.value and (SAVE_LOGITS.value or CONFIDENCE.value or is_video):
+class Summary(NamedTuple):
+    """How many photographs (or frames) there were, and what was wrong with those left out."""
+
+    total: int
+    failures: Sequence[str]
+
+
+def predict(
+    input: str | Path,
+    output: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    model: str | Path | None = None,
+    protocol: str | None = None,
+    batch_size: int | None = None,
+    legend: bool = False,
+    confidence: bool = False,
+    save_logits: bool = False,
+    tile: int = 0,
+) -> Summary:
+    """Labels photographs or a video and writes the results into the folder `output`.
+
+    Args:
+      input: an image, a folder, a pattern of names, a video, or "-" for standard input.
+      checkpoint, model: a checkpoint folder or what `export` wrote; one of them.
+      protocol: how to test ("single", "ms_flip", …); None: as the model's configuration says.
+      batch_size: images a pass; None: as the configuration says.
+      legend: list the classes below each overlay.
+      confidence: also write the probability of each pixel's class, as a grey picture.
+      save_logits: also write `<stem>.npy`, float32 (h, w, k).
+      tile: predict at the image's own resolution in overlapping tiles of this side; 0: whole.
+
+    Raises:
+      UserError: nothing to predict, no model, or a result would replace an input.
+    """
+    source, folder = str(input), Path(output).expanduser()
+    is_video = inputs.is_video(source)
+    found = [] if is_video else inputs.find(source, folder)
+    if tile and (save_logits or confidence or is_video):
         raise UserError("--tile writes labels and overlays of photographs only.")
-    _refuse_to_overwrite(found, Path(OUTPUT.value))
-    model = load_model()  # JAX starts only after the arguments are accepted
-    writer = Writer(cli.make_folder(Path(OUTPUT.value)), model)
+    _refuse_to_overwrite(found, folder)
+    loaded = load_model(  # JAX starts only after the arguments are accepted
+        _path(checkpoint), _path(model), protocol=protocol, batch_size=batch_size, tile=tile
+    )
+    writer = Writer(make_folder(folder), loaded, legend=legend, save_logits=save_logits)
     if is_video:
-        predict_video(model, Path(INPUT.value), writer)
-        return 0
-    predict = predict_in_tiles if TILE.value else predict_photographs
-    failures = predict(model, found, writer)
-    print(f"{len(found) - len(failures)} of {len(found)} images -> {writer.folder}")
-    for failure in failures:
-        print(f"skipped: {failure}", file=sys.stderr)
-    return SOME_FAILED if failures else 0
+        return Summary(predict_video(loaded, Path(source), writer, confidence=confidence), ())
+    if tile:
+        failures = predict_in_tiles(loaded, found, writer, tile)
+    else:
+        failures = predict_photographs(loaded, found, writer, confidence=confidence)
+    print(f"{len(found) - len(failures)} of {len(found)} images -> {folder}")
+    return Summary(len(found), failures)
 
 
-if __name__ == "__main__":
-    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.")
-    MODEL = flags.DEFINE_string("model", None, "Exported file, instead of --checkpoint.")
-    INPUT = flags.DEFINE_string(
-        "input", None, "Image, folder, pattern, video, or -.", required=True
-    )
-    OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", required=True)
-    PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
-    BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a pass.", lower_bound=1)
-    LEGEND = flags.DEFINE_bool("legend", False, "List the classes below the overlay.")
-    CONFIDENCE = flags.DEFINE_bool("confidence", False, "Also write OUT/<stem>_confidence.png.")
-    SAVE_LOGITS = flags.DEFINE_bool(
-        "save_logits", False, "Also write OUT/<stem>.npy, (H, W, classes)."
-    )
-    TILE = flags.DEFINE_integer("tile", 0, "Own resolution in overlapping tiles of this side.")
-    flags.DEFINE_alias("save-logits", "save_logits")
-    flags.DEFINE_alias("batch-size", "batch_size")
-    cli.run(main)
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given).expanduser()

@@ -1,1 +1,5 @@
 """A web page and an HTTP interface that label photographs."""
+
+from fastfcn_jax import rooms
+
+rooms.callable_as(__name__, "server", "serve")

@@ -1,9 +1,4 @@
-"""One local page: drop a photograph, see its label map, overlay, legend; download the results.
-
-python -m fastfcn_jax.serve --checkpoint DIR [--port 8000] [--protocol NAME]
-
-Listens on this machine alone (127.0.0.1) unless --host says otherwise; nothing is stored.
-"""
+"""One local page: drop a photograph, see its label map, overlay, legend; download the results."""
 
 import base64
 import json
@@ -14,9 +9,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from absl import flags
 
-from fastfcn_jax import cli, pictures
+from fastfcn_jax import pictures
 from fastfcn_jax.data import decode
 from fastfcn_jax.errors import UserError
 
@@ -144,27 +138,34 @@ class Server(ThreadingHTTPServer):
         }
 
 
-def main(_) -> None:
-    from fastfcn_jax import api, runtime  # JAX starts only after the flags are accepted
+def serve(
+    checkpoint: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    protocol: str | None = None,
+) -> None:
+    """Serves the page for one model until Ctrl-C.
+
+    Args:
+      host: address to listen on; the default is reached from this machine alone.
+      port: 0: any free one.
+
+    Raises:
+      UserError: no model in the folder, or the address cannot be listened on.
+    """
+    from fastfcn_jax import api, runtime
 
     runtime.cache_compilations()
-    model = api.load(CHECKPOINT.value, protocol=PROTOCOL.value)
+    model = api.load(checkpoint, protocol=protocol)
     try:
-        server = Server((HOST.value, PORT.value), model)
+        server = Server((host, port), model)
     except OSError as error:
         raise UserError(
-            f"--host {HOST.value} --port {PORT.value}: cannot listen there ({error.strerror})."
+            f"--host {host} --port {port}: cannot listen there ({error.strerror})."
         ) from error
-    print(f"http://{HOST.value}:{server.server_port}  (Ctrl-C ends it)", flush=True)
+    print(f"http://{host}:{server.server_port}  (Ctrl-C ends it)", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         server.server_close()
-
-
-if __name__ == "__main__":
-    CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Checkpoint folder.", required=True)
-    HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; the default is local.")
-    PORT = flags.DEFINE_integer("port", 8000, "Port; 0: any free one.")
-    PROTOCOL = flags.DEFINE_string("protocol", None, "single | ms_flip | …; default: the model's.")
-    cli.run(main)

@@ -10,7 +10,7 @@ import oracle
 import pytest
 import yaml
 
-from fastfcn_jax.config import experiment
+from fastfcn_jax.config import experiment, schema
 from fastfcn_jax.convert import fit
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
@@ -92,7 +92,7 @@ def test_recipe_is_mmsegs(ours, theirs):
     reference = oracle.mmseg_config(theirs)
     config = load(ours)
     wanted = {**_model(reference.model), **_data(reference), **_schedule(reference, theirs)}
-    values = dict(experiment.flatten(config))
+    values = dict(schema.flatten(config))
     assert {key: values[key] for key in wanted} == wanted
     info = datasets.info(config.data.name, "")
     for head in (reference.model.decode_head, reference.model.auxiliary_head):
@@ -279,7 +279,7 @@ def test_recipe_is_the_official_codes(name):
         "data.train_split": "trainval" if "trainval" in name else "train",
         "eval.protocol": "official",
     }
-    values = dict(experiment.flatten(load(name)))
+    values = dict(schema.flatten(load(name)))
     assert {key: values[key] for key in wanted} == wanted
 
 

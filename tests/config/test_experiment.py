@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fastfcn_jax.config import base, completion, experiment, page
+from fastfcn_jax import __main__ as door
+from fastfcn_jax.config import base, completion, experiment, page, schema
 from fastfcn_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -18,14 +19,14 @@ def test_json_round_trip_keeps_every_value_and_type():
     original = experiment.load(str(ROOT / "configs/jpu_psp_camvid.py"))
     original.loss.class_weights = (1.0, 2.5)
     restored = experiment.from_json(experiment.to_json(original))
-    assert dict(experiment.flatten(restored)) == dict(experiment.flatten(original))
+    assert dict(schema.flatten(restored)) == dict(schema.flatten(original))
     assert isinstance(restored.data.crop_size, tuple)
 
 
 def test_a_misspelt_key_in_a_config_file_raises(tmp_path):
     file = tmp_path / "typo.py"
     file.write_text(
-        "from fastfcn_jax.base_config import get_config as base\n"
+        "from fastfcn_jax.config.base import get_config as base\n"
         "def get_config():\n    c = base()\n    c.train.step = 3\n    return c\n"
     )
     with pytest.raises(UserError, match=r"typo\.py.*step"):
@@ -57,7 +58,7 @@ def test_values_that_make_no_sense_are_refused(key, value, message):
     c = base.get_config()
     c.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
-        experiment.check(c)
+        schema.check(c)
 
 
 def test_a_stored_key_of_another_version_is_named():
@@ -115,13 +116,13 @@ def test_bad_command_lines_end_with_one_sentence_and_status_2(arguments, sentenc
 
 
 def test_the_page_of_keys_is_up_to_date():
-    """Mend with: python -m fastfcn_jax.config document > docs/configuration.md"""
+    """Mend with: fastfcn config document > docs/configuration.md"""
     assert (ROOT / "docs/configuration.md").read_text() == page.page()
 
 
 def test_every_key_is_explained_on_the_page_with_its_default():
     explained = {key: (default, meaning) for key, default, meaning in page.entries()}
-    for key, value in experiment.flatten(base.get_config()):
+    for key, value in schema.flatten(base.get_config()):
         default, meaning = explained[key]
         assert ast.literal_eval(default) == value
         assert len(meaning) >= 5, f"{key} has no comment in base_config.py"
@@ -131,22 +132,27 @@ def test_every_key_is_explained_on_the_page_with_its_default():
     ("line", "offered"),
     [
         ("python train.py --config configs/demo", ["configs/demo.py"]),
+        ("fastfcn train --config jpu_psp_ca", ["jpu_psp_camvid"]),
         ("python train.py --config=configs/jpu_psp_ca", ["configs/jpu_psp_camvid.py"]),
         ("python eval.py --config a.py --config.train.ste", ["--config.train.steps="]),
-        ("python train.py --config a.py --config.model.head=", ["psp", "aspp", "enc", "fcn"]),
+        ("fastfcn train --config a --config.model.head=", ["psp", "aspp", "enc", "fcn"]),
         ("python train.py --config.train.wandb=T", ["True"]),
         ("python -m fastfcn_jax.doctor --fol", ["--folder"]),
-        ("python -m fastfcn_jax.predict --config.train.ste", []),
-        ("python -m fastfcn_jax.pre", ["fastfcn_jax.predict"]),
-        ("python -m fastfcn_jax.config sh", ["show"]),
-        ("python -m fastfcn_jax.config show configs/demo", ["configs/demo.py"]),
+        ("fastfcn predict --save", ["--save-logits"]),
+        ("fastfcn predict --config.train.ste", []),
+        ("fastfcn ", list(door.COMMANDS)),
+        ("fastfcn pre", ["predict", "prepare"]),
+        ("python -m fastfcn_jax re", ["replay"]),
+        ("fastfcn config sh", ["show"]),
+        ("fastfcn config show configs/demo", ["configs/demo.py"]),
         ("python other.py --con", []),
         ("python train.py --workdir ", []),
     ],
 )
 def test_the_tab_key_offers(line, offered):
     """The answer of the completion function, in a real bash."""
-    script = f"""{completion.script("bash")}
+    flags = {name: door.command(name).parser().flags() for name in door.COMMANDS}
+    script = f"""{completion.script("bash", flags)}
         compopt() {{ :; }}  # speaks to the line editor, which is not there
         COMP_LINE={shlex.quote(line)} COMP_POINT={len(line)}
         _fastfcn_jax

@@ -135,7 +135,7 @@ def test_the_whole_report(tmp_path, capsys, monkeypatch):
         "b  ",
     ):
         assert part in text
-    examine.draw(config, datasets.load("folder", str(tmp_path), "train"), tmp_path / "drawn", 3)
+    examine.draw(config, tmp_path / "drawn", 3)
     pictures = sorted((tmp_path / "drawn").iterdir())
     assert len(pictures) == 3
     assert np.array(Image.open(pictures[0])).shape[1] == 64  # sample beside label

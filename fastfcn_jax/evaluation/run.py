@@ -1,4 +1,4 @@
-"""What `eval.py` does: load a checkpoint folder, evaluate, print the table, write the files."""
+"""Evaluates a checkpoint folder: the scores on the terminal, metrics.json and report.html."""
 
 from pathlib import Path
 
@@ -7,17 +7,17 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from fastfcn_jax import cli, models, runtime
+from fastfcn_jax import models, runtime
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import datasets
 from fastfcn_jax.evaluation.evaluate import Result, evaluate
 from fastfcn_jax.evaluation.report import baselines, page
-from fastfcn_jax.files import write_json
+from fastfcn_jax.files import make_folder, write_json
 from fastfcn_jax.inference import predictor
 
 
-def run(
-    folder: Path,
+def evaluate_folder(
+    folder: str | Path,
     *,
     config: ConfigDict | None = None,
     protocol: str | None = None,
@@ -37,6 +37,7 @@ def run(
     Raises:
       UserError: no checkpoint, no data, other classes than the model has, or no output folder.
     """
+    folder = Path(folder).expanduser()
     runtime.cache_compilations()
     other = [] if compare is None else [baselines.read(compare)]
     loaded = model_folder.load_model(folder)
@@ -46,7 +47,7 @@ def run(
         print(note)
     model = models.build(loaded.config.model, loaded.info.num_classes)
     tested = predictor.build(config, model, loaded.variables, protocol=protocol)
-    output = cli.make_folder(output or folder / "eval")  # a bad one is known before the work
+    output = make_folder(output or folder / "eval")  # a bad one is known before the work
     result = evaluate(tested, source, announce=print)
     write_json(output / "metrics.json", result.metrics())
     print_table(result)

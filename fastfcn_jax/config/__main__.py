@@ -1,0 +1,56 @@
+"""`fastfcn config`: prints, compares and documents configurations."""
+
+import sys
+from argparse import Namespace
+
+from fastfcn_jax import cli
+from fastfcn_jax.config import experiment, schema
+from fastfcn_jax.errors import UserError
+
+USAGE = "config list | show CONFIG | diff CONFIG CONFIG | document | complete bash|zsh"
+
+
+def define(parser: cli.Parser) -> None:
+    parser.add_argument("words", nargs="*", metavar="WORD", help=USAGE)
+
+
+def run(arguments: Namespace) -> None:
+    match arguments.words:
+        case ["list"]:
+            print("\n".join(experiment.names()))
+        case ["show", spec]:
+            for key, value in schema.flatten(experiment.load(spec)):
+                print(f"{key} = {value!r}")
+        case ["diff", first, second]:
+            pair = experiment.load(first), experiment.load(second)
+            for key, left, right in experiment.differences(*pair):
+                print(f"{key}: {left!r} -> {right!r}")
+        case ["document"]:
+            from fastfcn_jax.config import page
+
+            print(page.page(), end="")
+        case ["complete", "bash" | "zsh" as shell]:
+            from fastfcn_jax import __main__ as door
+            from fastfcn_jax.config import completion
+
+            flags = {name: door.command(name).parser().flags() for name in door.COMMANDS}
+            print(completion.script(shell, flags))
+        case _:
+            raise UserError(f"usage: fastfcn {USAGE}.")
+
+
+COMMAND = cli.Command(
+    name="config",
+    example="fastfcn config show jpu_psp_cityscapes:4x4",
+    about="""list       the names of the published configurations
+show       every value of one (of a variant, behind the colon)
+diff       the keys in which two differ
+document   the page of all keys, as Markdown
+complete   a script for bash or zsh that completes commands, flags, keys and choices:
+           eval "$(fastfcn config complete bash)" """,
+    define=define,
+    run=run,
+)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.main())

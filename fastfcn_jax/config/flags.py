@@ -1,0 +1,47 @@
+"""A configuration from the command line: a file or a bare name, and `--config.KEY=VALUE`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from fastfcn_jax.config import experiment, schema
+from fastfcn_jax.errors import UserError
+
+
+def parse(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Loads `FILE.py[:variant]` or `NAME[:variant]` and applies the overrides to it.
+
+    Args:
+      overrides: `--config.KEY=VALUE` and `--noconfig.KEY`, as ml_collections writes them.
+
+    Raises:
+      UserError: the file is missing or broken, a key unknown, or a value makes no sense.
+    """
+    config = experiment.load(spec)  # names what is wrong with the file by itself
+    if overrides:
+        config = _overridden(spec, overrides)
+    experiment.expand_home(config)
+    schema.check(config)
+    return config
+
+
+def _overridden(spec: str, overrides: Sequence[str]) -> ConfigDict:
+    """ml_collections' parser over flags of its own, so that nothing global is read or set."""
+    name, _, variant = spec.partition(":")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    file = f"{experiment.find(name)}:{variant}" if variant else str(experiment.find(name))
+    try:
+        values(["", f"--config={file}", *overrides])
+        config: Any = values["config"].value
+        return config
+    except flags.Error as error:
+        words = str(error).strip().splitlines()[-1]  # ml_collections puts a traceback before it
+        raise UserError(words) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # What ml_collections raises for an unknown key or a value of the wrong type.
+        raise UserError(
+            f"--config: unknown key or bad value: {experiment.in_words(error)}"
+        ) from error

@@ -1,0 +1,100 @@
+"""Which values the keys of a configuration may have."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fastfcn_jax.errors import UserError
+
+CHOICES = {
+    "model.lineage": ("mmseg", "official"),
+    "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    "model.output_stride": (8, 32),
+    "model.neck": ("jpu", "jpu_x", "none"),
+    "model.head": ("psp", "aspp", "enc", "fcn"),
+    "model.precision": ("float32", "bfloat16"),
+    "data.augmentation": ("mmseg", "official"),
+    "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
+    "optim.freeze": ("backbone", "bn"),
+    "train.on_nonfinite": ("stop", "skip"),
+    "train.strategy": ("auto", "pmap", "jit"),
+    "eval.protocol": ("single", "ms_flip", "ms_flip_0x", "slide", "official", "official_ms"),
+}
+AT_LEAST = {
+    "seed": 0,
+    "train.steps": 1,
+    "train.batch_size": 1,
+    "train.accumulate": 1,
+    "eval.batch_size": 1,
+    "data.threads": 1,
+    "data.workers": 0,
+    "data.flip": 0.0,
+    "loss.ohem_min_kept": 0,
+    "optim.lr": 0.0,
+    "optim.warmup_steps": 0,
+    "model.dropout": 0.0,
+    "optim.momentum": 0.0,
+    "train.ema_decay": 0.0,
+}
+# (height, width) or (width, height).
+SIZES = (
+    "data.crop_size",
+    "data.resize_scale",
+    "data.test_scale",
+    "eval.crop_size",
+    "eval.stride",
+)
+BELOW = {"seed": 2**32, "model.dropout": 1.0, "optim.momentum": 1.0, "train.ema_decay": 1.0}
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a value that is none of its key's choices or makes no sense."""
+    values = dict(flatten(config))
+    for key, choices in CHOICES.items():
+        given = values[key] if isinstance(values[key], tuple) else (values[key],)
+        if not set(given) <= set(choices):
+            listed = ", ".join(map(str, choices))
+            raise UserError(f"config.{key}={values[key]!r} is not one of: {listed}.")
+    for key, least in AT_LEAST.items():
+        if not values[key] >= least:
+            raise UserError(f"config.{key}={values[key]} must be at least {least}.")
+    for key, limit in BELOW.items():
+        if not values[key] < limit:
+            raise UserError(f"config.{key}={values[key]} must be below {limit}.")
+    for key in SIZES:
+        size = values[key]
+        as_it_is = key == "data.test_scale" and size == (0, 0)
+        whole = len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
+        if not whole and not as_it_is:
+            raise UserError(f"config.{key}={size} must be two whole numbers above 0.")
+    ratios = values["data.ratio_range"]
+    if len(ratios) != 2 or not 0.0 < ratios[0] <= ratios[1]:
+        raise UserError(f"config.data.ratio_range={ratios} must be (least, largest), above 0.")
+    check_model(config.model)
+
+
+def check_model(model: ConfigDict) -> None:
+    """Raises UserError for a combination of `config.model`'s values that no reference has."""
+    if (model.neck == "none") != (model.output_stride == 8):
+        raise UserError(
+            f"config.model.neck={model.neck!r} does not go with "
+            f"config.model.output_stride={model.output_stride}: "
+            "a JPU needs 32, the dilated twin ('none') needs 8."
+        )
+    official = model.lineage == "official"
+    if model.neck == "jpu_x" and not official:
+        raise UserError("config.model.neck='jpu_x' needs config.model.lineage='official'.")
+    if official and model.backbone in ("resnet18", "resnet34"):
+        raise UserError(f"config.model.lineage='official' has no {model.backbone}.")
+    if model.se_branch and model.head != "enc":
+        raise UserError("config.model.se_branch needs config.model.head='enc'.")
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every leaf as ("section.key", value), in the order of the base configuration."""
+    for key, value in config.items(preserve_field_references=False):
+        if isinstance(value, ConfigDict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

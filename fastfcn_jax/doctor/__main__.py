@@ -1,0 +1,75 @@
+"""`fastfcn doctor`: looks over an experiment, or makes a data set of a folder of photographs."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from fastfcn_jax import cli
+from fastfcn_jax.errors import UserError
+
+
+def define(parser: cli.Parser) -> None:
+    parser.add_config("Experiment to look over.", needed=False)
+    parser.add_argument(
+        "--folder", type=cli.path, metavar="PHOTOS", help="Photographs and labels to make ready."
+    )
+    parser.add_argument(
+        "--checkpoint", type=cli.path, metavar="DIR", help="Model to compare with the data."
+    )
+    parser.add_argument(
+        "--images", type=cli.path, metavar="OUT", help="Folder for pictures of augmented samples."
+    )
+    parser.add_argument(
+        "--workdir", type=cli.path, default=Path("runs"), help="Where checkpoints will be written."
+    )
+    parser.add_argument(
+        "--samples", type=cli.at_least(1), default=200, help="Images to read of each split."
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="Replace what --folder wrote before; the old files are kept as .bak.",
+    )
+
+
+def run(arguments: Namespace) -> int:
+    if arguments.folder is not None:
+        from fastfcn_jax.doctor import adopt
+
+        for line in adopt.adopt(arguments.folder, overwrite=arguments.overwrite):
+            print(line)
+        return 0
+    if arguments.config is None:
+        raise UserError(
+            "give --config CONFIG, or --folder PHOTOS for photographs of your own; for example "
+            "--config jpu_psp_cityscapes."
+        )
+    from fastfcn_jax.doctor import examine
+
+    config = arguments.config
+    found = examine.examine(
+        config,
+        samples=arguments.samples,
+        checkpoint=arguments.checkpoint,
+        workdir=arguments.workdir,
+    )
+    status = examine.report(found)
+    if arguments.images is not None and not status:
+        examine.draw(config, arguments.images)
+    return status
+
+
+COMMAND = cli.Command(
+    name="doctor",
+    example="fastfcn doctor --config jpu_psp_cityscapes --config.data.root=CITYSCAPES",
+    about="""Looks over an experiment before it costs time: data, labels, disk, devices, memory.
+Each finding has its remedy; the exit status is 1 if one of them would stop or spoil a run.
+
+With --folder PHOTOS it finds photographs and their labels in a folder of your own and writes a
+configuration for them.""",
+    define=define,
+    run=run,
+)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.main())

@@ -1,0 +1,47 @@
+"""`fastfcn eval`: the scores of a checkpoint folder."""
+
+import sys
+from argparse import Namespace
+
+from fastfcn_jax import cli
+
+
+def define(parser: cli.Parser) -> None:
+    parser.need("--checkpoint", "runs/demo", "Checkpoint folder.", type=cli.path, metavar="DIR")
+    parser.add_config("Data and tests unlike the stored ones.", needed=False)
+    parser.add_argument("--protocol", help="single | ms_flip | …; default: config.eval.protocol.")
+    parser.add_argument(
+        "--output", type=cli.path, metavar="DIR", help="Default: eval/ in the checkpoint folder."
+    )
+    parser.add_argument(
+        "--compare",
+        type=cli.path,
+        metavar="FILE",
+        help="metrics.json of another evaluation, for the report.",
+    )
+
+
+def run(arguments: Namespace) -> None:
+    from fastfcn_jax.evaluation.run import evaluate_folder
+
+    evaluate_folder(
+        arguments.checkpoint,
+        config=arguments.config,
+        protocol=arguments.protocol,
+        output=arguments.output,
+        compare=arguments.compare,
+    )
+
+
+COMMAND = cli.Command(
+    name="eval",
+    example="fastfcn eval --checkpoint runs/demo --protocol ms_flip --output scores",
+    about="""Scores a model on its validation split.
+
+Prints IoU and accuracy of every class and leaves OUT/metrics.json and OUT/report.html.""",
+    define=define,
+    run=run,
+)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.main())
