@@ -190,7 +190,7 @@ def _no_folder(path: Path) -> str:
     if path.is_file():
         return (
             f"{path} is a file, not a checkpoint folder; weights of PyTorch are converted first: "
-            f"python -m fastfcn_jax.convert --input {path} --config CONFIG --output DIR"
+            f"fastfcn convert --input {path} --config CONFIG --output DIR"
         )
     reason = f"{path} is not a checkpoint folder: model.json is missing"
     for parent in list(path.absolute().parents)[:2]:

@@ -1,6 +1,6 @@
-"""docs/configuration.md: every key with its default and meaning, from `base_config.py`'s comments.
+"""docs/configuration.md: every key with its default and meaning, from `config/base.py`'s comments.
 
-python -m fastfcn_jax.config document > docs/configuration.md
+fastfcn config document > docs/configuration.md
 """
 
 import ast
@@ -19,15 +19,15 @@ key can be set on the command line, after the file: `--config.train.batch_size=1
 `--config.data.crop_size="(512, 512)"`. A misspelt key or a value of another type is refused.
 
 ```
-python -m fastfcn_jax.config show configs/jpu_psp_cityscapes.py:4x4
-python -m fastfcn_jax.config diff configs/jpu_psp_ade20k.py configs/jpu_enc_ade20k.py:160k
-python -m fastfcn_jax.config document > docs/configuration.md
+fastfcn config show jpu_psp_cityscapes:4x4
+fastfcn config diff jpu_psp_ade20k jpu_enc_ade20k:160k
+fastfcn config document > docs/configuration.md
 ```
 
 The first prints every value of a file (or of its variant, behind the colon), the second the keys in
 which two differ. The third wrote this page, from the comments of `fastfcn_jax/config/base.py`.
 
-`eval "$(python -m fastfcn_jax.config complete bash)"` in `~/.bashrc` (or `complete zsh` in
+`eval "$(fastfcn config complete bash)"` in `~/.bashrc` (or `complete zsh` in
 `~/.zshrc`) lets the Tab key complete flags, files of `configs/`, keys and their choices.
 """
 

@@ -67,8 +67,8 @@ def adopt(folder: Path, *, overwrite: bool = False) -> Iterator[str]:
     yield f"wrote {', '.join(WRITTEN)} in {folder}; put names to the classes in classes.json"
     yield "next (on a GPU without :small):"
     small = f"{folder / CONFIG_NAME}:small"
-    yield f"  python -m fastfcn_jax.doctor --config {small} --images doctor"
-    yield f"  python train.py --config {small} --workdir runs/{folder.resolve().name}-small"
+    yield f"  fastfcn doctor --config {small} --images doctor"
+    yield f"  fastfcn train --config {small} --workdir runs/{folder.resolve().name}-small"
 
 
 def survey(pairs: list[Pair]) -> tuple[Counter, list[tuple[int, int]]]:
@@ -152,8 +152,8 @@ def configuration(folder: Path, sizes: list[tuple[int, int]], count: int) -> str
     small = tuple(max(min(256, s // 2) // 32 * 32, 32) for s in (height, width))
     return f'''"""FastFCN with a PSP head on the photos in {folder.resolve().name}.
 
-python train.py --config {CONFIG_NAME}          ResNet-50, for a GPU
-python train.py --config {CONFIG_NAME}:small    ResNet-18 of half the width, for a CPU
+fastfcn train --config {CONFIG_NAME}          ResNet-50, for a GPU
+fastfcn train --config {CONFIG_NAME}:small    ResNet-18 of half the width, for a CPU
 
 Better from weights trained on a large data set, if you have some:
 --config.init.checkpoint=DIR --config.init.reset_head=True
@@ -161,7 +161,7 @@ Better from weights trained on a large data set, if you have some:
 
 from pathlib import Path
 
-from fastfcn_jax.base_config import get_config as base
+from fastfcn_jax.config.base import get_config as base
 from fastfcn_jax.config import apply_variant
 
 SMALL = {{

@@ -105,7 +105,7 @@ class Exported:
 
 
 def load(path: str | Path) -> Exported:
-    """Opens a file that `python -m fastfcn_jax.export` wrote.
+    """Opens a file that `fastfcn export` wrote.
 
     Raises:
       UserError: the file is missing, of none of the formats, or needs a package to be installed.

@@ -29,7 +29,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
     Leaves in `workdir`: checkpoints/, model.json, metrics.jsonl, run.json,
     tensorboard/ and pictures/. SIGINT and SIGTERM finish the step, save and
     return as usual. `train.deterministic` has to be seen to before JAX starts:
-    `train.py` does.
+    `training.start.train` does.
 
     Returns:
       0, the exit status.

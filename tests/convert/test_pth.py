@@ -275,7 +275,7 @@ def test_pickles_that_exhaust(tmp_path):
 
 READ_ALL = """
 import sys, tracemalloc
-from fastfcn_jax.conversion import pth
+from fastfcn_jax.convert import pth
 from fastfcn_jax.errors import UserError
 tracemalloc.start()
 for path in sys.argv[1:]:

@@ -31,7 +31,7 @@ def load(name: str, root: str, split: str) -> Source:
     """Opens a split of a data set that lies in `root`.
 
     `root` holds the data set in its own published layout, or as prepared by TensorFlow Datasets
-    in ArrayRecord files (`python -m fastfcn_jax.data.prepare`).
+    in ArrayRecord files (`fastfcn prepare`).
 
     Raises:
       UserError: unknown name, missing folder, or an image without a label.
