@@ -18,6 +18,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.evaluate import evaluate
 from fastfcn_jax.evaluation.report import document
 from fastfcn_jax.training import setup, strategy, validation
+from fastfcn_jax.training import workdir as workdirs
 from fastfcn_jax.training.interrupt import Agreement, Interrupt
 from fastfcn_jax.training.setup import Run
 
@@ -39,8 +40,9 @@ def train(config: ConfigDict, workdir: Path) -> int:
       UserError: data, workdir or configuration are at fault, or the loss is not
         finite; the latest good checkpoint stays as it was.
     """
-    with Interrupt() as interrupt:
-        run = setup.prepare(config, Path(workdir))
+    workdir = Path(workdir)
+    with Interrupt() as interrupt, workdirs.hold(workdir):
+        run = setup.prepare(config, workdir)
         try:
             try:
                 _train(run, interrupt)

@@ -83,7 +83,6 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
 
 
 def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | None) -> Run:
-    make_workdir(workdir)
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
     terminal.say(f"devices: {_devices(plan)}; strategy: {plan.name}")
     terminal.say(f"compiled programs are kept in {cache}" if cache else "compilations are not kept")
@@ -166,23 +165,6 @@ def build_training(
     )
     state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
     return model, state, plan.compile(train_step), notes
-
-
-def make_workdir(workdir: Path) -> None:
-    """Creates the output folder.
-
-    Raises:
-      UserError: it cannot be created or written to.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".write-test-{jax.process_index()}"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"workdir {workdir} cannot be written ({error.strerror}); choose another --workdir."
-        ) from error
 
 
 def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source, Source | None]:
