@@ -9,7 +9,7 @@ import flax.serialization
 import jax
 import numpy as np
 
-from fastfcn_jax import runtime
+from fastfcn_jax import runtime, stored
 from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.checkpoints.model_folder import (
     FORMAT,
@@ -195,7 +195,20 @@ def restore(workdir: Path, step: int, template: TrainState) -> Restored:
         opt_state=opt_state,
         ema=model["params"] if averaged else None,
     )
-    return Restored(state, orbax_store.read_meta(folder)["notes"])
+    notes = orbax_store.read_meta(folder)["notes"]
+    if wrong := stored.fault(notes, {"pending": _columns}, "notes"):
+        raise Damaged(f"meta: {wrong}")
+    return Restored(state, notes)
+
+
+def _columns(pending: Any) -> str:
+    """What keeps `metrics_log.Meter` from going on with half-collected metrics; "" if nothing."""
+    if not isinstance(pending, dict) or not all(isinstance(x, list) for x in pending.values()):
+        return "must be lists of numbers by name"
+    lacking = {"finite", "learning_rate", "loss"} - pending.keys() if pending else ()
+    if lacking or len({len(column) for column in pending.values()}) > 1:
+        return "is not complete"
+    return ""
 
 
 def checksums(state: TrainState) -> dict[str, str]:

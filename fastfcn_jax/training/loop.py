@@ -196,6 +196,7 @@ def _validate(run: Run, interrupt: Interrupt) -> float:
 
 def _save(run: Run, miou: float | None = None) -> None:
     state = strategy.to_host(run.state)
+    run.records.sync()
     run.checkpoints.save(state, miou=miou, notes={"pending": run.meter.pending})
 
 

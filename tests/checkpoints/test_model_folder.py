@@ -44,11 +44,17 @@ def make(step=0, *, ema=False, freeze=(), width=3):
     )
 
 
+def notes(losses):
+    """What the loop keeps of steps that it has not logged yet."""
+    others = {name: [1.0] * len(losses) for name in ("finite", "learning_rate")}
+    return {"pending": {"loss": losses, **others}}
+
+
 def save(workdir, steps, *, keep_every=0, **kwargs):
     """Saves the given {step: mIoU or None} and returns what is left."""
     run = checkpointer.Checkpoints(workdir, keep_every=keep_every)
     for step, miou in steps.items():
-        run.save(make(step, **kwargs), miou=miou, notes={"pending": {"loss": [step / 3]}})
+        run.save(make(step, **kwargs), miou=miou, notes=notes([step / 3]))
     run.close()
     return model_folder.finished_steps(workdir)
 
@@ -104,11 +110,11 @@ def test_notes_are_those_of_the_moment_of_saving(tmp_path, monkeypatch):
     run.save(make(0))  # the first one is waited for
     losses = [1.0]
     monkeypatch.setattr(json, "dumps", late)
-    run.save(make(1), notes={"pending": {"loss": losses}})
+    run.save(make(1), notes=notes(losses))
     losses.append(2.0)
     gone_on.set()
     run.close()
-    assert restore(tmp_path).notes == {"pending": {"loss": [1.0]}}
+    assert restore(tmp_path).notes == notes([1.0])
 
 
 @pytest.mark.parametrize("options", [{}, {"ema": True}, {"freeze": ("backbone",)}])
@@ -119,7 +125,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path, options):
     same = jax.tree.map(np.array_equal, restored.state, expected)
     assert all(jax.tree.leaves(same))
     assert jax.tree.structure(restored.state) == jax.tree.structure(expected)
-    assert restored.notes == {"pending": {"loss": [1.0]}}
+    assert restored.notes == notes([1.0])
 
 
 def test_nothing_saved_restores_nothing(tmp_path):
