@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
+from fastfcn_jax import stored
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.evaluation.evaluate import Result
 from fastfcn_jax.evaluation.metrics import IGNORE_LABEL
@@ -100,9 +101,9 @@ def write_run(
         result,
         palette=source.info.palette,
         gallery=make_gallery(predictor, source, result),
-        history=read_history(folder / "metrics.jsonl"),
+        history=stored.read_records(folder / "metrics.jsonl"),
         baselines=[*published(config, result.protocol), *others],
-        card=json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None,
+        card=stored.read(card, dict, "move it away") if card.is_file() else None,
     )
 
 
@@ -132,14 +133,6 @@ def make_gallery(
 
     worst, median = chosen
     return [strip(i) for i in worst], [strip(i) for i in median]
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; an empty list if there is no such file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def _shrink(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
