@@ -184,7 +184,7 @@ def _color(color: Any) -> Color:
         return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
     if isinstance(color, list) and [type(c) for c in color] == [int] * 3:
         red, green, blue = color
-        if 0 <= min(color) and max(color) <= 255:
+        if min(color) >= 0 and max(color) <= 255:
             return red, green, blue
     raise ValueError(
         f'a colour is [red, green, blue] of integers 0..255 or "#rrggbb", not {_quoted(color)}'
