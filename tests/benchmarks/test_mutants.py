@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import mutants
 
@@ -16,7 +15,7 @@ def test_a_bug_finds_its_text_and_its_tests(bug):
     assert mutants.is_applicable(bug)
     assert bug.new != bug.old
     for test in bug.tests:
-        assert (ROOT / test.partition("::")[0]).exists()
+        assert (mutants.ROOT / test.partition("::")[0]).exists()
 
 
 def test_names_tell_the_bugs_apart():
