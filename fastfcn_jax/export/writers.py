@@ -76,7 +76,8 @@ def safetensors(job: Job, path: Path, metadata: str) -> None:
     library = _import("safetensors.numpy", "safetensors")
     weights = traverse_util.flatten_dict(job.variables, sep="/")
     tensors = {name: np.ascontiguousarray(w) for name, w in weights.items()}
-    library.save_file(tensors, path, {"fastfcn_jax": metadata})
+    # Its own `save_file` makes a file that only its owner may read.
+    path.write_bytes(library.save(tensors, {"fastfcn_jax": metadata}))
 
 
 def tflite(job: Job, path: Path, metadata: str) -> None:

@@ -7,6 +7,7 @@ import flax.serialization
 import jax
 import numpy as np
 
+from fastfcn_jax import files
 from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.checkpoints.model_folder import FORMAT, step_folder, warn_of
 from fastfcn_jax.checkpoints.orbax_store import Damaged
@@ -53,7 +54,7 @@ class Checkpoints:
         try:
             orbax_store.write(self._manager, step, _items(state), meta, miou=miou)
         except Exception as error:
-            raise orbax_store.unwritable(self.folder, error) from error
+            raise files.unwritable(self.folder, error) from error
 
     def restore_latest(self, template: TrainState) -> Restored | None:
         """The latest checkpoint that is whole; None if there is none.
@@ -89,7 +90,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise orbax_store.unwritable(self.folder, error) from error
+            raise files.unwritable(self.folder, error) from error
 
     def close(self) -> None:
         self.wait()

@@ -15,6 +15,7 @@ import small
 
 from fastfcn_jax import api, models
 from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.convert import convert
 from fastfcn_jax.data import datasets
 from fastfcn_jax.data.datasets import street_scene
 from fastfcn_jax.errors import UserError
@@ -49,6 +50,16 @@ def files(folder, tmp_path_factory):
         assert check.largest_difference < 1e-5 * check.largest_logit
         assert check.equal_labels == 1.0
     return {file_format: output / f"m.{file_format}" for file_format in FORMATS}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder with room for 300 KiB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs privileges")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
 def scene(height: int, width: int, seed: int = 5):
@@ -145,6 +156,29 @@ def test_a_file_that_disagrees_is_not_written(folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="is not written: run beside its source"):
         export.export(folder, tmp_path / "m.safetensors", SIZE, "safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_as_readable_as_any_other(files):
+    """(safetensors makes them for their owner alone.)"""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    for path in files.values():
+        assert path.stat().st_mode & 0o777 == 0o666 & ~mask, path
+
+
+def test_an_unwritable_name_is_refused_before_the_work(folder, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for name, reason in (("file/m.onnx", "does not exist"), (f"{'m' * 260}.onnx", "too long")):
+        with pytest.raises(UserError, match=reason):
+            export.export(folder, tmp_path / name, SIZE, "onnx")
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(folder, small_disk):
+    with pytest.raises(UserError, match=r"m\.safetensors: no space left on the disk; free some"):
+        export.export(folder, small_disk / "m.safetensors", SIZE, "safetensors")
+    with pytest.raises(UserError, match=r"m\.pth: no space left on the disk; free some"):
+        convert.to_file(folder, small_disk / "m.pth", "mmseg")
+    assert list(small_disk.iterdir()) == []
 
 
 def test_bad_requests(folder, tmp_path):
