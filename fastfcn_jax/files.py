@@ -123,7 +123,7 @@ def write_image(path: Path, image: UInt8[np.ndarray, "..."]) -> None:
     if not encodes:
         raise UserError(f"{path}: {path.suffix} cannot hold a picture of shape {image.shape}.")
     with replacing(path) as temporary:
-        temporary.write_bytes(encoded)
+        temporary.write_bytes(encoded.tobytes())
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
