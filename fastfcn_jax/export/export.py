@@ -60,7 +60,7 @@ def export(
     """
     from fastfcn_jax import models
     from fastfcn_jax.checkpoints import model_folder
-    from fastfcn_jax.export import writers
+    from fastfcn_jax.export import metadata, writers
 
     if output.suffix != f".{file_format}":
         raise UserError(f"--output {output}: the name has to end in .{file_format}.")
@@ -74,12 +74,12 @@ def export(
     card = model_folder.read_card(folder) | {"config": experiment.to_json(loaded.config)}
     write = writers.WRITERS[file_format]
     with files.replacing(output) as partial:
-        write(job, partial, writers.to_metadata(card, size, {}))
+        write(job, partial, metadata.write(card, size, {}))
         check = compare(job, partial, photograph, name)
         if not check.is_good:
             raise UserError(f"{output} is not written: run beside its source, its {check}.")
         partial.unlink()
-        write(job, partial, writers.to_metadata(card, size, check._asdict()))
+        write(job, partial, metadata.write(card, size, check._asdict()))
     return Export(check, job)
 
 

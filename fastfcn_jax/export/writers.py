@@ -3,7 +3,6 @@
 Every file carries the same `metadata` (a string), and takes RGB images uint8 (b, H, W, 3).
 """
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,10 +118,3 @@ def _import(module: str, extra: str):
             f"--format {extra} needs a package that is not installed ({error.name}): "
             f"pip install 'fastfcn-jax[{extra}]'."
         ) from error
-
-
-def to_metadata(card: dict[str, Any], size: tuple[int, int], check: dict[str, Any]) -> str:
-    """`model.json`'s content, the input's size and what the comparison with the source found."""
-    usage = "RGB images, uint8, (batch, height, width, 3); normalisation is part of the program"
-    content = {**card, "size": list(size), "input": usage, "check": check}
-    return json.dumps(content)

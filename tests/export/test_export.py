@@ -19,7 +19,7 @@ from fastfcn_jax.convert import convert
 from fastfcn_jax.data import datasets
 from fastfcn_jax.data.datasets import street_scene
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.export import export, readers, writers
+from fastfcn_jax.export import export, metadata, readers, writers
 from fastfcn_jax.inference.predictor import network
 
 ROOT = Path(__file__).parents[2]
@@ -110,12 +110,12 @@ def test_any_batch_size(files, file_format):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_metadata_say_what_the_file_is(folder, files, file_format):
-    metadata = readers.load(files[file_format]).metadata
-    assert metadata["size"] == list(SIZE)
-    assert metadata["preprocessing"] == model_folder.read_card(folder)["preprocessing"]
-    assert metadata["config"]["model"]["head"] == "psp"
-    assert metadata["check"]["equal_labels"] == 1.0
-    assert metadata["check"]["image"] == "drawn street scene"
+    said = readers.load(files[file_format]).metadata
+    assert said["size"] == list(SIZE)
+    assert said["preprocessing"] == model_folder.read_card(folder)["preprocessing"]
+    assert said["config"]["model"]["head"] == "psp"
+    assert said["check"]["equal_labels"] == 1.0
+    assert said["check"]["image"] == "drawn street scene"
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_onnx_of_every_part(tmp_path, head, neck, lineage):
     model = models.build(config.model, NUM_CLASSES)
     variables = small.variables(config.model, NUM_CLASSES)
     job = writers.Job(model, variables, NUM_CLASSES, (97, 131))  # odd: rounding shows
-    metadata = model_folder.model_card(config, datasets.info("cityscapes", ""), {})
+    card = model_folder.model_card(config, datasets.info("cityscapes", ""), {})
     path = tmp_path / "m.onnx"
-    writers.onnx(job, path, writers.to_metadata(metadata, job.size, {}))
+    writers.onnx(job, path, metadata.write(card, job.size, {}))
     images = np.stack([scene(*job.size, seed) for seed in range(2)])
     wanted = np.asarray(jax.jit(lambda v, x: network(model, v, x, None))(variables, images))
     got = readers.load(path).run(images)["logits"]
