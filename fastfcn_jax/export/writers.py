@@ -3,6 +3,7 @@
 Every file carries the same `metadata` (a string), and takes RGB images uint8 (b, H, W, 3).
 """
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,9 +63,20 @@ def onnx(job: Job, path: Path, metadata: str) -> None:
         folding.fold(job.variables),
         job.num_classes,
         job.size,
-        {"fastfcn_jax": metadata},
+        {"fastfcn_jax": metadata, **_properties(metadata)},
     )
     path.write_bytes(made.SerializeToString())
+
+
+def _properties(metadata: str) -> dict[str, str]:
+    """What viewers and other programs look for in an ONNX file's properties, each as JSON.
+
+    Mean and standard deviation are for information: the program subtracts and divides itself.
+    """
+    said = json.loads(metadata)
+    data, prepared = said["dataset"], said["preprocessing"]
+    found = {"names": data["class_names"], "palette": data["palette"], "input": said["input"]}
+    return {k: json.dumps(value) for k, value in (found | prepared).items()}
 
 
 def safetensors(job: Job, path: Path, metadata: str) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import cv2
 import jax
 import numpy as np
+import onnx
 import pytest
 import small
 
+import fastfcn_jax
 from fastfcn_jax import api, models
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.convert import convert
@@ -135,6 +137,17 @@ def test_onnx_of_every_part(tmp_path, head, neck, lineage):
     wanted = np.asarray(jax.jit(lambda v, x: network(model, v, x, None))(variables, images))
     got = readers.load(path).run(images)["logits"]
     np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_onnx_properties_are_for_other_programs_too(files):
+    said = onnx.load(files["onnx"])
+    found = {entry.key: entry.value for entry in said.metadata_props}
+    assert json.loads(found["names"])[:2] == ["road", "sidewalk"]
+    assert json.loads(found["palette"])[0] == [128, 64, 128]
+    assert json.loads(found["mean"]) == [123.675, 116.28, 103.53]
+    assert json.loads(found["std"]) == [58.395, 57.12, 57.375]
+    assert json.loads(found["channels"]) == "RGB"
+    assert (said.producer_name, said.producer_version) == ("fastfcn_jax", fastfcn_jax.__version__)
 
 
 def test_stablehlo_is_for_every_platform(files):
