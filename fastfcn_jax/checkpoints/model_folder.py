@@ -57,7 +57,7 @@ def save_model(
         manager.wait_until_finished()
         files.write_json(folder / "model.json", model_card)
     except (OSError, ValueError) as error:
-        raise orbax_store.unwritable(folder, error) from error
+        raise files.unwritable(folder, error) from error
     finally:
         manager.close()
 

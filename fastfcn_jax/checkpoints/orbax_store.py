@@ -22,6 +22,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as preserva
 
 from fastfcn_jax import files
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.files import first_line, unwritable
 
 METRIC = "mIoU"
 URI_SCHEMES = ("gs", "s3", "az", "hf")  # /gs/… is to Orbax what gs://… is
@@ -244,25 +245,6 @@ def checksum(tree: Any) -> str:
         head = f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}"
         checksum = zlib.crc32(np.ascontiguousarray(leaf).data, zlib.crc32(head.encode(), checksum))
     return f"{checksum:08x}"
-
-
-def unwritable(folder: Path, error: Exception) -> Exception:
-    """A UserError where the disk is to blame, the error itself where the program is."""
-    text = str(error)
-    if isinstance(error, UserError):
-        return error
-    if "No space left" in text or "ENOSPC" in text or "Disk quota" in text:
-        return UserError(f"{folder}: no space left on the disk; free some and run again.")
-    if isinstance(error, OSError) or "PERMISSION_DENIED" in text or "Permission denied" in text:
-        return UserError(f"{folder} cannot be written: {first_line(error)}.")
-    return error
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says first, cut to a readable length."""
-    text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-    lines = text.strip().splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(".")
 
 
 def _miou(metrics: dict[str, float]) -> float:

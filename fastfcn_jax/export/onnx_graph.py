@@ -13,6 +13,7 @@ import onnx
 from flax import traverse_util
 from onnx import TensorProto, helper, numpy_helper
 
+from fastfcn_jax import __version__
 from fastfcn_jax.models import heads, jpu, segmentor
 from fastfcn_jax.models.resnet import BLOCKS, Bottleneck
 from fastfcn_jax.models.spatial import pooling_weights
@@ -59,6 +60,7 @@ def build(
         helper.make_graph(graph.nodes, "fastfcn", [image], outputs, list(graph.tensors.values())),
         opset_imports=[helper.make_opsetid("", OPSET)],
         producer_name="fastfcn_jax",
+        producer_version=__version__,
     )
     made.ir_version = 9  # what onnxruntime since 1.17 reads
     helper.set_model_props(made, dict(metadata))

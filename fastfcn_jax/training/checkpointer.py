@@ -9,7 +9,7 @@ import flax.serialization
 import jax
 import numpy as np
 
-from fastfcn_jax import runtime, stored
+from fastfcn_jax import files, runtime, stored
 from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.checkpoints.model_folder import (
     FORMAT,
@@ -69,7 +69,7 @@ class Checkpoints:
             meta = {"format": FORMAT, "step": step, "notes": notes or {}}
             orbax_store.write(self._manager, step, _items(state), meta, miou=miou)
         except Exception as error:
-            raise orbax_store.unwritable(self.folder, error) from error
+            raise files.unwritable(self.folder, error) from error
         if not self._proven:
             self.wait()
             runtime.together(lambda: self._prove(step))
@@ -132,7 +132,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise orbax_store.unwritable(self.folder, error) from error
+            raise files.unwritable(self.folder, error) from error
 
     def close(self) -> None:
         self.wait()
