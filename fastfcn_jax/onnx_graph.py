@@ -14,8 +14,8 @@ from flax import traverse_util
 from onnx import TensorProto, helper, numpy_helper
 
 from fastfcn_jax.models import heads, jpu, segmentor
+from fastfcn_jax.models.pooling import pooling_weights
 from fastfcn_jax.models.resnet import BLOCKS, Bottleneck
-from fastfcn_jax.models.spatial import pooling_weights
 
 OPSET = 18
 
@@ -138,7 +138,7 @@ class _Graph:
         return self.add("Concat", maps, axis=1)
 
     def resize(self, x: str, size: tuple[int, int]) -> str:
-        """Bilinear to `size`, like `spatial.resize`."""
+        """Bilinear to `size`, like `resize.resize`."""
         shape = self.add("Shape", [x], start=0, end=2)
         sizes = self.add("Concat", [shape, self.constant(np.array(size, np.int64))], axis=0)
         mode = "align_corners" if self.align_corners else "half_pixel"
