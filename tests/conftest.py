@@ -57,14 +57,12 @@ def programs_of_one_module():
 
 @pytest.fixture
 def gpu_forms(monkeypatch):
-    """Every operation in the form that a GPU takes for large batches, computed here."""
-    from fastfcn_jax.models.ops import convolution
+    """Every operation in the form that a GPU takes, computed here."""
 
     def default_branch(*arguments, default, **_):
         return default(*arguments)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", default_branch)
-    monkeypatch.setattr(convolution, "WORTH_PARTING", 0)
 
 
 @pytest.fixture(scope="module")

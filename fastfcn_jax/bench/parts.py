@@ -14,7 +14,8 @@ from fastfcn_jax import models, runtime
 from fastfcn_jax.bench import measure
 from fastfcn_jax.data import datasets, pipeline
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.models import layers
+from fastfcn_jax.models.ops.forms import Forms
+from fastfcn_jax.models.ops.resize import resize
 from fastfcn_jax.training import initial_weights, losses, optim, step
 from fastfcn_jax.training import state as states
 
@@ -84,7 +85,7 @@ def parts(network: Network) -> dict[str, dict[str, measure.Compiled]]:
     size = network.batch["image"].shape[1:3]
 
     def classes(logits):
-        large = layers.resize(logits, size, align_corners=network.align_corners)
+        large = resize(logits, size, align_corners=network.align_corners)
         return large.argmax(-1).astype(jnp.uint8)
 
     def loss(logits, auxiliary, labels):
@@ -137,6 +138,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
             "ohem_threshold": config.loss.ohem_threshold,
             "ohem_min_kept": config.loss.ohem_min_kept,
             "align_corners": network.align_corners,
+            "forms": Forms(config.model.forms),
         },
         seed=config.seed,
         normalization=config.loss.normalization,
@@ -152,7 +154,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
     def predict(variables, images):
         outputs: Any = model.apply(variables, models.normalize(images))
         size = images.shape[1:3]
-        large = layers.resize(outputs.logits, size, align_corners=network.align_corners)
+        large = resize(outputs.logits, size, align_corners=network.align_corners)
         return large.argmax(-1).astype(jnp.uint8)
 
     return {

@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     m.auxiliary_channels = 256  # width of the auxiliary head
     m.num_classes = 0  # 0: as many as the data set has
     m.precision = "float32"  # float32 | bfloat16: compute type; parameters stay float32
+    m.forms = "fast"  # fast | plain: XLA's own operations, to get around a compiler's error
     m.remat = False  # recompute activations per block: less memory, about 11 % more work
 
     d = c.data = ConfigDict()  # the data set, its augmentation, and how it is read

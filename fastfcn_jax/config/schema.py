@@ -14,6 +14,7 @@ CHOICES = {
     "model.neck": ("jpu", "jpu_x", "none"),
     "model.head": ("psp", "aspp", "enc", "fcn"),
     "model.precision": ("float32", "bfloat16"),
+    "model.forms": ("fast", "plain"),
     "data.augmentation": ("mmseg", "official"),
     "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
     "optim.freeze": ("backbone", "bn"),

@@ -162,7 +162,7 @@ Better from weights trained on a large data set, if you have some:
 from pathlib import Path
 
 from fastfcn_jax.config.base import get_config as base
-from fastfcn_jax.config import apply_variant
+from fastfcn_jax.config.experiment import apply_variant
 
 SMALL = {{
     "model.backbone": "resnet18",

@@ -137,7 +137,7 @@ def _photograph(size: tuple[int, int], image: Path | None):
     """A photograph of the program's size: the given one, scaled, or a drawn street scene."""
     from fastfcn_jax.data import decode
     from fastfcn_jax.data.datasets import street_scene
-    from fastfcn_jax.inference.resize import resize_image
+    from fastfcn_jax.inference.rescale import resize_image
 
     if image is None:
         return street_scene.Scene(np.random.default_rng(0), size).draw()[0], "drawn street scene"

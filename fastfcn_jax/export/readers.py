@@ -23,7 +23,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import metadata
 from fastfcn_jax.files import first_line
 from fastfcn_jax.inference.predictor import Prediction
-from fastfcn_jax.inference.resize import bilinear_matrix, resize_image
+from fastfcn_jax.inference.rescale import bilinear_matrix, resize_image
 
 MEAN_COLOR = (124, 116, 104)  # normalises to about 0, which mmsegmentation pads with
 BLOCK_ROWS = 64  # rows of the answer whose scores are in memory at once

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.inference.resize import Size, keep_ratio_size
+from fastfcn_jax.inference.rescale import Size, keep_ratio_size
 
 Interval = tuple[int, int]  # first pixel, and one past the last
 

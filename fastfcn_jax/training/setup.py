@@ -15,6 +15,7 @@ from fastfcn_jax.data import cache, datasets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
+from fastfcn_jax.models.ops.forms import Forms
 from fastfcn_jax.terminal import console
 from fastfcn_jax.training import (
     class_weights,
@@ -159,6 +160,7 @@ def build_training(
             "ohem_threshold": s.ohem_threshold,
             "ohem_min_kept": s.ohem_min_kept,
             "align_corners": config.model.lineage == "official",
+            "forms": Forms(config.model.forms),
         },
         seed=config.seed,
         normalization=s.normalization,

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from fastfcn_jax import models
-from fastfcn_jax.bench import measure, parts
+from fastfcn_jax.bench import macs, measure, parts
 from fastfcn_jax.config import base
-from fastfcn_jax.models import macs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 

@@ -22,7 +22,8 @@ from fastfcn_jax.data import datasets
 from fastfcn_jax.data.datasets import street_scene
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import export, metadata, readers, writers
-from fastfcn_jax.inference.predictor import network
+from fastfcn_jax.export.__main__ import parse_size
+from fastfcn_jax.inference.network import network
 
 ROOT = Path(__file__).parents[2]
 SIZE = (96, 128)
@@ -204,8 +205,8 @@ def test_bad_requests(folder, tmp_path):
         export.export(tmp_path, tmp_path / "n.onnx", SIZE, "onnx")
     for words in ("512", "512 1024 3", "a b", "16 16", "-1 512"):
         with pytest.raises(UserError, match="give height and width"):
-            export.parse_size(words)
-    assert {export.parse_size(w) for w in ("512 1024", "512x1024", "512,1024")} == {(512, 1024)}
+            parse_size(words)
+    assert {parse_size(w) for w in ("512 1024", "512x1024", "512,1024")} == {(512, 1024)}
 
 
 @pytest.mark.parametrize("name", ["m.stablehlo", "m.onnx", "m.safetensors"])

@@ -8,7 +8,7 @@ from jax import numpy as jnp
 
 from fastfcn_jax.inference import protocols
 from fastfcn_jax.inference.predictor import Predictor
-from fastfcn_jax.inference.resize import resize_image
+from fastfcn_jax.inference.rescale import resize_image
 from fastfcn_jax.models.segmentor import Outputs
 
 CLASSES = 5

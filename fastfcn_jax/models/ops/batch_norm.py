@@ -1,11 +1,4 @@
-"""Batch normalisation in training, in as few passes over the map as it takes.
-
-Forward: one pass for both sums, one to normalise. Backward: one pass for both sums, one for the
-input's gradient. Automatic differentiation of the plain form reads the map about twice as often,
-and memory traffic, not arithmetic, is what normalisation costs.
-"""
-
-import functools
+"""Batch normalisation in training, both statistics taken in one pass over the map."""
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +11,7 @@ EPS = 1e-5
 Result = tuple[Float[Array, "*b c"], Float[Array, " c"], Float[Array, " c"]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def batch_norm(
+def normalize(
     x: Float[Array, "*b c"],
     scale: Float[Array, " c"],
     bias: Float[Array, " c"],
@@ -27,28 +19,26 @@ def batch_norm(
 ) -> Result:
     """Returns (y, mean, biased variance) with statistics over all axes but the last.
 
-    They are taken over the replicas of `axis_name` too, which hold equally many values; mean and
-    variance carry no gradient. Sums in float32; y has x's type.
+    They are taken over the replicas of `axis_name` too, which hold equally many values. Sums in
+    float32; y has x's type.
     """
-    return _forward(x, scale, bias, axis_name)[0]
+    mean, var = statistics(x, axis_name)
+    y = (widen(x) - mean) * (jax.lax.rsqrt(var + EPS) * scale) + bias
+    return y.astype(x.dtype), mean, var
 
 
-def _forward(x, scale, bias, axis_name):
-    mean, var = _statistics(x, axis_name)
-    rstd = jax.lax.rsqrt(var + EPS)
-    y = ((widen(x) - mean) * (rstd * scale) + bias).astype(x.dtype)
-    return (y, mean, var), (x, scale, mean, rstd)
-
-
-def _statistics(x, axis_name):
+def statistics(
+    x: Float[Array, "*b c"], axis_name: str | None = None
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Returns (mean, biased variance) over all axes but the last, and over all replicas."""
     wide = widen(x)
+    axes = tuple(range(x.ndim - 1))
     # Sums around a value near the mean: E[x^2] - mean^2 around 0 would cancel. Sixteen pixels have
     # it, of all images alike: of one image, XLA would send its map to all devices under `jit`.
     pixels = wide.reshape(len(x), -1, x.shape[-1])
     step = -(-pixels.shape[1] // max(1, 16 // len(x)))
-    near = pixels[:, step // 2 :: step].mean((0, 1))
-    count = x.size // x.shape[-1]
-    offset, square = _sums(wide - near, jnp.square(wide - near)) / count
+    near = jax.lax.stop_gradient(pixels[:, step // 2 :: step].mean((0, 1)))
+    offset, square = (wide - near).mean(axes), jnp.square(wide - near).mean(axes)
     mean, var = near + offset, square - jnp.square(offset)
     if axis_name is not None:
         both = jax.lax.all_gather(jnp.stack((mean, var)), axis_name)
@@ -58,77 +48,13 @@ def _statistics(x, axis_name):
     return mean, jnp.maximum(var, 0.0)
 
 
-def _sums(*maps):
-    """Returns the sums of n maps over all axes but the last, (n, c).
-
-    In one array: of two, XLA for GPUs copies each into what it sends to other devices, and out.
-    """
-    return jax.lax.platform_dependent(*maps, cpu=_sums_apart, default=_sums_together)
-
-
-def _sums_apart(*maps):
-    return jnp.stack([x.sum(tuple(range(x.ndim - 1))) for x in maps])
-
-
-def _sums_together(*maps):
-    # Line by line first, then all lines of all maps: left to itself XLA for GPUs takes two steps
-    # too, and gives each sum a kernel of its own in the second.
-    lines = [x.sum(-2).reshape(-1, x.shape[-1]) if x.ndim > 2 else x for x in maps]
-    return jnp.concatenate(lines, axis=-1).sum(0).reshape(len(maps), -1)
-
-
-def _backward(axis_name, saved, cotangents):
-    x, scale, mean, rstd = saved
-    gradient = widen(cotangents[0])
-    normal = (widen(x) - mean) * rstd
-    sums = _sums(gradient, gradient * normal)
-    replicas = 1
-    if axis_name is not None:
-        sums = jax.lax.psum(sums, axis_name)
-        replicas = jax.lax.psum(1, axis_name)
-    count = x.size // x.shape[-1] * replicas
-    of_x = (gradient - (sums[0] + normal * sums[1]) / count) * (scale * rstd)
-    # An equal share for each replica: to keep its own sums beside all takes a copy of them.
-    of_bias, of_scale = sums / replicas
-    return of_x.astype(x.dtype), of_scale, of_bias
-
-
-batch_norm.defvjp(_forward, _backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def statistics(
-    x: Float[Array, "*b c"], axis_name: str | None = None
-) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Returns the (mean, biased variance) that `batch_norm` takes, to be differentiated."""
-    return _statistics(x, axis_name)
-
-
-def _statistics_forward(x, axis_name):
-    mean, var = _statistics(x, axis_name)
-    return (mean, var), (x, mean)
-
-
-def _statistics_backward(axis_name, saved, cotangents):
-    x, mean = saved
-    of_mean, of_var = cotangents
-    count = x.size // x.shape[-1]
-    if axis_name is not None:
-        of_mean, of_var = jax.lax.psum(jnp.stack((of_mean, of_var)), axis_name)
-        count *= jax.lax.psum(1, axis_name)
-    return (((of_mean + 2.0 * of_var * (widen(x) - mean)) / count).astype(x.dtype),)
-
-
-statistics.defvjp(_statistics_forward, _statistics_backward)
-
-
-def batch_norm_direct(
+def normalize_plain(
     x: Float[Array, "*b c"],
     scale: Float[Array, " c"],
     bias: Float[Array, " c"],
     axis_name: str | None = None,
 ) -> Result:
-    """The same by definition, differentiated automatically."""
+    """The same by definition: the mean first, then the variance around it."""
     axes = tuple(range(x.ndim - 1))
     wide = widen(x)
     mean = wide.mean(axes)
@@ -137,5 +63,5 @@ def batch_norm_direct(
     var = jnp.square(wide - mean).mean(axes)
     if axis_name is not None:
         var = jax.lax.pmean(var, axis_name)
-    y = ((wide - mean) * (jax.lax.rsqrt(var + EPS) * scale) + bias).astype(x.dtype)
-    return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
+    y = (wide - mean) * (jax.lax.rsqrt(var + EPS) * scale) + bias
+    return y.astype(x.dtype), mean, var

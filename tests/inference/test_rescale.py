@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fastfcn_jax.inference.resize import bilinear_matrix, keep_ratio_size, resize_image
+from fastfcn_jax.inference.rescale import bilinear_matrix, keep_ratio_size, resize_image
 
 
 @pytest.mark.parametrize(
