@@ -193,6 +193,7 @@ def tiny_config():
     return config
 
 
+@pytest.mark.slow
 def test_bench_measures_every_part_and_names_the_slowest(tmp_path):
     command = [
         *(sys.executable, "-m", "fastfcn_jax.bench", "--config", "configs/jpu_psp_cityscapes.py"),
@@ -227,6 +228,7 @@ def test_twin_is_the_dilated_model():
     assert tiny_config().model.neck == "jpu"
 
 
+@pytest.mark.slow
 def test_both_sides_of_the_comparison_train_alike(tmp_path):
     """Shipped and tuned mmseg, and ours: the same loss, and the same gain from a step."""
     pytest.importorskip("mmseg")
