@@ -18,7 +18,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.training import loop, metrics_log, run_card, step
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.xdist_group("training-loop"), pytest.mark.usefixtures("tiny_model")]
+pytestmark = pytest.mark.usefixtures("tiny_model")
 
 
 def test_a_run_leaves_what_it_promises(tmp_path, capsys):

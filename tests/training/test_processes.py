@@ -19,7 +19,7 @@ from fastfcn_jax.checkpoints import model_folder, orbax_store
 from fastfcn_jax.training import metrics_log
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.xdist_group("processes")
+pytestmark = pytest.mark.slow
 
 
 def start(workdir, *flags, devices=1, variant="", xla_flags=""):
