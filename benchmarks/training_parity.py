@@ -101,7 +101,7 @@ def train_reference(model, wrapper, scheduler, batches) -> list[dict[str, float]
     dtype = next(model.parameters()).dtype
     for batch in batches:
         scaled = (batch["image"].astype(np.float32) - np.float32(MEAN)) / np.float32(STD)
-        if dtype == torch.float64:  # XLA's reciprocal is a rounding away: a float32 one
+        if dtype == torch.float64:  # exactly our input: it differs by a float32 rounding
             scaled = np.array(jax.jit(normalize)(batch["image"]))
         samples = [oracle.data_sample(torch.from_numpy(x).long()) for x in batch["label"]]
         parts = model.loss(oracle.to_torch(scaled).to(dtype), samples)
