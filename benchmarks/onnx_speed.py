@@ -3,7 +3,7 @@
 python benchmarks/onnx_speed.py --image PHOTO [--heads psp,aspp,enc] [--size 360,480] [--rounds 2]
 
 FastFCN with ResNet-50 at full width, 19 classes, random weights with random BatchNorm statistics.
-The comparison and the speed line are those of `python -m fastfcn_jax.export`.
+Comparison and speed are those of `fastfcn export`.
 """
 
 import sys

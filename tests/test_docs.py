@@ -118,6 +118,11 @@ def parse(name: str, words: str) -> None:
     door.command(name).parser().parse(shlex.split(words))
 
 
+def test_the_page_of_commands_lists_them_all():
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/commands.md").read_text(), re.M)
+    assert set(rows) == set(door.COMMANDS)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_is_one_with_these_flags_and_is_run_by_a_test(page, monkeypatch):
     monkeypatch.chdir(ROOT)

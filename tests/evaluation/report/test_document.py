@@ -133,7 +133,7 @@ def test_another_run_is_read_from_its_metrics(tmp_path):
     assert other.miou == pytest.approx(make_result().scores.miou)
     assert other.iou["never"] is None
     (tmp_path / "metrics.json").write_text("[]")
-    with pytest.raises(UserError, match="not a metrics"):
+    with pytest.raises(UserError, match="is no metrics"):
         baselines.read(tmp_path)
 
 
