@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "fastfcn_jax"
 # From the ground up: a room imports from its own floor's rooms only where they stand before it,
 # and from the floors below.
 FLOORS = [
-    ["errors", "rooms", "provenance"],
+    ["errors", "rooms", "provenance", "text"],
     ["files", "runtime", "terminal", "pictures"],
     ["config"],
     ["cli"],

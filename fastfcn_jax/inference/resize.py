@@ -10,11 +10,11 @@ Size = tuple[int, int]  # height, width
 def keep_ratio_size(size: Size, scale: tuple[int, int]) -> Size:
     """Largest (height, width) of the same ratio inside `scale`, whichever way that is turned.
 
-    Rounds as `mmcv.rescale_size`: int(side * factor + 0.5).
+    Rounds as `mmcv.rescale_size`, int(side * factor + 0.5), but never to nothing.
     """
     height, width = size
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
+    return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
 
 
 def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndarray, "h2 w2 3"]:
