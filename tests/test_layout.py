@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "fastfcn_jax"
 # and from the floors below.
 FLOORS = [
     ["errors", "rooms", "provenance"],
-    ["files", "runtime", "terminal", "pictures"],
+    ["files", "stored", "runtime", "terminal", "pictures"],
     ["config"],
     ["cli"],
     ["models", "data"],
