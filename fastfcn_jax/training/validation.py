@@ -41,8 +41,12 @@ def record(metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def stops_early(evaluations: Sequence[dict[str, Any]], patience: int) -> bool:
-    """Whether the last `patience` evaluations all failed to beat the best one before them."""
-    scores = [evaluation["mIoU"] or 0.0 for evaluation in evaluations]
+    """Whether the last `patience` evaluations all failed to beat the best one before them.
+
+    Those without a score count for neither.
+    """
+    found = (evaluation["mIoU"] for evaluation in evaluations)
+    scores = [score for score in found if score is not None]
     if len(scores) <= patience:
         return False
     return max(scores[-patience:]) <= max(scores[:-patience])

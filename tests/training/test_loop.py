@@ -227,6 +227,41 @@ class Vanishing:
         return self.source[index]
 
 
+class Unlabelled:
+    """A source in which every pixel is ignored."""
+
+    def __init__(self, source):
+        self.source, self.ids, self.info = source, source.ids, source.info
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        sample = self.source[index]
+        return sample._replace(label=np.full_like(sample.label, 255))
+
+
+def test_a_validation_without_a_labelled_pixel_has_no_score_and_no_best(
+    tmp_path, monkeypatch, capsys
+):
+    load = datasets.load
+    monkeypatch.setattr(
+        datasets,
+        "load",
+        lambda name, root, split: (Unlabelled if split == "val" else lambda x: x)(
+            load(name, root, split)
+        ),
+    )
+    c = config(steps=8, eval_every=2, early_stop=1)
+    assert loop.train(c, tmp_path) == 0
+    out = capsys.readouterr().out
+    assert out.count("mIoU -  mAcc -  aAcc -") == 4  # an early stop would count them as no better
+    assert out.count("no pixel of the validation images is labelled") == 1
+    assert [r["mIoU"] for r in history(tmp_path, "eval")] == [None] * 4
+    assert model_folder.best_step(tmp_path) is None
+    assert model_folder.load_model(tmp_path).step == 8
+
+
 def test_a_batch_that_cannot_be_split_says_what_to_take(tmp_path):
     with pytest.raises(UserError, match="batch_size=3 cannot be split evenly over 2 devices"):
         loop.train(config(batch_size=3), tmp_path)
