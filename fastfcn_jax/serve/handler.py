@@ -5,19 +5,17 @@ import json
 import re
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.serve.answer import answer
-
-if TYPE_CHECKING:
-    from fastfcn_jax.serve.server import Server
 
 PAGE = Path(__file__).parent / "page.html"
 MAX_BYTES = 32 << 20
@@ -27,6 +25,16 @@ CONTENT_SECURITY = (
     "default-src 'none'; img-src 'self' data: blob:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'"
 )
+
+
+class Serving(Protocol):
+    """What a request needs of the server that took it."""
+
+    model: Any  # as `answer` takes it
+    about: dict
+    busy: threading.Lock
+
+    def is_called(self, name: str) -> bool: ...
 
 
 class Reply(NamedTuple):
@@ -46,7 +54,7 @@ class RefusedError(Exception):
 class Handler(BaseHTTPRequestHandler):
     """GET / gives the page; POST /predict takes an image file and gives JSON."""
 
-    server: "Server"
+    server: Serving
     raw_requestline: bytes  # set by the parent
     default_request_version = "HTTP/1.0"  # the one before has neither status nor headers
 
