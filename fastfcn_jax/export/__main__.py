@@ -36,12 +36,13 @@ def parse_size(words: str) -> tuple[int, int]:
     """ "512 1024" (or with x or a comma between) as height and width.
 
     Raises:
-      UserError: not two numbers of 32 pixels or more.
+      UserError: not two numbers from 32 to 8192 pixels.
     """
-    numbers = re.split(r"[\s,x]+", words.strip())
-    if len(numbers) != 2 or not all(n.isdigit() and int(n) >= 32 for n in numbers):
-        raise UserError(f"--size {words}: give height and width, 32 or more: --size 512 1024.")
-    return int(numbers[0]), int(numbers[1])
+    numbers = re.fullmatch(r"([0-9]{1,4})[\s,x]+([0-9]{1,4})", words.strip())
+    size = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+    if not all(32 <= n <= 8192 for n in size):
+        raise UserError(f"--size {words}: give height and width, 32 to 8192: --size 512 1024.")
+    return size
 
 
 COMMAND = cli.Command(

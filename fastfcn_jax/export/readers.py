@@ -7,6 +7,7 @@ StableHLO, ONNX and TFLite files are programs: whoever made one decides what it 
 memory it takes and when it ends. Only safetensors hold nothing but numbers.
 """
 
+import contextlib
 import io
 import math
 import re
@@ -213,9 +214,10 @@ def _onnx(path: Path):
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=onnxruntime.get_available_providers()
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints how it tries a broken file twice
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=onnxruntime.get_available_providers()
+        )
     said = session.get_modelmeta().custom_metadata_map["fastfcn_jax"]
     names = ["labels", "logits"]
 
