@@ -13,7 +13,7 @@ from PIL import Image
 from fastfcn_jax import models, pictures
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment
-from fastfcn_jax.convert import fit, pth
+from fastfcn_jax.convert import convert
 from fastfcn_jax.data import datasets, decode, exif
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
@@ -96,24 +96,32 @@ def load(folder: str | Path, *, which: str = "best", protocol: str | None = None
 
 
 def load_pth(
-    file: str | Path, config: str | Path | ConfigDict, *, protocol: str | None = None
+    file: str | Path,
+    config: str | Path | ConfigDict = "auto",
+    *,
+    classes: str | Path | None = None,
+    weights: str | None = None,
+    protocol: str | None = None,
 ) -> Model:
     """Reads weights of mmsegmentation or of the official code; nothing in the file is run.
 
     Args:
-      config: the experiment whose model the file holds, e.g. "configs/jpu_psp_ade20k.py".
+      file: `.pth` or `.safetensors`.
+      config: the experiment whose model the file holds, e.g. "jpu_psp_ade20k"; "auto": told from
+        the file's names and shapes.
+      classes: file of class names (JSON, YAML or one a line), where `file` does not say them.
+      weights: "ema" or "model", where the file has both; None: the averaged ones.
 
     Raises:
       UserError: the file cannot be read, or holds another model.
     """
-    config = _as_config(config)
-    info = datasets.info(config.data.name, config.data.root)
-    content = pth.read(file)
-    try:
-        fitted = fit.to_variables(content, config.model, info.num_classes)
-    except UserError as error:
-        raise UserError(f"{file}: {error}.") from error
-    return Model(config, info, fitted.variables, protocol=protocol)
+    converted = convert.read(
+        Path(file),
+        convert.as_config(config),
+        class_file=None if classes is None else Path(classes),
+        weights=weights,
+    )
+    return Model(converted.config, converted.info, converted.variables, protocol=protocol)
 
 
 def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn.Module:
