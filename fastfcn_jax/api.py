@@ -19,6 +19,7 @@ from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
 from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.weights import store
 
 Photograph = np.ndarray | str | Path
 
@@ -82,16 +83,18 @@ class Model:
 
 
 def load(folder: str | Path, *, which: str = "best", protocol: str | None = None) -> Model:
-    """Loads a checkpoint folder: a training's workdir, or what `fastfcn_jax.convert` wrote.
+    """Loads a model: a training's workdir, what `fastfcn_jax.convert` wrote, or published weights.
 
     Args:
+      folder: a checkpoint folder, a registered name ("jpu_psp_cityscapes"; `fastfcn weights list`),
+        "hf://OWNER/NAME", or a local folder as the Hugging Face hub has it.
       which: "best" or "latest" checkpoint.
       protocol: how to test ("single", "ms_flip", ...); None: as its configuration says.
 
     Raises:
-      UserError: the folder holds no whole model, or `which` is neither word.
+      UserError: no such folder or name, no whole model in it, or `which` is neither word.
     """
-    loaded = model_folder.load_model(Path(folder), which)
+    loaded = model_folder.load_model(store.checkpoint(folder), which)
     return Model(loaded.config, loaded.info, loaded.variables, protocol=protocol)
 
 
