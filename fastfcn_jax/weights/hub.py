@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.config import experiment
 from fastfcn_jax.convert import fit, weight_file
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import write_json, write_text
@@ -21,6 +22,7 @@ from fastfcn_jax.weights import card, fetch, store
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _OF_THE_HUB = ("architectures", "model_type", "id2label", "label2id")
+_LOCAL = (("data", "root"), ("data", "cache"), ("init", "checkpoint"), ("init", "backbone"))
 _FILES = (WEIGHTS, CONFIG, "README.md")
 
 
@@ -146,12 +148,16 @@ def push(folder: Path, repository: str, *, private: bool = True) -> str:
 
 def _config(stored: dict[str, Any], loaded: model_folder.LoadedModel) -> dict[str, Any]:
     names = loaded.info.class_names
+    config = experiment.to_json(loaded.config)
+    for section, key in _LOCAL:  # folders of this machine are nobody else's business
+        config[section][key] = ""
     return {
         "architectures": ["FastFCN"],
         "model_type": "fastfcn_jax",
         "id2label": {str(k): name for k, name in enumerate(names)},
         "label2id": {name: k for k, name in enumerate(names)},
         **stored,
+        "config": config,
     }
 
 

@@ -72,7 +72,7 @@ def test_mmengine_exchanges_the_two(tmp_path):
     hook = EMAHook()
     hook.src_model, hook.ema_model = model, ExponentialMovingAverage(model)
     torch.nn.init.constant_(model.layer1[0].conv1.weight, 5.0)  # trained on since
-    content = {"message_hub": {}, "state_dict": dict(model.state_dict())}
+    content: dict = {"message_hub": {}, "state_dict": dict(model.state_dict())}
     hook.enabled_by_epoch, hook.begin_iter, hook.begin_epoch = False, 0, 0
     hook.before_save_checkpoint(None, content)
     torch.save(content, tmp_path / "a.pth")
@@ -94,7 +94,7 @@ def test_no_weights_names_the_keys(tmp_path):
 
 
 def test_a_dictionary_that_contains_itself_ends(tmp_path):
-    content = {"state_dict": weights()}
+    content: dict = {"state_dict": weights()}
     for number in range(200):
         content[f"again {number}"] = content
     assert tuple(read(tmp_path, content).tensors) == NAMES
