@@ -85,20 +85,23 @@ class Parser(argparse.ArgumentParser):
         )
         self.example = example
         self._examples: dict[str, str] = {}
-        self._takes_config = False
+        self._takes_config = self._auto = False
 
     def need(self, flag: str, example: str, help: str, **options: Any) -> None:
         """Adds a flag that has to be given; `example` is named where it is not."""
         self._examples[flag.lstrip("-").replace("-", "_")] = f"{flag} {example}"
         self.add_argument(flag, help=help, **options)
 
-    def add_config(self, help: str, *, needed: bool = True) -> None:
+    def add_config(self, help: str, *, needed: bool = True, auto: bool = False) -> None:
         """Adds `--config SPEC` and, with it, every `--config.KEY=VALUE`.
 
         The parsed `config` is the configuration itself, or None; `spec` is what was typed.
+
+        Args:
+          auto: `--config auto`, which is also the default, is None: the command finds out itself.
         """
-        self._takes_config = True
-        add = self.need if needed else self._may
+        self._takes_config, self._auto = True, auto
+        add = self.need if needed and not auto else self._may
         add("--config", "jpu_psp_cityscapes", f"{help} A file or a bare name, [:variant].",
             metavar="CONFIG")  # fmt: skip
 
@@ -129,6 +132,8 @@ class Parser(argparse.ArgumentParser):
         from fastfcn_jax.config import flags
 
         arguments.spec = arguments.config
+        if self._auto and arguments.spec == "auto":
+            arguments.config = arguments.spec = None
         if arguments.spec is not None:
             arguments.config = flags.parse(arguments.spec, overrides)
         elif overrides:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fastfcn_jax import cli
-from fastfcn_jax.data import decode
+from fastfcn_jax.data import datasets, decode
 from fastfcn_jax.data.datasets import ade20k, cityscapes
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import replacing
@@ -145,14 +145,12 @@ def _check_png(server: Server, filename: str, data: bytes, image: Path) -> list[
 def _predict(server: Server, images: dict[str, Path], checkpoint: Path, protocol: str | None):
     """Class indices of every image. UserError if the model is for other classes."""
     from fastfcn_jax import api, runtime
+    from fastfcn_jax.checkpoints import model_folder
 
     runtime.cache_compilations()
     model = api.load(checkpoint, protocol=protocol)
-    if model.info.num_classes != len(server.values):
-        raise UserError(
-            f"--checkpoint {checkpoint}: a model of {model.info.num_classes} classes; "
-            f"{server.name} has {len(server.values)}."
-        )
+    if note := model_folder.compare_classes(checkpoint, model.info, datasets.info(server.name, "")):
+        print(note)
     sizes = [decode.size(path.read_bytes(), str(path)) for path in images.values()]
     print(model.predictor.announce(sizes))
     for name, prediction in model.stream(images.items()):

@@ -82,7 +82,7 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
         except Damaged as damage:
             warn_of(step_folder(folder, step), damage)
             continue
-        return LoadedModel(experiment.from_json(card["config"]), _info(card), variables, step)
+        return LoadedModel(*from_card(card), variables, step)
     raise UserError(f"{folder}/checkpoints holds no whole checkpoint; train or convert one first.")
 
 
@@ -216,8 +216,9 @@ def _no_folder(path: Path) -> str:
     return f"{reason}."
 
 
-def _info(card: dict[str, Any]) -> DatasetInfo:
+def from_card(card: dict[str, Any]) -> tuple[ConfigDict, DatasetInfo]:
+    """Configuration and classes that a card describes."""
     data = card["dataset"]
-    return DatasetInfo(
+    return experiment.from_json(card["config"]), DatasetInfo(
         data["name"], tuple(data["class_names"]), np.array(data["palette"], np.uint8)
     )

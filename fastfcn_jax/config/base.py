@@ -101,8 +101,8 @@ def get_config() -> ConfigDict:
     e.stride = (341, 683)  # slide: vertical, horizontal
 
     i = c.init = ConfigDict()  # what a new run starts from
-    i.checkpoint = ""  # checkpoint folder whose weights training starts from
-    i.backbone = ""  # .pth file with ImageNet weights of the backbone
+    i.checkpoint = ""  # checkpoint folder, or name of published weights, that training starts from
+    i.backbone = ""  # ImageNet weights: a name, a .pth or .safetensors file, https://… or hf://…
     i.reset_head = False  # initialise the classifiers anew, for another class count
 
     p = c.published = ConfigDict()  # published scores to compare with

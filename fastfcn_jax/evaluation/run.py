@@ -14,6 +14,7 @@ from fastfcn_jax.evaluation.metrics import written
 from fastfcn_jax.evaluation.report import baselines, document
 from fastfcn_jax.files import make_folder, write_json
 from fastfcn_jax.inference import predictor
+from fastfcn_jax.weights import store
 
 
 def evaluate_folder(
@@ -27,7 +28,7 @@ def evaluate_folder(
     """Evaluates the model of a checkpoint folder on its validation split.
 
     Args:
-      folder: a training's workdir or converted weights.
+      folder: a training's workdir, converted weights, or the name of published ones.
       config: data and test settings; None: as stored with the model.
         The model itself is always the stored one.
       protocol: overrides `config.eval.protocol`.
@@ -37,7 +38,7 @@ def evaluate_folder(
     Raises:
       UserError: no checkpoint, no data, other classes than the model has, or no output folder.
     """
-    folder = Path(folder).expanduser()
+    folder = store.checkpoint(folder)
     runtime.cache_compilations()
     other = [] if compare is None else [baselines.read(compare)]
     loaded = model_folder.load_model(folder)

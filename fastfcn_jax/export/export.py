@@ -61,11 +61,13 @@ def export(
     from fastfcn_jax import models
     from fastfcn_jax.checkpoints import model_folder
     from fastfcn_jax.export import metadata, writers
+    from fastfcn_jax.weights import store
 
     if output.suffix != f".{file_format}":
         raise UserError(f"--output {output}: the name has to end in .{file_format}.")
     files.refuse_existing(output)
     photograph, name = _photograph(size, image)
+    folder = store.checkpoint(folder)
     loaded = model_folder.load_model(folder)
     loaded.config.model.update(precision="float32", auxiliary=False)
     num_classes = len(loaded.info.class_names)

@@ -183,10 +183,11 @@ def load_model(
         return readers.load(model)
     from fastfcn_jax import api, runtime
     from fastfcn_jax.checkpoints import model_folder
+    from fastfcn_jax.weights import store
 
     assert checkpoint is not None
     runtime.cache_compilations()
-    loaded = model_folder.load_model(checkpoint)
+    loaded = model_folder.load_model(store.checkpoint(checkpoint))
     with loaded.config.unlocked():
         if batch_size:
             loaded.config.eval.batch_size = batch_size
