@@ -17,7 +17,7 @@ FLOORS = [
     ["cli"],
     ["models", "data"],
     ["inference", "checkpoints"],
-    ["convert"],
+    ["convert", "weights"],
     ["evaluation"],
     ["training"],
     ["api", "export"],
