@@ -250,7 +250,7 @@ def _card(config, workdir: Path, source: Source, terminal) -> dict[str, Any]:
     earlier = run_card.read(workdir) if (workdir / "checkpoints").is_dir() else None
     card = run_card.create(config, source)
     if earlier is not None:
-        changed = run_card.check_resume(earlier, config)
+        changed = run_card.check_resume(earlier, config, workdir)
         if earlier["data"] != card["data"]:
             run_card.check_classes(earlier, card)
             changed.append("the training data themselves")

@@ -74,7 +74,7 @@ def read(folder: Path) -> model_folder.LoadedModel:
       UserError: a file is missing or damaged, or the folder holds a model of another library.
     """
     content = _read_config(folder / CONFIG)
-    config, info = model_folder.from_card(content)
+    config, info = model_folder.from_card(content, folder / CONFIG)
     file = weight_file.read(folder / WEIGHTS)
     try:
         variables, report = fit.to_variables(file, config.model, info.num_classes)

@@ -165,7 +165,13 @@ def test_an_unwritable_workdir_says_so(tmp_path):
     ("name", "content", "message"),
     [
         ("run.json", "{", r"run\.json is not valid JSON .*move it away"),
-        ("run.json", "[]", r"run\.json was not written by a training; move it away"),
+        ("run.json", "[]", r"run\.json: must be an object, not \[\]; mend it or move it away"),
+        ("run.json", "{}", r"run\.json: config is missing; mend it"),
+        (
+            "run.json",
+            '{"config": {}, "data": {"name": "x", "samples": 1, "sha256": "x"}, "starts": []}',
+            r"run\.json: config\.model is missing; mend it",
+        ),
         ("metrics.jsonl", None, r"metrics\.jsonl: Is a directory; mend that"),
     ],
 )
