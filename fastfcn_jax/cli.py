@@ -7,6 +7,7 @@ a configuration (`--config.train.steps=10`) are still parsed by ml_collections (
 
 import argparse
 import difflib
+import io
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fastfcn_jax import text
 from fastfcn_jax.errors import UserError
 
 BAD_INPUT = 2
@@ -56,12 +58,13 @@ class Command:
 def guarded(action: Callable[[], int | None]) -> int:
     """Runs `action` and returns its exit status; mistakes and Ctrl-C are said in one line."""
     _quiet_libraries()
+    _print_any_name()
     try:
         status = action() or 0
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {text.shown(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -210,6 +213,12 @@ def _dashed(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
+
+
+def _print_any_name() -> None:
+    """File names may hold bytes that are no UTF-8; printing one would end in a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _quiet_libraries() -> None:

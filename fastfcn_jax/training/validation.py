@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from fastfcn_jax.data.source import Sample, Source
+from fastfcn_jax.files import write_image
 from fastfcn_jax.inference.predictor import Predictor
 from fastfcn_jax.pictures import overlay
 
@@ -71,4 +71,4 @@ def save_pictures(folder: Path, drawn: Sequence[tuple[str, np.ndarray]]) -> None
     """Writes PNGs into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in drawn:
-        cv2.imwrite(str(folder / f"{name}.png"), picture[..., ::-1])
+        write_image(folder / f"{name}.png", picture)
