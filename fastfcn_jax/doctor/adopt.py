@@ -161,7 +161,7 @@ def _labels(folder, read: Survey, form, found, names, said, options: Options) ->
     if len(counts) - (0 if mends else len(found.stray)) < 2:
         raise UserError(
             f"{folder}: all labels hold the one value {next(iter(counts))}: there is nothing to "
-            "tell apart; are these the labels (--labels DIR)?"
+            "tell apart; say with --labels DIR if the labels are others."
         )
     transparent = sum(f.transparent for f in read.facts.values())
     content, described = classes.build(

@@ -11,6 +11,7 @@ from fastfcn_jax.doctor.stored_labels import Value, code_of, codes
 
 MIN_SOLID = 0.02  # share of a class's pixels among equals; the edges of a smooth mask have none
 MAX_STRAY = 1e-4  # share of all pixels up to which a value without any area is a slip
+MAX_SHADE = 24  # brightness levels between a colour and what JPEG makes of some areas of it
 
 
 class Cleanliness(NamedTuple):
@@ -36,9 +37,9 @@ def assess(
     if not others and not rest:
         return Cleanliness(sorted(counts, key=code_of), {}, [])
     if _is_smooth(anchors, others, rest):
-        return Cleanliness(
-            sorted(_with_extremes(anchors, counts), key=code_of), {}, sorted(others, key=code_of)
-        )
+        kept = {*_with_extremes(_without_shades(anchors, counts, named), counts)}
+        smooth = [v for v in counts if v not in kept]
+        return Cleanliness(sorted(kept, key=code_of), {}, sorted(smooth, key=code_of))
     total = counts.total()
     stray = {
         v: counts[v]
@@ -81,6 +82,21 @@ def _is_smooth(anchors: list[Value], others: list[Value], rest: int) -> bool:
         return True
     between, known = [code_of(v) for v in others], [code_of(v) for v in anchors]
     return min(known) < min(between) and max(between) < max(known)
+
+
+def _without_shades(anchors: list[Value], counts: Counter, named: Collection[Value]) -> list[Value]:
+    """Saving with loss makes areas of a shade beside the colour itself, which is commoner."""
+    channels = np.array([v if isinstance(v, tuple) else (v,) for v in anchors], np.int32)
+    if channels.shape[1] == 1 and np.ptp(channels) < 128:  # class numbers, which lie close
+        return anchors
+    near = MAX_SHADE if channels.shape[1] == 3 else MAX_SHADE // 3
+    kept = []
+    for value, own in zip(anchors, channels, strict=True):
+        distances = np.abs(channels - own).max(1)
+        close = (v for v, d in zip(anchors, distances, strict=True) if d <= near)
+        if value in named or all(counts[v] < 10 * counts[value] for v in close):
+            kept.append(value)
+    return kept
 
 
 def _with_extremes(anchors: list[Value], counts: Counter) -> list[Value]:

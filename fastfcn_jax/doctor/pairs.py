@@ -46,7 +46,9 @@ def match(photos: Sequence[Path], labels: Sequence[Path]) -> list[Match]:
                 "remove one of them, or say with --photos in which folder the photographs lie."
             )
         if candidates:
-            found.append(Match(candidates[0], label, _rendering(label, key), is_exact))
+            found.append(
+                Match(candidates[0], label, _rendering(candidates[0], label, key), is_exact)
+            )
     return found
 
 
@@ -129,10 +131,11 @@ def _nearness(photos: Path, labels: Path) -> tuple[int, int, int]:
     return shared, 2 * shared - ours.total() - theirs.total(), way
 
 
-def _rendering(label: Path, key: str) -> str:
-    """`SegmentationClass/*.png`, `gtFine/*_color.png`: the folder's words and the name's."""
+def _rendering(photo: Path, label: Path, key: str) -> str:
+    """`SegmentationClass/*`, `gtFine/*_color`: the label's own folders and its name's words."""
     stem = words.plain(label.stem)
     start = stem.find(key)
     pattern = f"{stem[:start]}*{stem[start + len(key) :]}"
-    folder = _role(label.parent) or label.parent.as_posix()
-    return f"{folder}/{pattern}"
+    shared = set(_scene(photo.parent))
+    own = [p for p in label.parent.parts if not shared.intersection(_scene(Path(p)))]
+    return "/".join([*own, pattern])

@@ -156,7 +156,7 @@ def _by_pillow(picture: Image.Image, bits: int) -> Stored:
         return Stored("grey", pixels // {2: 85, 4: 17}.get(bits, 1), None, None, False)
     alpha, values = pixels[..., -1], pixels[..., :-1]
     transparent = alpha == 0
-    is_alike = not transparent.any() or transparent.all()
+    is_alike = bool(not transparent.any() or transparent.all())
     if values.shape[2] == 1:
         return Stored("grey", values[..., 0], None if is_alike else transparent, None, False)
     values = np.ascontiguousarray(values)
