@@ -39,7 +39,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax import models
 from fastfcn_jax.config import base, experiment
 from fastfcn_jax.inference import merge, upsampling
-from fastfcn_jax.inference.predictor import network
+from fastfcn_jax.inference.network import network
 from fastfcn_jax.models import folding
 from fastfcn_jax.training import optim, state, step, strategy
 

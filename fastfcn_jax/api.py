@@ -8,12 +8,13 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
+from PIL import Image
 
 from fastfcn_jax import models, pictures
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment
 from fastfcn_jax.convert import fit, pth
-from fastfcn_jax.data import datasets, decode
+from fastfcn_jax.data import datasets, decode, exif
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
@@ -132,7 +133,9 @@ def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn
 
 
 def as_array(image: object) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of a photograph given as an array or by its file's name.
+    """The pixels of a photograph given as an array, a PIL picture or by its file's name.
+
+    A PIL picture is turned upright by its EXIF orientation, as a file is.
 
     Raises:
       UserError: the file cannot be decoded, or it is no array uint8 (h, w, 3) with pixels.
@@ -145,7 +148,7 @@ def as_array(image: object) -> UInt8[np.ndarray, "h w 3"]:
             "an image is a uint8 array (height, width, 3) or the name of a file, "
             f"not {type(image).__name__} {pixels.dtype} {pixels.shape}."
         )
-    return pixels
+    return exif.turn(pixels, _orientation(image)) if isinstance(image, Image.Image) else pixels
 
 
 def _pairs(images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Photograph]]:
@@ -157,6 +160,12 @@ def _pairs(images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Phot
                 "enumerate(images) makes them."
             )
         yield pair[0], pair[1]
+
+
+def _orientation(picture: Image.Image) -> int:
+    """1 to 8; PIL has turned a TIFF by now, and taken the tag away."""
+    value = picture.getexif().get(exif.ORIENTATION)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:

@@ -84,7 +84,6 @@ class Parser(argparse.ArgumentParser):
             ),
         )
         self.example = example
-        self.overrides: list[str] = []  # the flags --config.KEY=VALUE
         self._examples: dict[str, str] = {}
         self._takes_config = False
 
@@ -116,14 +115,14 @@ class Parser(argparse.ArgumentParser):
         arguments, rest = self.parse_known_args(own)
         if rest:
             raise UserError(self._what_is(rest[0]))
+        if overrides and not self._takes_config:
+            raise UserError(f"{self.prog} takes no configuration: {overrides[0]} is not for it.")
         for name, example in self._examples.items():
             if getattr(arguments, name) is None:
                 flag = example.split()[0]
                 raise UserError(f"{flag} is missing; for example {example}.")
         if self._takes_config:
             self._load_config(arguments, overrides)
-        elif overrides:
-            raise UserError(f"{self.prog} takes no configuration: {overrides[0]} is not for it.")
         return arguments
 
     def _load_config(self, arguments: argparse.Namespace, overrides: list[str]) -> None:
@@ -170,17 +169,17 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separates the flags `--config.KEY=VALUE` from the others, each with its value."""
     own: list[str] = []
     overrides: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith(("--config.", "--noconfig.")):
-            own.append(word)
-        elif "=" in word or word.startswith("--noconfig."):
+    open_key = ""  # a key whose value is the next word
+    for word in words:
+        if word.startswith(("--config.", "--noconfig.")):
             overrides.append(word)
+            open_key = "" if "=" in word or word.startswith("--no") else word
+        elif open_key and not word.startswith("--"):
+            overrides[-1] = f"{open_key}={word}"
+            open_key = ""
         else:
-            value = next(rest, None)
-            if value is None:
-                raise UserError(f"{word}: its value is missing; write {word}=VALUE.")
-            overrides.append(f"{word}={value}")
+            own.append(word)
+            open_key = ""
     return own, overrides
 
 

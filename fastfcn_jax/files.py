@@ -1,6 +1,7 @@
-"""Result files that are either complete or absent."""
+"""Result files that are either complete or absent, whatever bytes their names are made of."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,18 +11,42 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from fastfcn_jax import text as text_files
 from fastfcn_jax.errors import UserError
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; what was written there becomes `path` at the end."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    """Gives a temporary name beside `path`; what was written there becomes `path` at the end.
+
+    The name is short and ASCII with the suffix of `path`, so that it can be written wherever
+    `path` can be.
+    """
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    suffix = path.suffix if path.suffix.isascii() and len(path.suffix) < 16 else ""
+    temporary = path.with_name(f".{os.getpid()}-{digest}{suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # which would hide why the writing failed
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def failing_in_words(path: Path, remedy: str) -> Iterator[None]:
+    """Turns the error of a disk that is full or may not be written into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        name = text_files.shown(path)
+        raise UserError(f"{name}: cannot be written ({reason}); {remedy}.") from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def make_folder(output: Path) -> Path:
@@ -40,8 +65,8 @@ def make_folder(output: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """In UTF-8; bytes of file names that are none are written as `\\xdf`."""
+    write_bytes(path, text_files.shown(text).encode())
 
 
 def write_json(path: Path, content: object) -> None:
@@ -52,11 +77,13 @@ def write_image(path: Path, image: UInt8[np.ndarray, "..."]) -> None:
     """Writes a grey or RGB picture in the format that the suffix names."""
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    with replacing(path) as temporary:
-        if not cv2.imwrite(str(temporary), image):
-            raise OSError(f"{path} could not be written")
+    # Not imwrite, which ends the process at a name that is no UTF-8.
+    done, encoded = cv2.imencode(path.suffix, image)
+    if not done:
+        raise OSError(f"{path} could not be encoded")
+    write_bytes(path, encoded.tobytes())
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    with replacing(path) as temporary:
-        np.save(temporary, array)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)

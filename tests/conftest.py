@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import layouts
+import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 

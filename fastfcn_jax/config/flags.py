@@ -31,15 +31,16 @@ def _overridden(spec: str, overrides: Sequence[str]) -> ConfigDict:
     """ml_collections' parser over flags of its own, so that nothing global is read or set."""
     name, _, variant = spec.partition(":")
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
     file = f"{experiment.find(name)}:{variant}" if variant else str(experiment.find(name))
+    words = ["", f"--config={file}", *overrides]
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=words)
     try:
-        values(["", f"--config={file}", *overrides])
+        values(words)
         config: Any = values["config"].value
         return config
     except flags.Error as error:
-        words = str(error).strip().splitlines()[-1]  # ml_collections puts a traceback before it
-        raise UserError(words) from error
+        last = str(error).strip().splitlines()[-1]  # ml_collections puts a traceback before it
+        raise UserError(last) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # What ml_collections raises for an unknown key or a value of the wrong type.
         raise UserError(

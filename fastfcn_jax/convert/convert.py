@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from fastfcn_jax import provenance
 from fastfcn_jax.config import experiment
 from fastfcn_jax.errors import UserError
 
@@ -25,7 +26,6 @@ def to_folder(path: Path, config: ConfigDict, output: Path, *, reset_head: bool 
 
     from fastfcn_jax.checkpoints import model_folder  # JAX starts only after the file is accepted
     from fastfcn_jax.convert import fit
-    from fastfcn_jax.training import run_card
 
     try:
         variables, report = fit.to_variables(
@@ -36,7 +36,7 @@ def to_folder(path: Path, config: ConfigDict, output: Path, *, reset_head: bool 
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        card = model_folder.model_card(config, info, run_card.versions())
+        card = model_folder.model_card(config, info, provenance.versions())
         model_folder.save_model(partial, variables, card, step=report.step)
         os.rename(partial, output)
     finally:

@@ -86,7 +86,7 @@ def fingerprint(source: EncodedSource) -> str:
     digest = hashlib.sha256(pickle.dumps((LAYOUT, source.info.class_names, source.to_classes)))
     for name in source.read.files():
         status = os.stat(name)
-        digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{name} {status.st_size} {status.st_mtime_ns}\n"))
     digest.update(repr(source.read).encode())
     return digest.hexdigest()
 

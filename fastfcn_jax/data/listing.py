@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 # What systems leave beside a user's files, apart from names that begin with a dot.
 _LEFT_BY_SYSTEMS = {
     "__macosx",

@@ -156,20 +156,21 @@ class LabelTable:
     """Stored label value -> class index, by a table of 256 entries.
 
     Args:
-      classes: stored value of each class, in label order.
+      classes: stored value of each class, or values, in label order.
       ignore: stored values that become 255; 255 itself always does.
       what: the data set in words, for the message about any other value.
     """
 
     UNKNOWN = 254
 
-    def __init__(self, classes: Sequence[int], ignore: Sequence[int], what: str):
+    def __init__(self, classes: Sequence[int | Sequence[int]], ignore: Sequence[int], what: str):
         if len(classes) > self.UNKNOWN:
             raise UserError(f"{what}: at most {self.UNKNOWN} classes fit a label.")
         self.table = np.full(256, self.UNKNOWN, np.uint8)
         self.table[list(ignore)] = IGNORE_LABEL
         self.table[IGNORE_LABEL] = IGNORE_LABEL
-        self.table[list(classes)] = np.arange(len(classes))
+        for index, values in enumerate(classes):
+            self.table[values if isinstance(values, int) else list(values)] = index
         self.what = what
 
     def __call__(self, stored: np.ndarray, name: str) -> UInt8[np.ndarray, "h w"]:

@@ -11,7 +11,7 @@ from fastfcn_jax import models, runtime
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import datasets
 from fastfcn_jax.evaluation.evaluate import Result, evaluate
-from fastfcn_jax.evaluation.report import baselines, page
+from fastfcn_jax.evaluation.report import baselines, document
 from fastfcn_jax.files import make_folder, write_json
 from fastfcn_jax.inference import predictor
 
@@ -51,7 +51,7 @@ def evaluate_folder(
     result = evaluate(tested, source, announce=print)
     write_json(output / "metrics.json", result.metrics())
     print_table(result)
-    page.write_run(
+    document.write_run(
         output / "report.html", folder, loaded.step, result, tested, source, config, other
     )
     print(f"wrote {output / 'metrics.json'} and report.html")

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -15,6 +14,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax import models
 from fastfcn_jax.inference import protocols, windowed
 from fastfcn_jax.inference.merge import merge, merge_scores
+from fastfcn_jax.inference.network import Variables, network
 from fastfcn_jax.inference.plan import Group, Plan
 from fastfcn_jax.inference.protocols import Protocol
 from fastfcn_jax.inference.resize import Size, resize_image
@@ -22,7 +22,6 @@ from fastfcn_jax.inference.upsampling import axis_matrices, stack, taps_of
 from fastfcn_jax.models import folding
 
 Image = UInt8[np.ndarray, "_ _ 3"]
-Variables = dict[str, Any]
 
 # Upsampling weights that stay on the device, each for one scale and flip of a batch: data sets of
 # one size make theirs once, by any protocol (twelve by ms_flip). For 1024x2048 a host needs 1 ms to
@@ -35,17 +34,6 @@ class Prediction(NamedTuple):
 
     labels: UInt8[np.ndarray, "h w"]
     confidence: Float[np.ndarray, "h w"] | None
-
-
-def network(
-    model: nn.Module,
-    variables: Variables,
-    images: Num[Array, "b h w 3"],
-    size: Int[Array, "b 2"] | None,
-) -> Float[Array, "b h8 w8 k"]:
-    """Logits at 1/8 of RGB images in a padded batch; `size`: their true sizes."""
-    outputs: Any = model.apply(variables, models.normalize(images, size), size=size)
-    return outputs.logits.astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "softmax", "confidence"))

@@ -7,7 +7,7 @@ to one running map of the image's size.
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,11 @@ from jaxtyping import Array, Float, UInt8
 
 from fastfcn_jax.inference import exponentials
 from fastfcn_jax.inference.merge import Labels, add_windows, choose
+from fastfcn_jax.inference.network import Network
 from fastfcn_jax.inference.plan import Group
 from fastfcn_jax.inference.protocols import Interval
 from fastfcn_jax.inference.resize import Size, bilinear_matrix, resize_aligned, resize_image
 from fastfcn_jax.inference.upsampling import axis_matrices, stack, taps_of, window_taps
-
-if TYPE_CHECKING:
-    from fastfcn_jax.inference.predictor import Predictor
 
 _add = jax.jit(add_windows, donate_argnums=0)
 _add_exponentials = jax.jit(exponentials.add_windows, donate_argnums=0)
@@ -36,7 +34,7 @@ def _choose(scores: Float[Array, "o w k"], *, probabilities: bool, confidence: b
 
 
 def labels(
-    predictor: "Predictor", image: UInt8[np.ndarray, "h w 3"], group: Group, *, confidence: bool
+    predictor: Network, image: UInt8[np.ndarray, "h w 3"], group: Group, *, confidence: bool
 ) -> Labels:
     """Class indices of one image (a batch of one), still on the device."""
     total = scores(predictor, image, group)
@@ -45,7 +43,7 @@ def labels(
 
 
 def scores(
-    predictor: "Predictor", image: UInt8[np.ndarray, "h w 3"], group: Group
+    predictor: Network, image: UInt8[np.ndarray, "h w 3"], group: Group
 ) -> Float[Array, "oh ow k"]:
     """Mean logits (slide) or normalised sums of exponentials (official), padded."""
     if predictor.protocol.is_official:

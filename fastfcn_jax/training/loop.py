@@ -11,12 +11,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from fastfcn_jax import provenance
 from fastfcn_jax.data import pipeline
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.evaluate import evaluate
-from fastfcn_jax.evaluation.report import page
-from fastfcn_jax.training import run_card, setup, strategy, validation
+from fastfcn_jax.evaluation.report import document
+from fastfcn_jax.training import setup, strategy, validation
 from fastfcn_jax.training.interrupt import Agreement, Interrupt
 from fastfcn_jax.training.setup import Run
 
@@ -180,7 +181,7 @@ def _validate(run: Run, interrupt: Interrupt) -> float:
             run.tensorboard.picture(name, picture, run.step)
     if jax.process_index() == 0:
         path = run.workdir / "report.html"
-        page.write_run(path, run.workdir, run.step, result, run.predictor, source, run.config)
+        document.write_run(path, run.workdir, run.step, result, run.predictor, source, run.config)
     run.console.say(
         f"step {run.step}: mIoU {metrics['mIoU'] or 0:.2f}  mAcc {metrics['mAcc'] or 0:.2f}  "
         f"aAcc {metrics['aAcc'] or 0:.2f}  ({result.num_images} images, {seconds:.0f} s)"
@@ -219,9 +220,9 @@ def _farewell(run: Run, interrupt: Interrupt) -> None:
     elif interrupt.requested or jax.process_count() > 1:
         workdir = (
             ""
-            if "--workdir" in run_card.command()
+            if "--workdir" in provenance.command()
             else f" --workdir {shlex.quote(str(run.workdir))}"
         )
         run.console.say(
-            f"stopped after step {run.step}; {kept}\nto go on, run: {run_card.command()}{workdir}"
+            f"stopped after step {run.step}; {kept}\nto go on, run: {provenance.command()}{workdir}"
         )

@@ -1,11 +1,7 @@
 """run.json: everything needed to repeat a run, and whether a new start fits what began it."""
 
 import hashlib
-import importlib.metadata
 import json
-import platform
-import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax import files
+from fastfcn_jax import files, provenance
 from fastfcn_jax.config import experiment
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
@@ -36,7 +32,6 @@ STRUCTURAL = (
     "model.num_classes",
     "optim.freeze",
 )
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 FINGERPRINT_SAMPLES = 8
 
 
@@ -45,8 +40,8 @@ def create(config: ConfigDict, source: Source) -> dict[str, Any]:
     return {
         "config": experiment.to_json(config),
         "overrides": [a for a in sys.argv[1:] if a.startswith(("--config.", "--noconfig."))],
-        "versions": versions(),
-        "git": git_state(),
+        "versions": provenance.versions(),
+        "git": provenance.git_state(),
         "data": fingerprint(source),
         "starts": [],
     }
@@ -108,47 +103,14 @@ def write(workdir: Path, card: dict[str, Any], step: int) -> None:
     start = {
         "step": step,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": command(),
+        "command": provenance.command(),
         "devices": [str(device.device_kind) for device in jax.devices()],
         "processes": jax.process_count(),
-        "versions": versions(),
-        "git": git_state(),
+        "versions": provenance.versions(),
+        "git": provenance.git_state(),
     }
     card["starts"].append(start)
     files.write_json(workdir / "run.json", card)
-
-
-def command() -> str:
-    """The command line of this process, to be run again."""
-    program = sys.orig_argv[1:] if sys.orig_argv else sys.argv
-    return shlex.join(["python", *program])
-
-
-def versions() -> dict[str, str]:
-    return {
-        "fastfcn_jax": importlib.import_module("fastfcn_jax").__version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-    }
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None outside a git checkout."""
-    folder = Path(__file__).resolve().parents[2]
-
-    def git(*arguments):
-        result = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
-        )
-        return result.stdout.rstrip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != folder:
-            return None
-        changed = git("status", "--porcelain", "--untracked-files=no").splitlines()
-        return {"commit": git("rev-parse", "HEAD"), "changed": [line[3:] for line in changed]}
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def fingerprint(source: Source) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
-from fastfcn_jax import files, models, runtime
+from fastfcn_jax import files, models, provenance, runtime
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import cache, datasets
 from fastfcn_jax.data.source import Source
@@ -109,7 +109,7 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
     extra = [sinks.WandB(workdir, card["config"])] if writes and config.train.wandb else []
     if writes:
         run_card.write(workdir, card, start)
-        info = model_folder.model_card(config, source.info, run_card.versions())
+        info = model_folder.model_card(config, source.info, provenance.versions())
         files.write_json(workdir / "model.json", info)
     tensorboard = sinks.TensorBoard(workdir / "tensorboard", start_step=start) if writes else None
     return Run(

@@ -209,7 +209,7 @@ def test_what_lies_near_a_folder_names_the_remedy(tmp_path):
         with pytest.raises(UserError, match=f"give the run's folder {tmp_path}"):
             model_folder.load_model(tmp_path / part)
     (tmp_path / "x.pth").touch()
-    with pytest.raises(UserError, match=r"fastfcn_jax.convert --input \S+/x\.pth --config"):
+    with pytest.raises(UserError, match=r"fastfcn convert --input \S+/x\.pth --config"):
         model_folder.load_model(tmp_path / "x.pth")
 
 

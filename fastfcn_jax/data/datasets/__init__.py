@@ -6,6 +6,7 @@ from fastfcn_jax.data.datasets import (
     ade20k,
     camvid,
     cityscapes,
+    class_list,
     folder,
     pascal_context,
     synthetic,
@@ -51,7 +52,7 @@ def info(name: str, root: str) -> DatasetInfo:
     """
     module = _module(name)
     if module is folder:
-        return folder.read_classes(folder.classes_file(Path(root)))[0]
+        return class_list.read(class_list.file_of(Path(root))).info
     return module.INFO
 
 

@@ -181,7 +181,7 @@ def load(root: str, split: str) -> Source:
     for name in SPLITS.get(split, (split,)):
         images_folder = layout.folder(root, "images", name, holds=holds)
         labels_folder = layout.folder(root, "annotations", name, holds=holds)
-        found = sorted(images_folder.glob("*.jpg"))
+        found = layout.pictures(images_folder, suffixes=(".jpg",), recursive=False)
         images += found
         labels += [labels_folder / f"{path.stem}.png" for path in found]
     ids = [path.stem for path in images]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastfcn_jax import text
 from fastfcn_jax.data.datasets import layout
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
 
@@ -37,7 +38,7 @@ def load(root: str, split: str) -> Source:
     if listing.is_file() and not _is_foreign(listing):
         images, labels = layout.listed_pairs(listing, Path(root))
     else:
-        images = sorted(p for p in images_folder.iterdir() if p.suffix in layout.IMAGE_SUFFIXES)
+        images = layout.pictures(images_folder, recursive=False)
         labels = [Path(root, f"{split}annot", f"{p.stem}.png") for p in images]
     ids = [p.stem for p in images]
     return EncodedSource(INFO, ids, layout.pair(images, labels, f"CamVid {split}"), LABELS)
@@ -45,4 +46,4 @@ def load(root: str, split: str) -> Source:
 
 def _is_foreign(listing: Path) -> bool:
     """SegNet's own lists name files by absolute paths of its authors' machine."""
-    return listing.read_text("utf-8").lstrip().startswith("/")
+    return text.read(listing).lstrip().startswith("/")

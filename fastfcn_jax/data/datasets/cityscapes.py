@@ -1,9 +1,10 @@
 """Cityscapes: 2975/500/1525 street scenes of 2048x1024, 19 classes of 34 label ids."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from fastfcn_jax.data import listing
 from fastfcn_jax.data.datasets import archives, layout
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
 from fastfcn_jax.errors import UserError
@@ -61,7 +62,7 @@ def load(root: str, split: str) -> Source:
     holds = "the Cityscapes folder that holds leftImg8bit/ and gtFine/, or their two zip files"
     images_folder = layout.folder(root, "leftImg8bit", split, holds=holds)
     labels_folder = layout.folder(root, "gtFine", split, holds=holds)
-    images = sorted(images_folder.glob(f"*/*{IMAGE_SUFFIX}"))
+    images = _photographs(images_folder)
 
     def labels(kind: str) -> list[Path]:
         names = [_label_name(p.name, kind) for p in images]
@@ -74,11 +75,19 @@ def load(root: str, split: str) -> Source:
     return EncodedSource(INFO, [_id(p.name) for p in images], files, table)
 
 
+def _photographs(folder: Path) -> list[Path]:
+    """Those in the folders of the cities."""
+    found = layout.pictures(folder, suffixes=(IMAGE_SUFFIX.lower(),))
+    return [p for p in found if p.parent.parent == folder]
+
+
 def _from_archives(image_archive: str, label_archive: str, split: str) -> Source:
     images = [
         name
         for name in archives.members(image_archive)
-        if name.startswith(f"leftImg8bit/{split}/") and name.endswith(IMAGE_SUFFIX)
+        if name.startswith(f"leftImg8bit/{split}/")
+        and name.endswith(IMAGE_SUFFIX)
+        and not listing.is_hidden(PurePosixPath(name))
     ]
     labels = [_label_name(n.replace("leftImg8bit/", "gtFine/", 1), "labelIds") for n in images]
     missing = sorted(set(labels) - set(archives.members(label_archive)))

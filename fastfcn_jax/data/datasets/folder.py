@@ -1,16 +1,13 @@
 """A user's own folder: images/, labels/ and classes.json or .yaml (layout: docs/datasets.md)."""
 
-import colorsys
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from jaxtyping import UInt8, UInt32
 
-from fastfcn_jax.data.datasets import layout
+from fastfcn_jax.data.datasets import class_list, layout
 from fastfcn_jax.data.source import IGNORE_LABEL, DatasetInfo, EncodedSource, LabelTable, Source
 from fastfcn_jax.errors import UserError
 
@@ -22,7 +19,7 @@ def load(root: str, split: str) -> Source:
       UserError: something of the layout is missing or classes.json does not fit it.
     """
     base = layout.folder(root, holds="your folder with images/, labels/ and classes.json")
-    info, to_classes = read_classes(classes_file(base))
+    info, to_classes = read_classes(class_list.file_of(base))
     listing = base / f"{split}.txt"
     if listing.is_file():
         images, labels = layout.listed_pairs(listing, base)
@@ -30,9 +27,7 @@ def load(root: str, split: str) -> Source:
         holds = f"a folder with images/{split}/ and labels/{split}/, or with {split}.txt"
         images_folder = layout.folder(root, "images", split, holds=holds)
         labels_folder = layout.folder(root, "labels", split, holds=holds)
-        images = sorted(
-            p for p in images_folder.rglob("*") if p.suffix.lower() in layout.IMAGE_SUFFIXES
-        )
+        images = layout.pictures(images_folder)
         labels = [_label(labels_folder / p.relative_to(images_folder)) for p in images]
     ids = [str(p.relative_to(base).with_suffix("")) for p in images]
     _check_ids(ids, images)
@@ -55,66 +50,36 @@ def _check_ids(ids: list[str], images: list[Path]) -> None:
             )
 
 
-def classes_file(base: Path) -> Path:
-    """`classes.yaml` if there is one, else `classes.json`, which may be missing."""
-    written = base / "classes.yaml"
-    return written if written.is_file() else base / "classes.json"
-
-
 def read_classes(path: Path) -> tuple[DatasetInfo, "LabelTable | ColorTable"]:
     """Reads classes.json or .yaml: the classes, and how stored labels become class indices.
 
     Raises:
       UserError: the file is missing or says something that cannot be.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: missing; write the class names there (see docs/datasets.md).")
-    try:
-        text = path.read_text("utf-8")
-        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-        classes: list[Any] = [{"name": c} if isinstance(c, str) else c for c in content["classes"]]
-        names = tuple(c["name"] for c in classes)
-    except (json.JSONDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f'{path}: expected {{"classes": [{{"name": ...}}, ...]}} ({reason}).'
-        ) from error
-    kind = content.get("labels", "index")
-    ignore = content.get("ignore", [])
-    colors = [c.get("color") or _distinct_color(k) for k, c in enumerate(classes)]
-    info = DatasetInfo(content.get("name", "folder"), names, np.array(colors, np.uint8))
-    if kind == "color":
-        if not all("color" in c for c in classes):
-            raise UserError(f'{path}: with "labels": "color" every class needs its "color".')
-        return info, ColorTable(colors, ignore, str(path))
-    if kind != "index":
-        raise UserError(f'{path}: "labels" is "index" or "color", not "{kind}".')
-    values = [c.get("value", k) for k, c in enumerate(classes)]
-    if not all(isinstance(v, int) and 0 <= v <= 255 for v in [*values, *ignore]):
-        raise UserError(f"{path}: each class's value, and those to ignore, are integers 0..255.")
-    if len(set(values) | set(ignore)) < len(values) + len(set(ignore)):
-        raise UserError(f"{path}: a label value stands for two classes, or is ignored as well.")
-    return info, LabelTable(values, ignore, f"{path} ({_spelled(values)})")
+    found = class_list.read(path)
+    if found.is_color:
+        return found.info, ColorTable([c.colors for c in found.classes], found.ignore, str(path))
+    what = f"{path} ({_spelled(found.values)})"
+    return found.info, LabelTable(found.values, found.ignore, what)
 
 
 @dataclass
 class ColorTable:
-    """RGB label -> class index: `colors` in label order, `ignore` the colours that become 255."""
+    """RGB label -> class index: the `colors` of each class in label order, `ignore` those that
+    become 255. No colour may be there twice.
+    """
 
-    colors: list
-    ignore: list
+    colors: Sequence[Sequence[class_list.Color]]
+    ignore: Sequence[class_list.Color]
     what: str
 
     def __post_init__(self):
-        if len(self.colors) > LabelTable.UNKNOWN:
-            raise UserError(f"{self.what}: at most {LabelTable.UNKNOWN} classes fit a label.")
-        known = [*map(tuple, self.ignore), *map(tuple, self.colors)]
-        if len(set(known)) != len(known):
-            raise UserError(f"{self.what}: two classes have the same colour.")
-        codes = _code(np.array(known, np.uint32).reshape(-1, 3))
-        indices = [IGNORE_LABEL] * len(self.ignore) + list(range(len(self.colors)))
+        known = [(color, k) for k, colors in enumerate(self.colors) for color in colors]
+        known += [(color, IGNORE_LABEL) for color in self.ignore]
+        codes = _code(np.array([color for color, _ in known], np.uint32).reshape(-1, 3))
         order = np.argsort(codes)
-        self._codes, self._indices = codes[order], np.array(indices, np.uint8)[order]
+        self._codes = codes[order]
+        self._indices = np.array([index for _, index in known], np.uint8)[order]
 
     def __call__(self, stored: np.ndarray, name: str) -> UInt8[np.ndarray, "h w"]:
         if stored.ndim != 3:
@@ -137,11 +102,7 @@ def _code(rgb: UInt32[np.ndarray, "*n 3"]) -> UInt32[np.ndarray, "*n"]:
     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
 
 
-def _distinct_color(k: int) -> list[int]:
-    """Colours for classes that name none: steps of the golden angle around the colour circle."""
-    rgb = colorsys.hsv_to_rgb(k * 0.618034 % 1, 0.75 - 0.25 * (k % 2), 0.95 - 0.3 * (k % 3 == 2))
-    return [round(255 * c) for c in rgb]
-
-
-def _spelled(values: list[int]) -> str:
-    return f"0..{len(values) - 1}" if values == list(range(len(values))) else str(values)
+def _spelled(values: Sequence[Sequence[int]]) -> str:
+    if all(len(v) == 1 and v[0] == k for k, v in enumerate(values)):
+        return f"0..{len(values) - 1}"
+    return str([v[0] if len(v) == 1 else list(v) for v in values])

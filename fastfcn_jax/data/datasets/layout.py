@@ -1,12 +1,15 @@
 """Finding files of a data set in folders, with one clear sentence when something is missing."""
 
 import os
-from pathlib import Path
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
+from fastfcn_jax import text
+from fastfcn_jax.data import listing
+from fastfcn_jax.data.listing import IMAGE_SUFFIXES
 from fastfcn_jax.data.source import Files
 from fastfcn_jax.errors import UserError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def folder(root: str | os.PathLike, *parts: str, holds: str) -> Path:
@@ -41,22 +44,50 @@ def pair(images: list[Path], labels: list[Path], what: str) -> Files:
     return Files(tuple(map(str, images)), tuple(map(str, labels)))
 
 
-def listed_pairs(listing: Path, root: Path) -> tuple[list[Path], list[Path]]:
+def pictures(
+    folder: Path, *, suffixes: Sequence[str] = IMAGE_SUFFIXES, recursive: bool = True
+) -> list[Path]:
+    """Files of a folder whose name ends so, whatever the case; what cannot be read is said."""
+    found = listing.below(folder, recursive=recursive)
+    for sentence in found.unreadable:
+        print(f"left out: {text.shown(sentence)}", file=sys.stderr)
+    return [p for p in found.files if p.name.lower().endswith(tuple(suffixes))]
+
+
+def listed_pairs(file: Path, root: Path) -> tuple[list[Path], list[Path]]:
     """Images and labels named in a text file of `image label` lines relative to `root`.
 
+    Bytes of names that are no UTF-8, tabs and the like are written as `\xdf`.
+
     Raises:
-      UserError: a line that is not two names, or an image that does not exist.
+      UserError: a line that is not two names below `root`, or an image that does not exist.
     """
     images, labels = [], []
-    for number, line in enumerate(listing.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(text.lines(text.read(file)), 1):
         if not line.strip():
             continue
         # A tab lets names hold blanks.
         names = line.strip().split("\t") if "\t" in line else line.split()
         if len(names) != 2:
-            raise UserError(f"{listing}, line {number}: expected 'image label', got '{line}'.")
-        if not (root / names[0]).is_file():
-            raise UserError(f"{listing}, line {number}: {root / names[0]} does not exist.")
-        images.append(root / names[0])
-        labels.append(root / names[1])
+            raise UserError(f"{file}, line {number}: expected 'image label', got '{line[:200]}'.")
+        image, label = (named(root, text.unescaped(n), f"{file}, line {number}") for n in names)
+        if not image.is_file():
+            raise UserError(f"{file}, line {number}: {text.shown(image)} does not exist.")
+        images.append(image)
+        labels.append(label)
     return images, labels
+
+
+def named(root: Path, name: str, where: str) -> Path:
+    """The file that a list names.
+
+    Raises:
+      UserError: the name leads out of `root`; `where` says in which line.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(
+            f"{where}: {text.shown(name)} is no name below {root}; write it relative to that "
+            "folder, or set data.root to one that holds all files."
+        )
+    return root / path

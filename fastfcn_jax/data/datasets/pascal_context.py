@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastfcn_jax import text
 from fastfcn_jax.data.datasets import layout, pascal_detail
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
 from fastfcn_jax.errors import UserError
@@ -109,7 +110,8 @@ def _with_label_maps(
 ) -> tuple[list[Path], list[Path]]:
     listing = base / "ImageSets" / "SegmentationContext" / f"{split}.txt"
     if listing.is_file():
-        names = listing.read_text("utf-8").split()
+        names = text.read(listing).split()
     else:
         raise UserError(f"{listing}: missing; it lists the photos of the split, one name a line.")
-    return [images_folder / f"{n}.jpg" for n in names], [maps / f"{n}.png" for n in names]
+    images = [layout.named(images_folder, f"{n}.jpg", str(listing)) for n in names]
+    return images, [layout.named(maps, f"{n}.png", str(listing)) for n in names]

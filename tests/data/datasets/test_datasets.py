@@ -1,6 +1,7 @@
 """Each data set from its own layout; each thing that can be wrong gives its one sentence."""
 
 import json
+import os
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from layouts import photo, sentence, write_png
 from PIL import Image
 
-from fastfcn_jax.data import datasets
+from fastfcn_jax.data import cache, datasets
 from fastfcn_jax.data.datasets import camvid, cityscapes, folder
 
 
@@ -263,6 +264,25 @@ class TestFolder:
             ('{"classes": ["a"], "ignore": [[0, 0, 0]]}', "integers 0..255"),
             ('{"classes": [{"name": "a"}, {"name": "b", "value": 0}]}', "two classes"),
             ('{"classes": ["a", "b"], "ignore": [1]}', "ignored as well"),
+            ('{"classes": "road"}', 'expected a list under "classes", not "road"'),
+            ('{"classes": []}', "0 classes"),
+            ('{"classes": ["a", "b", "a"]}', 'two classes are called "a"; give each a name'),
+            ('{"classes": ["a"], "name": 7}', "7 is no name of the data set"),
+            ('{"classes": ["a"], "name": "../../x"}', "has signs other than letters"),
+            ('{"classes": ["a", 7]}', "7 is no name of a class; put it in quotes"),
+            ('{"classes": ["a\\nb"]}', "in one line"),
+            ('{"classes": ["  "]}', "in one line"),
+            ('{"classes": [{"name": "a", "colour": [0, 0, 0]}]}', '"colour" in class "a" means'),
+            ('{"classes": ["a"], "ignored": [0]}', '"ignored" in the file means nothing'),
+            ('{"classes": [{"name": "a", "color": [300, 0, 0]}]}', "integers 0..255"),
+            ('{"classes": [{"name": "a", "color": "red"}]}', '"#rrggbb", not "red"'),
+            ('{"classes": [{"name": "a", "value": true}]}', "integers 0..255, not true"),
+            ('{"classes": [{"name": "a", "value": []}]}', 'an empty "value"'),
+            ('{"classes": {"0": 1}}', "numbers to something else than names"),
+            ('{"classes": {"a": 0, "a": 1}}', '"a" is there twice'),
+            ('{"classes": [{"name": "a", "value": [0, 1]}, "b"]}', "two classes"),
+            ('{"classes": [{"name": "a", "value": 1' + "0" * 5000 + "}]}", "expected"),
+            ("[" * 100000, "expected"),
         ],
     )
     def test_bad_classes_file(self, tmp_path, index, content, says):
@@ -271,6 +291,80 @@ class TestFolder:
         text = sentence(lambda: datasets.load("folder", str(tmp_path), "train"))
         assert str(tmp_path / "classes.json") in text
         assert says in text
+
+    @pytest.mark.parametrize(
+        "classes",
+        [
+            {"stone": 2, "grass": 0, "water": 1},
+            {"2": "stone", "0": "grass", "1": "water"},
+            {"stone": {"value": 2}, "grass": {"value": 0}, "water": {"value": 1}},
+        ],
+    )
+    def test_a_mapping_of_classes_in_both_directions(self, tmp_path, index, classes):
+        source = self.lay(tmp_path, [index], {"classes": classes})
+        assert source.info.class_names == self.CLASSES
+        np.testing.assert_array_equal(source[0].label, index)
+
+    def test_several_values_of_one_class(self, tmp_path, index):
+        classes = [{"name": "ground", "value": [0, 2]}, {"name": "water", "value": 1}]
+        source = self.lay(tmp_path, [index], {"classes": classes, "ignore": 7})
+        np.testing.assert_array_equal(source[0].label, np.where(index == 1, 1, 0))
+
+    def test_several_colours_of_one_class(self, tmp_path, index):
+        colors = np.array([[9, 200, 0], [0, 9, 200], [100, 90, 80]], np.uint8)
+        classes = [{"name": "ground", "color": ["#09c800", [100, 90, 80]]}]
+        classes += [{"name": "water", "color": "#0009c8"}]
+        content = {"labels": "color", "classes": classes, "ignore": [0, 0, 0]}
+        source = self.lay(tmp_path, [colors[index]], content)
+        np.testing.assert_array_equal(source[0].label, np.where(index == 1, 1, 0))
+        np.testing.assert_array_equal(source.info.palette, colors[:2])
+
+    @pytest.mark.parametrize(
+        ("written", "says"),
+        [
+            ("a: &a [x, x]\nclasses: [*a, *a]", "aliases (*name) are not read"),
+            ("classes: [no, yes]", "false is no name of a class; put it in quotes"),
+            ("classes: {a: 0, a: 1}", '"a" is there twice'),
+            ("classes: [2024-99-99]", "expected"),
+            ("classes:\n- {2024-01-01: 3}", 'expected "name"'),
+        ],
+    )
+    def test_bad_yaml(self, tmp_path, written, says):
+        (tmp_path / "classes.yaml").write_text(written)
+        assert says in sentence(lambda: datasets.info("folder", str(tmp_path)))
+
+    @pytest.mark.parametrize("name", ["/etc/hostname", "../x.png", "images/../../x.png"])
+    def test_a_list_does_not_lead_out_of_the_folder(self, tmp_path, index, name):
+        self.lay(tmp_path / "data", [index], {"classes": self.CLASSES})
+        (tmp_path / "data" / "val.txt").write_text(f"\n{name} labels/train/p0.png\n")
+        text = sentence(lambda: datasets.load("folder", str(tmp_path / "data"), "val"))
+        assert f"val.txt, line 2: {name} is no name below" in text
+
+    def test_a_list_with_a_byte_order_mark_and_names_that_are_no_utf_8(self, tmp_path, index):
+        self.lay(tmp_path, [index, index], {"classes": self.CLASSES})
+        for kind in ("images", "labels"):
+            path = tmp_path / kind / "train" / "p1.png"
+            path.rename(path.with_name(os.fsdecode(b"stra\xdfe 1.png")))
+        line = "images/train/stra\\xdfe 1.png\tlabels/train/stra\\xdfe 1.png\r\n"
+        (tmp_path / "val.txt").write_text(f"\ufeff{line}", "utf-8")
+        source = datasets.load("folder", str(tmp_path), "val")
+        np.testing.assert_array_equal(source[0].image, photo(1))
+        cached = cache.open_or_build(str(tmp_path / "cache"), source)
+        assert cached.ids == tuple(source.ids)
+        np.testing.assert_array_equal(cached[0].image, photo(1))
+
+    def test_hidden_files_are_no_images_and_links_are_followed(self, tmp_path, index, capsys):
+        self.lay(tmp_path / "store", [index, index], {"classes": self.CLASSES})
+        hidden = tmp_path / "store/images/train/.ipynb_checkpoints/p0-checkpoint.png"
+        write_png(hidden, photo())
+        (tmp_path / "store/images/train/._p0.png").write_bytes(b"\0\5\x16\7")
+        os.mkfifo(tmp_path / "store/images/train/pipe.png")
+        (tmp_path / "data").mkdir()
+        for name in ("images", "labels", "classes.json"):
+            (tmp_path / "data" / name).symlink_to(tmp_path / "store" / name)
+        source = datasets.load("folder", str(tmp_path / "data"), "train")
+        assert source.ids == ["images/train/p0", "images/train/p1"]
+        assert "pipe.png: a pipe, not a file" in capsys.readouterr().err
 
     def test_classes_in_yaml(self, tmp_path, index):
         source = self.lay(tmp_path, [index], {"classes": self.CLASSES})

@@ -11,7 +11,7 @@ import pytest
 
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.evaluate import Result
-from fastfcn_jax.evaluation.report import baselines, page, statistics
+from fastfcn_jax.evaluation.report import baselines, document, statistics
 
 NAMES = ("road", "<sky> & more", "never")
 PALETTE = np.array([[128, 64, 128], [70, 130, 180], [0, 0, 0]], np.uint8)
@@ -37,12 +37,12 @@ def make_result() -> Result:
 def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
-    strip = page.Strip("frame <1>", 12.5, (picture,) * 4)
+    strip = document.Strip("frame <1>", 12.5, (picture,) * 4)
     history = [
         {"kind": "train", "step": s, "loss": 3 / s, "learning_rate": 0.01} for s in (1, 10, 20)
     ]
     history.append({"kind": "eval", "step": 20, "mIoU": 41.5})
-    page.write(
+    document.write(
         path,
         "run & co",
         make_result(),

@@ -22,7 +22,7 @@ from fastfcn_jax.pictures import colorize
 
 PICTURES = 3  # worst ones, and as many median ones
 PICTURE_WIDTH = 400  # pixels of each of the four pictures in a strip
-_STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+_STYLE = (Path(__file__).parent / "document.css").read_text(encoding="utf-8")
 
 
 class Strip(NamedTuple):

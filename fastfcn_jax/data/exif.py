@@ -1,0 +1,96 @@
+"""Which way up a photograph is meant to be seen, as OpenCV reads it from the file."""
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fastfcn_jax.data import jpeg_decoder, png_decoder
+
+TIFF = (b"II*\0", b"MM\0*")
+ORIENTATION = 0x0112
+_APP1 = 0xE1
+_PREFIX = b"Exif\0\0"
+
+
+class Entry(NamedTuple):
+    """One tag of a TIFF directory: its type, how many values, and the four bytes for them."""
+
+    tag: int
+    kind: int
+    count: int
+    value: bytes
+
+
+def orientation(data: bytes) -> int:
+    """1 (upright) to 8, of a JPEG, PNG, WebP or TIFF file; 1 where the tag says anything else.
+
+    Whatever type the tag has, its first two bytes count: so does OpenCV, and with it mmseg.
+    """
+    block = _block(data)
+    order = "little" if block.startswith(b"II") else "big"
+    for entry in entries(block):
+        if entry.tag == ORIENTATION:
+            value = int.from_bytes(entry.value[:2], order)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def turn(pixels: UInt8[np.ndarray, "h w c"], value: int) -> UInt8[np.ndarray, "h2 w2 c"]:
+    """The pixels the right way up; `value` is an orientation, 1 to 8."""
+    if value >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if value in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if value in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def entries(block: bytes) -> Iterator[Entry]:
+    """The first directory of a TIFF file, which an EXIF block is too; nothing of any other."""
+    if block[:4] not in TIFF or len(block) < 8:
+        return
+    order = "<" if block.startswith(b"II") else ">"
+    (start,) = struct.unpack_from(f"{order}I", block, 4)
+    if start + 2 > len(block):
+        return
+    (count,) = struct.unpack_from(f"{order}H", block, start)
+    last = min(count, (len(block) - start - 2) // 12)
+    for place in range(start + 2, start + 2 + 12 * last, 12):
+        yield Entry(*struct.unpack_from(f"{order}HHI4s", block, place))
+
+
+def _block(data: bytes) -> bytes:
+    """The EXIF block of a picture file; b"" if it has none."""
+    if data.startswith(jpeg_decoder.SIGNATURE):
+        return _of_jpeg(data)
+    if data.startswith(png_decoder.SIGNATURE):
+        return _of_png(data) if b"eXIf" in data else b""
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _of_webp(data)
+    return data if data[:4] in TIFF else b""
+
+
+def _of_jpeg(data: bytes) -> bytes:
+    for marker, start, end in jpeg_decoder.segments(data):
+        if marker == _APP1 and data.startswith(_PREFIX, start):
+            return data[start + len(_PREFIX) : end]
+    return b""
+
+
+def _of_png(data: bytes) -> bytes:
+    found = (c for c in png_decoder.chunks(data)[0] if c.kind == b"eXIf")
+    return next((data[chunk.start : chunk.end] for chunk in found), b"")
+
+
+def _of_webp(data: bytes) -> bytes:
+    place = 12
+    while place + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, place)
+        if kind == b"EXIF":
+            return data[place + 8 : place + 8 + length].removeprefix(_PREFIX)
+        place += 8 + length + length % 2
+    return b""

@@ -1,0 +1,36 @@
+"""One pass of a segmentor over a padded batch, and what cutting an image into windows needs."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Num
+
+from fastfcn_jax import models
+from fastfcn_jax.inference import protocols
+
+Variables = dict[str, Any]
+
+
+def network(
+    model: nn.Module,
+    variables: Variables,
+    images: Num[Array, "b h w 3"],
+    size: Int[Array, "b 2"] | None,
+) -> Float[Array, "b h8 w8 k"]:
+    """Logits at 1/8 of RGB images in a padded batch; `size`: their true sizes."""
+    outputs: Any = model.apply(variables, models.normalize(images, size), size=size)
+    return outputs.logits.astype(jnp.float32)
+
+
+@runtime_checkable
+class Network(Protocol):
+    """What cutting an image into windows needs of a predictor."""
+
+    protocol: protocols.Protocol
+    align_corners: bool
+    batch_size: int
+
+    def run(self, images: Any, size: Any | None) -> Float[Array, "b h8 w8 k"]:
+        """Logits at 1/8 of RGB images in a padded batch."""
+        ...

@@ -1,0 +1,44 @@
+"""What made a result: the versions of packages, the state of the checkout, the command line."""
+
+import importlib.metadata
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def command() -> str:
+    """The command line of this process, to be run again."""
+    program = sys.orig_argv[1:] if sys.orig_argv else sys.argv
+    return shlex.join(["python", *program])
+
+
+def versions() -> dict[str, str]:
+    return {
+        "fastfcn_jax": importlib.import_module("fastfcn_jax").__version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether files differ from it; None outside a git checkout."""
+    folder = Path(__file__).resolve().parents[1]
+
+    def git(*arguments):
+        result = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
+        return result.stdout.rstrip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != folder:
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no").splitlines()
+        return {"commit": git("rev-parse", "HEAD"), "changed": [line[3:] for line in changed]}
+    except (OSError, subprocess.CalledProcessError):
+        return None
