@@ -1,13 +1,11 @@
 """Adds photographs to a folder that was adopted: its classes, names and split stay as they are."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
-
-from fastfcn_jax.data.datasets import folder as folder_dataset
+from fastfcn_jax import text
+from fastfcn_jax.data.datasets import class_list
 from fastfcn_jax.data.source import IGNORE_LABEL
 from fastfcn_jax.doctor import bad_files, division, reading, unify, writing
 from fastfcn_jax.doctor.bad_files import BadFile, counted
@@ -16,7 +14,6 @@ from fastfcn_jax.doctor.options import Options
 from fastfcn_jax.doctor.reading import Reading
 from fastfcn_jax.doctor.stored_labels import Facts, Value
 from fastfcn_jax.doctor.survey import Survey, survey
-from fastfcn_jax.doctor.text_files import read_text
 from fastfcn_jax.doctor.unify import Form
 from fastfcn_jax.errors import UserError
 
@@ -27,7 +24,7 @@ class Known(NamedTuple):
     """What classes.json says: the form of the labels, values of classes, values ignored."""
 
     form: Form
-    classes: set[Value]
+    classes: Set[Value]
     ignored: list[Value]
 
 
@@ -61,10 +58,7 @@ def add(folder: Path, options: Options) -> list[str]:
         lists[part] |= {
             p: anew[pairs[p]][0] if pairs[p] in anew else pairs[p].label for p in photos
         }
-    texts = {
-        name: "".join(f"{p.as_posix()}\t{label.as_posix()}\n" for p, label in lists[part].items())
-        for part, name in LISTS.items()
-    }
+    texts = {name: writing.listing(lists[part].items()) for part, name in LISTS.items()}
     writing.write(folder, texts, anew.values(), adds=True)
     added = f"{counted(len(divided.train) + len(divided.val), 'new photo')}, "
     return [
@@ -80,35 +74,21 @@ def add(folder: Path, options: Options) -> list[str]:
 
 
 def _known(folder: Path) -> Known:
-    path = folder_dataset.classes_file(folder)
+    path = class_list.file_of(folder)
     for needed in (path, *(folder / name for name in LISTS.values())):
         if not needed.is_file():
             raise UserError(f"{needed}: missing; make the folder ready first, without --update.")
-    folder_dataset.read_classes(path)  # says what is wrong with it
-    text = read_text(path)
-    content: Any = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    is_color = content.get("labels", "index") == "color"
-    ignored = [tuple(v) if isinstance(v, list) else v for v in content.get("ignore", [])]
-    classes, numbers = set(), {}
-    for index, entry in enumerate(content["classes"]):
-        entry = {"name": entry} if isinstance(entry, str) else entry
-        stored = _all_of(entry["color"] if is_color else entry.get("value", index))
-        classes.update(stored)
-        if not is_color and isinstance(entry.get("color"), list):
-            numbers[tuple(entry["color"])] = stored[0]
-    if not is_color and IGNORE_LABEL not in classes and IGNORE_LABEL not in ignored:
+    found = class_list.read(path)
+    ignored = list(found.ignore)
+    if found.is_color:
+        classes = {color for c in found.classes for color in c.colors}
+        return Known(Form("color", {}, True, {}), classes, ignored)
+    classes = {v for values in found.values for v in values}
+    if IGNORE_LABEL not in classes and IGNORE_LABEL not in ignored:
         ignored.append(IGNORE_LABEL)
-    form = Form("color" if is_color else "index", numbers, is_color, {})
-    return Known(form, classes, ignored)
-
-
-def _all_of(stored: Any) -> list[Value]:
-    """The values or colours of a class, which may have several."""
-    if isinstance(stored, int):
-        return [stored]
-    if isinstance(stored[0], list):
-        return [tuple(color) for color in stored]
-    return [tuple(stored)] if len(stored) == 3 else list(stored)
+    pairs = zip(found.classes, found.values, strict=True)
+    numbers = {color: values[0] for c, values in pairs for color in c.colors}
+    return Known(Form("index", numbers, False, {}), classes, ignored)
 
 
 def _still_there(folder: Path) -> tuple[dict[str, dict[Path, Path]], list[Path]]:
@@ -116,11 +96,11 @@ def _still_there(folder: Path) -> tuple[dict[str, dict[Path, Path]], list[Path]]
     lists, gone = {}, []
     for part, name in LISTS.items():
         lists[part] = {}
-        for line in filter(str.strip, read_text(folder / name).splitlines()):
+        for line in filter(str.strip, text.lines(text.read(folder / name))):
             names = line.strip().split("\t") if "\t" in line else line.split()
             if len(names) != 2:
-                raise UserError(f"{folder / name}: expected 'photo label', got '{line}'.")
-            photo, label = map(Path, names)
+                raise UserError(f"{folder / name}: expected 'photo label', got '{line[:200]}'.")
+            photo, label = (Path(text.unescaped(n)) for n in names)
             if (folder / photo).is_file() and (folder / label).is_file():
                 lists[part][photo] = label
             else:

@@ -1,6 +1,5 @@
 """Turns a folder of photographs and labels into a data set that can be trained on."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from fastfcn_jax.doctor import (
     words,
     writing,
 )
-from fastfcn_jax.doctor.collect import WRITTEN, Collected, Pair, collect
+from fastfcn_jax.doctor.collect import WRITTEN, Collected, collect
 from fastfcn_jax.doctor.options import Options
 from fastfcn_jax.doctor.reading import Reading
 from fastfcn_jax.doctor.survey import Survey, survey, totals
@@ -81,15 +80,15 @@ def adopt(
         pair.photo: unify.values(facts, meant.reading.form).keys()
         for pair, facts in read.facts.items()
     }
-    of = {pair.photo: pair for pair in read.facts}
     parts = division.Parts({}, "")
     if split == "auto":
         parts = division.find_parts(folder, collected.texts, collected.photos)
-    divided = division.divide(list(of), parts, values)
+    divided = division.divide(list(values), parts, values)
     anew, line = reading.to_write(folder, read.facts, meant.reading)
+    place_of = {p.photo: anew[p][0] if p in anew else p.label for p in read.facts}
     texts = {
-        "train.txt": listing([of[p] for p in divided.train], anew),
-        "val.txt": listing([of[p] for p in divided.val], anew),
+        "train.txt": writing.listing((p, place_of[p]) for p in divided.train),
+        "val.txt": writing.listing((p, place_of[p]) for p in divided.val),
         "classes.json": classes.to_json(meant.content),
         configuration.NAME: configuration.configuration(
             folder, list(read.sizes.values()), len(divided.train)
@@ -174,12 +173,6 @@ def _labels(folder, read: Survey, form, found, names, said, options: Options) ->
     kept = tuple(found.classes) if mends else ()
     plan = Reading(form, kept, reading.transparent_value(content) if transparent else None)
     return Labels(content, plan, [*described, *said, *lines])
-
-
-def listing(pairs: Sequence[Pair], anew) -> str:
-    """Lines `photo<tab>label`."""
-    places = ((p.photo, anew[p][0] if p in anew else p.label) for p in pairs)
-    return "".join(f"{photo.as_posix()}\t{label.as_posix()}\n" for photo, label in places)
 
 
 def _stray_lines(read: Survey, form, found) -> list[str]:

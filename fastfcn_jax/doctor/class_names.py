@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastfcn_jax.doctor import words
+from fastfcn_jax import text
+from fastfcn_jax.doctor import text_files, words
 from fastfcn_jax.doctor.stored_labels import Value
-from fastfcn_jax.doctor.text_files import read_text
 from fastfcn_jax.errors import UserError
 
 SUFFIXES = (".txt", ".csv", ".names", ".json")
@@ -73,6 +73,7 @@ def find(
         return None, []
     if named:
         path = Path(named) if Path(named).is_file() else folder / named
+        text.read(path)  # says what is wrong with it
         found = _read(path, path, values, certain=True)
         if found is None:
             raise UserError(
@@ -85,9 +86,20 @@ def find(
         share = 0.0 if found is None else _share(found, values)
         if share > best_share:
             best, best_share = found, share
-    if best is None or best_share < 0.5:
-        return None, []
-    return best, [f"  names from {best.path} (--names FILE for another list, or none)"]
+    if best is not None and best_share >= 0.5:
+        return best, [f"  names from {best.path} (--names FILE for another list, or none)"]
+    return None, [line for path in texts if (line := _why_unread(folder, path))]
+
+
+def _why_unread(folder: Path, path: Path) -> str:
+    """A line about a file that is called like a list of classes but is no text."""
+    if not _BY_LINES.fullmatch(path.stem.lower()):
+        return ""
+    try:
+        text.read(folder / path)
+    except UserError as error:
+        return f"  no names from {str(error).rstrip('.')}"
+    return ""
 
 
 def _share(found: NameList, values: Collection[Value]) -> float:
@@ -101,8 +113,7 @@ def _read(path: Path, shown: Path, values: Collection[Value], *, certain: bool) 
     else:
         if path.stat().st_size > _LARGEST:
             return None
-        lines = [x.strip() for x in read_text(path).splitlines()]
-        lines = [x for x in lines if x and (not x.startswith("#") or _HEX.match(x))]
+        lines = [x for x in text_files.lines(path) if not x.startswith("#") or _HEX.match(x)]
         by_lines = certain or _BY_LINES.fullmatch(path.stem.lower()) is not None
         entries = _of_rows(lines) or (_of_lines(lines, values) if by_lines else [])
     return NameList(shown, entries) if len(entries) > 1 or (certain and entries) else None
@@ -203,8 +214,8 @@ def _of_lines(lines: list[str], values: Collection[Value]) -> list[Entry]:
 def _of_json(path: Path) -> list[Entry]:
     """`{name: [r, g, b]}`, `{value: name}`, or a list of objects with a name and a colour."""
     try:
-        content: Any = json.loads(read_text(path))
-    except ValueError:
+        content: Any = json.loads(text.read(path))
+    except (ValueError, UserError):
         return []
     listed = content.get("classes", content.get("labels")) if isinstance(content, dict) else content
     if isinstance(listed, list):

@@ -1,12 +1,11 @@
-"""All that lies in a folder: photographs with a label each, what is left over, lists, bad files."""
+"""All that lies in a folder: photographs with their labels, what is left over, lists, bad files."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from fastfcn_jax.data import listing
-from fastfcn_jax.data.datasets import layout
-from fastfcn_jax.doctor import pairs, renderings, roles, stored_labels, words
+from fastfcn_jax.doctor import pairs, renderings, roles, stored_labels
 from fastfcn_jax.doctor.bad_files import BadFile, counted
 from fastfcn_jax.errors import UserError
 
@@ -39,7 +38,7 @@ def collect(folder: Path, *, photos: str = "", labels: str = "") -> Collected:
     files, unreadable = listing.below(folder)
     inside = [p.relative_to(folder) for p in files]
     inside = [p for p in inside if p.parts[0] != LABELS_FOLDER]
-    pictures = [p for p in inside if p.suffix.lower() in words.PICTURES]
+    pictures = [p for p in inside if p.suffix.lower() in listing.IMAGE_SUFFIXES]
     if not pictures:
         raise UserError(f"{folder}: no pictures in it; set --folder to the one with your photos.")
     for place in filter(None, (photos, labels)):
@@ -49,18 +48,17 @@ def collect(folder: Path, *, photos: str = "", labels: str = "") -> Collected:
                 "pattern such as 'masks/*_color.png', as seen from --folder."
             )
     found = roles.find_roles(folder, pictures, photos=photos, labels=labels)
-    photographs = [p for p in found.photos if p.suffix.lower() in layout.IMAGE_SUFFIXES]
-    matches = pairs.match(photographs, found.labels)
+    matches = pairs.match(found.photos, found.labels)
     chosen, lines = renderings.choose(matches, lambda p: _is_color(folder / p))
     if not chosen and not found.bad:
-        raise UserError(_no_pairs(folder, photographs, found.labels))
+        raise UserError(_no_pairs(folder, found.photos, found.labels))
     together = sorted(Pair(m.photo, m.label) for m in chosen)
     taken = {p for pair in together for p in pair}
     beaten = {m.label for m in matches} - taken
-    single = [p for p in [*photographs, *found.labels] if p not in taken | beaten]
+    single = [p for p in [*found.photos, *found.labels] if p not in taken | beaten]
     return Collected(
         together,
-        photographs,
+        found.photos,
         [p for p in inside if p.suffix.lower() in _TEXTS],
         found.bad,
         [

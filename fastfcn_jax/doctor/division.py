@@ -6,9 +6,8 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from fastfcn_jax.doctor import words
+from fastfcn_jax.doctor import text_files, words
 from fastfcn_jax.doctor.bad_files import counted
-from fastfcn_jax.doctor.text_files import read_text
 
 SplitBy = Literal["auto", "fifth"]
 
@@ -35,7 +34,7 @@ def find_parts(folder: Path, texts: Sequence[Path], photos: Sequence[Path]) -> P
     by_folder: dict[Path, dict[str, Path]] = defaultdict(dict)
     for path in texts:
         part = words.SPLITS.get(path.name.lower().split(".")[0])
-        if part and ".txt" in path.name and not is_written_here(folder, read_text(folder / path)):
+        if part and ".txt" in path.name and not _is_written_here(folder, path):
             by_folder[path.parent].setdefault(part, path)
     known = _by_stem(photos)
     for place in sorted(by_folder, key=_likeliest):
@@ -106,10 +105,11 @@ def a_fifth(
     return set(held)
 
 
-def is_written_here(folder: Path, text: str) -> bool:
+def _is_written_here(folder: Path, path: Path) -> bool:
     """Whether a list is one that the doctor wrote: it lies beside the configuration, with tabs."""
-    lines = text.splitlines()
-    return (folder / "fastfcn_config.py").is_file() and all("\t" in x for x in lines if x.strip())
+    if not (folder / "fastfcn_config.py").is_file():
+        return False
+    return all("\t" in line for line in text_files.lines(folder / path))
 
 
 def describe(division: Division) -> list[str]:
@@ -135,7 +135,7 @@ def _listed(
     """The part of each photograph that the lists name; None if they list something else."""
     of, lines = {}, 0
     for part, path in lists.items():
-        for line in filter(None, map(str.strip, read_text(folder / path).splitlines())):
+        for line in text_files.lines(folder / path):
             lines += 1
             if photo := _named(line, known):
                 of.setdefault(photo, part)

@@ -1,15 +1,14 @@
-"""Text files as other programs write them: with a byte order mark, in UTF-16, in cp1252."""
+"""Text files that may say something about a folder, of which none has to be readable."""
 
 from pathlib import Path
 
-from fastfcn_jax.data.source import read_file
+from fastfcn_jax import text
+from fastfcn_jax.errors import UserError
 
 
-def read_text(path: Path) -> str:
-    data = read_file(str(path))
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", errors="replace")
+def lines(path: Path) -> list[str]:
+    """The lines of a file without blanks around them; none if it is no text in UTF-8."""
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")
+        return [x.strip() for x in text.lines(text.read(path)) if x.strip()]
+    except UserError:
+        return []

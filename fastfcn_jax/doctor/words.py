@@ -4,8 +4,6 @@ import re
 import unicodedata
 from pathlib import PurePath
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-
 
 def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastfcn_jax import files
+from fastfcn_jax import files, text
 from fastfcn_jax.doctor.collect import LABELS_FOLDER
 from fastfcn_jax.errors import UserError
 
@@ -19,6 +19,12 @@ Drawing = tuple[Path, Callable[[], np.ndarray]]
 def label_place(photo: Path) -> Path:
     """Where the written label of a photograph lies; both relative to the folder."""
     return Path(LABELS_FOLDER) / photo.with_suffix(".png")
+
+
+def listing(pairs: Iterable[tuple[Path, Path]]) -> str:
+    """Lines `photo<tab>label`."""
+    names = ((text.escaped(p.as_posix()), text.escaped(q.as_posix())) for p, q in pairs)
+    return "".join(f"{photo}\t{label}\n" for photo, label in names)
 
 
 def write(
@@ -42,10 +48,10 @@ def write(
     drawn = folder / f".{LABELS_FOLDER}.unfinished"
     try:
         with _removed_at_the_end([*unfinished.values(), drawn]):
-            for name, text in texts.items():
-                unfinished[name].write_text(text, "utf-8")
+            for name, content in texts.items():
+                unfinished[name].write_text(content, "utf-8")
             places = _draw(drawn, labels)
-            changed = [n for n, text in texts.items() if _differs(folder / n, text)]
+            changed = [n for n, content in texts.items() if _differs(folder / n, content)]
             kept = [] if adds else [_kept(folder / n) for n in changed]
             _place(drawn, folder / LABELS_FOLDER, places, adds=adds)
             for name, path in unfinished.items():
@@ -88,8 +94,8 @@ def _place(drawn: Path, target: Path, places: list[Path], *, adds: bool) -> None
         os.replace(drawn / place, target / place)
 
 
-def _differs(path: Path, text: str) -> bool:
-    return path.exists() and path.read_bytes() != text.encode()
+def _differs(path: Path, content: str) -> bool:
+    return path.exists() and path.read_bytes() != content.encode()
 
 
 def _kept(path: Path) -> str:

@@ -283,12 +283,11 @@ class TestNames:
             ("labels.txt", "__ignore__\nback\nbig cat\ndog\n"),  # labelme
             ("list.csv", "back,0\nbig cat,1\ndog,2\n"),
             ("machine.json", '{"back": [0,0,0], "big cat": [1, 1, 1], "dog": [2, 2, 2]}'),
-            ("utf16.txt", "0 back\n1 big cat\n2 dog\n"),
         ],
     )
     def test_lists_of_numbers(self, tmp_path, name, text):
         laid(tmp_path, index)
-        (tmp_path / name).write_text(text, "utf-16" if name == "utf16.txt" else "utf-8")
+        (tmp_path / name).write_text(text, "utf-8")
         adopt.adopt(tmp_path)
         assert values(tmp_path) == {"back": 0, "big cat": 1, "dog": 2}
 
@@ -310,6 +309,12 @@ class TestNames:
         lines = adopt.adopt(tmp_path)
         assert values(tmp_path) == {"class_0": 0, "class_1": 1, "class_2": 2}
         assert not any("names from" in x for x in lines)
+
+    def test_a_list_in_another_encoding_is_named(self, tmp_path):
+        laid(tmp_path, index)
+        (tmp_path / "classes.txt").write_text("back\ncat\ndog\n", "utf-16")
+        lines = adopt.adopt(tmp_path)
+        assert any("no names from" in x and "save it as UTF-8" in x for x in lines)
 
     @pytest.mark.parametrize("word", ["void", "Unlabeled", "ignore"])
     def test_what_a_list_calls_void_is_ignored(self, tmp_path, word):
