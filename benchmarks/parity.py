@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "models")]
 
 STAGES = ("stem", "c2", "c3", "c4", "c5", "neck", "logits", "auxiliary", "se")
 
 
 def mmseg():
-    import test_models_mmseg as tests
+    import test_mmseg as tests
     from stages import our_stages
 
     print_header()
@@ -41,7 +41,7 @@ def mmseg():
 
 def official():
     import official_cases as cases
-    import test_models_official as tests
+    import test_official as tests
     from stages import our_stages
 
     print_header()

@@ -1,9 +1,10 @@
 """Result files that are either complete or absent, whatever bytes their names are made of."""
 
 import contextlib
-import hashlib
+import errno
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,34 +20,78 @@ from fastfcn_jax.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary name beside `path`; what was written there becomes `path` at the end.
 
-    The name is short and ASCII with the suffix of `path`, so that it can be written wherever
-    `path` can be.
+    The temporary name is short and ASCII with the suffix of `path`, so that it can be written
+    wherever `path` can be.
+
+    Raises:
+      UserError: the disk is full, or cannot be written there.
     """
-    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    suffix = path.suffix if path.suffix.isascii() and len(path.suffix) < 16 else ""
-    temporary = path.with_name(f".{os.getpid()}-{digest}{suffix}")
+    temporary = _temporary(path)
     try:
         yield temporary
         os.replace(temporary, path)
+    except Exception as error:
+        mended = unwritable(path, error)
+        if mended is error:
+            raise
+        raise mended from error
     finally:
         with contextlib.suppress(OSError):  # which would hide why the writing failed
             temporary.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def failing_in_words(path: Path, remedy: str) -> Iterator[None]:
-    """Turns the error of a disk that is full or may not be written into a `UserError`."""
+def refuse_existing(path: Path) -> None:
+    """Finds out before the work whether `path` can be written and would replace nothing.
+
+    Raises:
+      UserError: there is something of that name, or nothing can be written there.
+    """
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{path}: the folder it is to lie in does not exist.")
     try:
-        yield
+        path.lstat()
+    except FileNotFoundError:
+        pass
     except OSError as error:
-        reason = error.strerror or str(error)
-        name = text_files.shown(path)
-        raise UserError(f"{name}: cannot be written ({reason}); {remedy}.") from error
+        raise unwritable(path, error) from error
+    else:
+        raise UserError(f"{path}: already exists; remove it or give another --output.")
+    probe = _temporary(path)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
+def _temporary(path: Path) -> Path:
+    suffix = path.suffix if path.suffix.isascii() and len(path.suffix) < 16 else ""
+    return path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{suffix}")
+
+
+def unwritable(path: Path, error: Exception) -> Exception:
+    """A UserError where the disk is to blame, the error itself where the program is.
+
+    Libraries that write by themselves report a full disk by errors of their own kinds.
+    """
+    if isinstance(error, UserError):
+        return error
+    text, name = str(error), text_files.shown(path)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or any(words in text for words in ("No space left", "ENOSPC", "Disk quota")):
+        return UserError(f"{name}: no space left on the disk; free some and run again.")
+    if isinstance(error, OSError):
+        return UserError(f"{name} cannot be written: {error.strerror or first_line(error)}.")
+    if "PERMISSION_DENIED" in text or "Permission denied" in text:
+        return UserError(f"{name} cannot be written: {first_line(error)}.")
+    return error
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says first, cut to a readable length."""
+    text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    lines = text.strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(".")
 
 
 def make_folder(output: Path) -> Path:
@@ -64,9 +109,25 @@ def make_folder(output: Path) -> Path:
     return output
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_text(path: Path, text: str) -> None:
-    """In UTF-8; bytes of file names that are none are written as `\\xdf`."""
-    write_bytes(path, text_files.shown(text).encode())
+    """In UTF-8; bytes of file names that are none are written as `\\xdf`.
+
+    After a power loss the file has its old content or the new one.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(text_files.shown(text).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -77,10 +138,10 @@ def write_image(path: Path, image: UInt8[np.ndarray, "..."]) -> None:
     """Writes a grey or RGB picture in the format that the suffix names."""
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    # Not imwrite, which ends the process at a name that is no UTF-8.
-    done, encoded = cv2.imencode(path.suffix, image)
-    if not done:
-        raise OSError(f"{path} could not be encoded")
+    # Not imwrite, which ends the process at a name that is not UTF-8.
+    encodes, encoded = cv2.imencode(path.suffix, image)
+    if not encodes:
+        raise UserError(f"{path}: {path.suffix} cannot hold a picture of shape {image.shape}.")
     write_bytes(path, encoded.tobytes())
 
 

@@ -2,13 +2,17 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from fastfcn_jax.errors import UserError
+
+T = TypeVar("T")
 
 
 def join_processes(
@@ -43,6 +47,41 @@ def launched_in_parallel(environment: Mapping[str, str]) -> bool:
     """Whether `srun` or `mpirun` started this process as one of several."""
     counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
     return any(int(environment.get(name, 1)) > 1 for name in counts)
+
+
+def gather(text: str) -> list[str]:
+    """What each process gave, in their order; all of them have to call it."""
+    if jax.process_count() == 1:
+        return [text]
+    mine = text.encode()
+    lengths = multihost_utils.process_allgather(np.array([len(mine)], np.int32))
+    padded = np.zeros(1 << max(int(lengths.max()), 255).bit_length(), np.uint8)
+    padded[: len(mine)] = np.frombuffer(mine, np.uint8)
+    rows = multihost_utils.process_allgather(padded)
+    return [
+        bytes(row[: int(length)]).decode()
+        for row, length in zip(rows, lengths.ravel(), strict=True)
+    ]
+
+
+def together(action: Callable[[], T]) -> T:
+    """Does `action` in every process; where it fails in one, all of them end.
+
+    Without it the others would wait for one that has left.
+
+    Raises:
+      UserError: it failed in another process; here its own error is raised as it is.
+    """
+    try:
+        result = action()
+    except Exception as error:
+        gather(str(error) or type(error).__name__)
+        raise
+    told = gather("")
+    for process, text in enumerate(told):
+        if text:
+            raise UserError(f"process {process} has ended: {text}")
+    return result
 
 
 def cache_compilations() -> Path | None:

@@ -1,5 +1,6 @@
 """Two virtual CPU devices, strict dtype promotion, shape checks on every public function."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
+# Most of the time goes into compiling programs that run once: LLVM does not optimise them, which
+# takes a third of the time. XLA's own passes stay. `XLA_FLAGS= make test` tests what users run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -1,6 +1,7 @@
-"""What README and docs say: links lead somewhere, configurations load, Python blocks run."""
+"""What README and docs say: links lead somewhere, commands parse, Python blocks run."""
 
 import re
+import shlex
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import small
 
+from fastfcn_jax import __main__ as door
 from fastfcn_jax import api
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment
@@ -17,7 +19,7 @@ from fastfcn_jax.data.datasets import street_scene
 from fastfcn_jax.export import export
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 NARROW = """
 def get_config(variant=""):
@@ -47,75 +49,106 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
-def test_every_page_is_reached_from_the_readme():
-    listed = set(re.findall(r"\]\(docs/([\w.]+)", (ROOT / "README.md").read_text()))
-    assert {page.name for page in PAGES[1:]} <= listed
+def test_every_page_is_listed_in_the_index_and_begins_with_its_question():
+    index = ROOT / "docs" / "index.md"
+    links = re.findall(r"\]\(([\w./]+\.md)\)", index.read_text())
+    listed = {(index.parent / link).resolve() for link in links} | {index, ROOT / "README.md"}
+    assert set(PAGES) <= listed
+    for page in set(PAGES) - {ROOT / "README.md"}:
+        title, blank, question = page.read_text().splitlines()[:3]
+        assert (title[:2], blank, question[-1:]) == ("# ", "", "?"), page
+
+
+def test_published_scores_are_those_of_the_configurations():
+    """Rows of docs/models.md: mIoU, then multi-scale + flip, or the one that the row names."""
+    rows = re.findall(r"^\| `(\w+(?::\w+)?)`(.*)$", (ROOT / "docs/models.md").read_text(), re.M)
+    scores = {name: re.findall(r"\b\d\d\.\d+\b", rest) for name, rest in rows}
+    assert len([name for name in scores if scores[name]]) == 27
+    for name, rest in rows:
+        published = experiment.load(name).published
+        if "official" in name:
+            dilated = f"{name}_dilated" if ":" in name else f"{name}:dilated"
+            key = "miou_ms_flip" if "multi-scale" in rest else "miou"
+            expected = [published[key], experiment.load(dilated).published[key]]
+        else:
+            expected = [published.miou, published.miou_ms_flip]
+        assert list(map(float, scores[name])) == [score for score in expected if score], name
 
 
 # The test that types a command as a user does, in a process of its own.
 TYPED = {
-    "train.py": "test_end_to_end.py",
-    "eval.py": "test_end_to_end.py",
-    "fastfcn_jax.bench": "tests/bench/test_bench.py",
-    "fastfcn_jax.predict": "test_end_to_end.py",
-    "fastfcn_jax.replay": "test_end_to_end.py",
-    "fastfcn_jax.convert": "tests/convert/test_convert.py",
-    "fastfcn_jax.config": "test_commands.py",
-    "fastfcn_jax.data.cache": "test_commands.py",
-    "fastfcn_jax.data.photos": "test_commands.py",
-    "fastfcn_jax.data.prepare": "test_commands.py",
-    "fastfcn_jax.doctor": "test_commands.py",
-    "fastfcn_jax.export": "test_commands.py",
-    "fastfcn_jax.serve": "test_commands.py",
-    "fastfcn_jax.submit": "test_commands.py",
+    "train": "test_end_to_end.py",
+    "eval": "test_end_to_end.py",
+    "bench": "bench/test_bench.py",
+    "predict": "test_end_to_end.py",
+    "replay": "test_end_to_end.py",
+    "convert": "convert/test_convert.py",
+    "config": "test_commands.py",
+    "cache": "test_commands.py",
+    "demo": "test_commands.py",
+    "prepare": "test_commands.py",
+    "doctor": "test_commands.py",
+    "export": "test_commands.py",
+    "serve": "test_commands.py",
+    "submit": "test_commands.py",
 }
-# Minutes to hours long, or in need of another code base: typed by hand; what they printed stands
-# beside them on the pages. So are benchmarks/*.py. These are the tests of what is in them.
-BY_HAND = {
-    "benchmarks.fuzz_pth": "tests/convert/test_pth.py",
-    "tests/golden/make_official.py": "tests/models/test_official.py",
-}
-ELSEWHERE = {"build"}  # other people's programs
-COMMAND = re.compile(r"(?:srun )?(?:python (?:-m )?|(make ))([\w./]+)(.*)")
+# Benchmarks run for minutes to hours or need other code bases, so no test starts them: what they
+# printed stands beside them on the pages. Other programs of the pages:
+BY_HAND = {"tests/golden/make_official.py": "models/test_official.py", "build": "test_packaging.py"}
+COMMAND = re.compile(r"(?:srun )?(fastfcn|python -m|python|make) ([\w./]+)(.*)")
+PLACEHOLDER = re.compile(r"(?<=--config )(?:CONFIG|NAME|FILE|…|photos/fastfcn_config\.py:small)")
 
 
-def commands(page: Path) -> list[tuple[str, str]]:
-    """(program, arguments) of every command in a page's blocks and between its backticks."""
+def commands(page: Path) -> list[tuple[bool, str, str, str]]:
+    """(in a block?, start, program, arguments) of the commands in blocks and between backticks."""
     text = page.read_text()
     fenced = "\n".join(block for kind, block in BLOCK.findall(text) if kind != "python")
+    fenced = [line.strip() for line in fenced.replace("\\\n", " ").splitlines()]
     inline = [" ".join(words.split()) for words in re.findall(r"`([^`]+)`", BLOCK.sub("", text))]
-    lines = [line.strip() for line in [*fenced.splitlines(), *inline]]
-    found = [COMMAND.match(line.replace("\\|", "|")) for line in lines]
-    return [((m[1] or "") + m[2], m[3].partition(" #")[0]) for m in found if m]
+    lines = [(True, line) for line in fenced] + [(False, line) for line in inline]
+    found = [(block, COMMAND.match(line.replace("\\|", "|"))) for block, line in lines]
+    return [(block, m[1], m[2], re.split(" #| &&| > ", m[3])[0]) for block, m in found if m]
+
+
+def parse(name: str, words: str) -> None:
+    """Has the command's own parser read a whole line. UserError if it refuses it."""
+    words = re.sub(r"[\[\]]", "", PLACEHOLDER.sub("demo", words))  # what is optional is given
+    words = re.sub(r"--config\.[\w.]+=…", "", words)
+    words = re.sub(r"(\w+)\|[\w|-]+", r"\1", words)  # the first of several values
+    door.command(name).parser().parse(shlex.split(words))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_exists_with_its_flags_and_is_run_somewhere(page):
-    for program, arguments in commands(page):
-        if program.startswith("make "):
-            target = program.removeprefix("make ")
-            assert f"\n{target}:" in (ROOT / "Makefile").read_text()
-            continue
-        if program in ELSEWHERE:
-            continue
-        file = ROOT / program
-        if not program.endswith(".py"):
-            file = ROOT / f"{program.replace('.', '/')}.py"
-        assert file.is_file(), program
-        text = file.read_text()
-        if file.parent.name == "benchmarks":
-            text = "".join(path.read_text() for path in file.parent.glob("*.py"))  # they share
-        else:
-            test = TYPED.get(program) or BY_HAND[program]
-            assert program.removeprefix("fastfcn_jax.") in (ROOT / "tests" / test).read_text()
-        for flag in re.findall(r"--(\w[\w-]*)", arguments.partition(" -- ")[0]):
-            spellings = {flag, flag.replace("-", "_"), f"--{flag}"}
-            assert any(f'"{name}"' in text for name in spellings), f"{program} has no --{flag}"
+def test_every_command_is_one_with_these_flags_and_is_run_by_a_test(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for block, start, program, words in commands(page):
+        name = {"train.py": "train", "eval.py": "eval"}.get(program, program)
+        flags = re.findall(r"--\w[\w-]*(?![\w.-])", words.partition(" -- ")[0])
+        if start == "make":
+            assert f"\n{program}:" in (ROOT / "Makefile").read_text()
+        elif start == "fastfcn" or name != program:
+            if program == "COMMAND":
+                continue
+            assert name in (ROOT / "tests" / TYPED[name]).read_text()
+            assert set(flags) <= set(door.command(name).parser().flags()), words
+            if block:
+                parse(name, words)
+        elif program.startswith("benchmarks"):
+            file = ROOT / (
+                program if program.endswith(".py") else program.replace(".", "/") + ".py"
+            )
+            assert file.is_file(), program
+            texts = "".join(path.read_text() for path in file.parent.glob("*.py"))  # they share
+            for flag in flags:
+                spellings = (f'"{flag[2:]}"', f'"{flag[2:].replace("-", "_")}"', f'"{flag}"')
+                assert any(name in texts for name in spellings), f"{program} has no {flag}"
+        elif program != "fastfcn_jax":
+            assert Path(program).name in (ROOT / "tests" / BY_HAND[program]).read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_configurations_and_variants_load(page):
-    for spec in set(re.findall(r"--config[ =](configs/\w+\.py(?::\w+)?)", page.read_text())):
+    for spec in set(re.findall(r"\bconfigs/\w+\.py(?::\w+)?", page.read_text())):
         experiment.load(str(ROOT / spec))
 
 

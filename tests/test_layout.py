@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "fastfcn_jax"
 # From the ground up: a room imports from its own floor's rooms only where they stand before it,
 # and from the floors below.
 FLOORS = [
-    ["errors", "rooms", "provenance"],
-    ["files", "runtime", "terminal", "pictures"],
+    ["errors", "rooms", "provenance", "text"],
+    ["files", "runtime", "stored", "terminal", "pictures"],
     ["config"],
     ["cli"],
     ["models", "data"],

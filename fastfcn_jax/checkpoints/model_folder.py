@@ -6,6 +6,7 @@ resuming needs, see `training.checkpoints`; absent in converted weights) and `me
 the loop's own notes).
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,16 +48,16 @@ def save_model(
       UserError: the folder cannot be written or already holds this step.
     """
     folder = Path(folder)
+    if finished_steps(folder) or (folder / "run.json").is_file():
+        raise UserError(f"{folder} already holds a checkpoint; give another output folder.")
     manager = orbax_store.open_manager(folder.absolute() / "checkpoints", orbax_store.keep_all())
     try:
-        if step in manager.all_steps():
-            raise UserError(f"{folder} already holds a checkpoint; give another output folder.")
         model = jax.tree.map(np.asarray, {k: variables[k] for k in ("params", "batch_stats")})
         orbax_store.write(manager, step, {"model": model}, {"format": FORMAT, "step": step})
         manager.wait_until_finished()
         files.write_json(folder / "model.json", model_card)
     except (OSError, ValueError) as error:
-        raise orbax_store.unwritable(folder, error) from error
+        raise files.unwritable(folder, error) from error
     finally:
         manager.close()
 
@@ -75,21 +76,13 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
         raise UserError(f"which={which!r}: a model is loaded as {' or '.join(WHICH)}.")
     folder = Path(folder)
     card = read_card(folder)
-    path = folder.absolute() / "checkpoints"
-    manager = orbax_store.open_manager(path, orbax_store.keep_all(), read=True)
-    try:
-        steps = sorted(manager.all_steps(), reverse=True)
-        if which == "best" and (best := orbax_store.best_step(manager)) is not None:
-            steps = [best, *(step for step in steps if step != best)]
-        for step in steps:
-            try:
-                variables = orbax_store.read_item(step_folder(folder, step), "model")
-            except Damaged as damage:
-                warn_of(step_folder(folder, step), damage)
-                continue
-            return LoadedModel(experiment.from_json(card["config"]), _info(card), variables, step)
-    finally:
-        manager.close()
+    for step in _in_line(folder, which):
+        try:
+            variables = orbax_store.read_item(step_folder(folder, step), "model")
+        except Damaged as damage:
+            warn_of(step_folder(folder, step), damage)
+            continue
+        return LoadedModel(experiment.from_json(card["config"]), _info(card), variables, step)
     raise UserError(f"{folder}/checkpoints holds no whole checkpoint; train or convert one first.")
 
 
@@ -99,10 +92,34 @@ def step_folder(workdir: Path, step: int) -> Path:
 
 
 def finished_steps(workdir: Path) -> list[int]:
-    """The steps of all finished checkpoints, rising."""
+    """The steps of all finished checkpoints, rising.
+
+    Raises:
+      UserError: the folder cannot be read.
+    """
     folder = Path(workdir) / "checkpoints"
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdigit())
+    try:
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}).") from error
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+def best_step(workdir: Path) -> int | None:
+    """The step of highest mIoU among the checkpoints that have one; the later of equal ones."""
+    scored = []
+    for step in finished_steps(workdir):
+        with contextlib.suppress(Damaged):  # whoever reads it says so
+            if (score := orbax_store.read_meta(step_folder(workdir, step))["score"]) is not None:
+                scored.append((score, step))
+    return max(scored)[1] if scored else None
+
+
+def _in_line(folder: Path, which: str) -> list[int]:
+    """Steps to load, the wanted one first, then from the latest on."""
+    steps = finished_steps(folder)[::-1]
+    best = best_step(folder) if which == "best" else None
+    return steps if best is None else [best, *(step for step in steps if step != best)]
 
 
 def verify(folder: Path, step: int) -> dict[str, str]:

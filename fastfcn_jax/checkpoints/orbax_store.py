@@ -3,9 +3,13 @@
 import asyncio
 import copy
 import functools
+import glob
+import json
 import logging
+import math
+import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,15 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
+from fastfcn_jax import files
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.files import first_line, unwritable
 
 METRIC = "mIoU"
+URI_SCHEMES = ("gs", "s3", "az", "hf")  # /gs/… is to Orbax what gs://… is
 
 # Orbax logs with a traceback what it also raises, and asyncio what Orbax did not look at; the
 # exception is enough.
@@ -40,6 +48,23 @@ def _without_late_reports(call_soon_threadsafe: Any) -> Any:
 asyncio.BaseEventLoop.call_soon_threadsafe = _without_late_reports(
     asyncio.BaseEventLoop.call_soon_threadsafe
 )
+
+
+def _in_folder(glob_of_any: Any) -> Any:
+    # etils takes the folder's own name for a part of the pattern: in a folder "[a]" Orbax found
+    # nothing to merge and finished a checkpoint without arrays, in "a*" it found another run's.
+    @functools.wraps(glob_of_any)
+    def call(folder: Any, pattern: str) -> Iterator[Any]:
+        if glob.escape(str(folder)) == str(folder):
+            yield from glob_of_any(folder, pattern)
+        else:
+            yield from (folder / name for name in glob.glob(pattern, root_dir=folder))
+
+    return call
+
+
+_LocalPath: Any = type(epath.Path("/"))
+_LocalPath.glob = _in_folder(_LocalPath.glob)
 
 
 class Damaged(Exception):
@@ -65,26 +90,42 @@ def keep_latest_and_best(every: int = 0) -> Any:
     return preservation.AnyPreservationPolicy(policies)
 
 
-def open_manager(folder: Path, policy: Any, *, read: bool = False) -> ocp.CheckpointManager:
-    """The manager of a folder of checkpoints; `read`: nothing in it is created or removed.
+def open_manager(folder: Path, policy: Any) -> ocp.CheckpointManager:
+    """The manager of a folder of checkpoints, which is made where there is none.
 
     Raises:
-      UserError: the folder cannot be read or written.
+      UserError: the folder cannot be written, or has a name that Orbax cannot deal with.
     """
+    check_name(folder)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policy,
         best_fn=_miou,  # with it alone are metrics written; what is kept, the policy decides
         best_mode="max",
-        cleanup_tmp_directories=not read,
-        create=not read,
-        read_only=read,
+        cleanup_tmp_directories=True,
+        create=True,
     )
     try:
         return ocp.CheckpointManager(folder, options=options)
     except Exception as error:
-        if read:
-            raise UserError(f"{folder} cannot be read: {first_line(error)}.") from error
         raise unwritable(folder, error) from error
+
+
+def check_name(folder: Path) -> None:
+    """Raises UserError for a folder whose checkpoints would land elsewhere or nowhere."""
+    text, parts = str(folder), folder.absolute().parts
+    fault = ""
+    if "\\" in text:
+        fault = "a backslash"
+    elif any(0xD800 <= ord(letter) < 0xE000 for letter in text):
+        fault = "a letter that is not UTF-8"
+    elif set(parts[1:2]) & set(URI_SCHEMES) or set(parts) & {f"{s}:" for s in URI_SCHEMES}:
+        fault = "the form of an address in a cloud"
+    if fault:
+        shown = text.encode("utf-8", "backslashreplace").decode()
+        raise UserError(
+            f"{shown}: checkpoints cannot be kept in a folder whose path has {fault}; "
+            "choose another folder."
+        )
 
 
 def write(
@@ -98,9 +139,9 @@ def write(
     """Writes trees of NumPy arrays and a `meta` of plain values as one checkpoint, in a thread."""
     checksums = {name: checksum(tree) for name, tree in items.items()}
     # A copy: training appends to its lists while the thread writes them.
-    meta = {**copy.deepcopy(meta), "checksums": checksums}
+    signed = _signed({**copy.deepcopy(meta), "checksums": checksums, "score": miou})
     saves = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-    arguments = ocp.args.Composite(**saves, meta=ocp.args.JsonSave(meta))
+    arguments = ocp.args.Composite(**saves, meta=ocp.args.JsonSave(signed))
     metrics = None if miou is None else {METRIC: miou}
     manager.save(step, args=arguments, metrics=metrics, force=True)
 
@@ -121,30 +162,80 @@ def read_item(folder: Path, item: str) -> dict:
             place, args=ocp.args.PyTreeRestore(item=saved, restore_args=arguments)
         )
     except Exception as error:  # Orbax, TensorStore and JSON raise a dozen kinds for broken files
-        raise Damaged(first_line(error)) from error
+        raise Damaged(f"{item}: {first_line(error)}") from error
     if checksum(tree) != recorded:
-        raise Damaged(f"the checksum of {item} differs from the one saved")
+        raise Damaged(f"{item}: its checksum differs from the one saved")
     return tree
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Reads `meta` of a checkpoint; `checksums` by item, `notes` as they were given.
+    """Reads `meta` of a checkpoint.
+
+    Returns:
+      "checksums" by item, "notes" as they were given, "score": the mIoU or None.
 
     Raises:
-      Damaged: it is missing or broken.
+      Damaged: it is missing, broken, or not as it was written.
     """
-    place: Any = folder / "meta"
     try:
-        meta = ocp.JsonCheckpointHandler().restore(place)
-        return {"notes": {}, **meta, "checksums": dict(meta["checksums"])}
-    except Exception as error:
-        raise Damaged(first_line(error)) from error
+        meta = json.loads((folder / "meta" / "metadata").read_bytes())
+        signature = meta.pop("signature", None)
+        if "score" not in meta and signature is None:  # of a version that kept it beside alone
+            meta["score"] = _kept_score(folder)
+        elif signature != _signed(meta)["signature"]:
+            raise ValueError("its signature differs from the one saved")
+        notes, checksums = meta.setdefault("notes", {}), meta["checksums"]
+        if not isinstance(notes, dict) or not isinstance(checksums, dict) or not checksums:
+            raise ValueError("notes or checksums are missing")
+        return meta
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"meta: {first_line(error)}") from error
 
 
-def best_step(manager: ocp.CheckpointManager) -> int | None:
-    """The step of highest mIoU among those that have one."""
-    scored = [(manager.metrics(step), step) for step in manager.all_steps()]
-    return max(((m[METRIC], step) for m, step in scored if m is not None), default=(0, None))[1]
+def set_score(folder: Path, miou: float) -> None:
+    """Gives a finished checkpoint the mIoU that was found after it had been written."""
+    meta = read_meta(folder)
+    files.write_json(folder / "meta" / "metadata", _signed({**meta, "score": miou}))
+    repair_score(folder)
+
+
+def repair_score(folder: Path) -> bool:
+    """Makes the score that Orbax reads that of `meta`; returns whether it was another.
+
+    Raises:
+      Damaged: `meta` cannot be read.
+    """
+    wanted = read_meta(folder)["score"]
+    try:
+        if _kept_score(folder) == wanted:
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    kept = folder / "metrics"
+    if wanted is None:
+        shutil.rmtree(kept)
+    else:
+        kept.mkdir(exist_ok=True)
+        files.write_json(kept / "metrics", {METRIC: wanted})
+    return True
+
+
+def _kept_score(folder: Path) -> float | None:
+    """What lies in the file that Orbax reads; None where it was given none."""
+    path = folder / "metrics" / "metrics"
+    if not path.parent.is_dir():
+        return None
+    score = float(json.loads(path.read_bytes())[METRIC])
+    if not math.isfinite(score):
+        raise ValueError(f"{METRIC} is {score}")
+    return score
+
+
+def _signed(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """With a CRC-32 of the rest, for a flipped bit can leave valid JSON."""
+    rest = {name: value for name, value in meta.items() if name != "signature"}
+    text = json.dumps(rest, sort_keys=True)
+    return {**rest, "signature": f"{zlib.crc32(text.encode()):08x}"}
 
 
 def checksum(tree: Any) -> str:
@@ -154,24 +245,6 @@ def checksum(tree: Any) -> str:
         head = f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}"
         checksum = zlib.crc32(np.ascontiguousarray(leaf).data, zlib.crc32(head.encode(), checksum))
     return f"{checksum:08x}"
-
-
-def unwritable(folder: Path, error: Exception) -> Exception:
-    """A UserError where the disk is to blame, the error itself where the program is."""
-    text = str(error)
-    if isinstance(error, UserError):
-        return error
-    if "No space left" in text or "ENOSPC" in text or "Disk quota" in text:
-        return UserError(f"{folder}: no space left on the disk; free some and run again.")
-    if isinstance(error, OSError) or "PERMISSION_DENIED" in text or "Permission denied" in text:
-        return UserError(f"{folder} cannot be written: {first_line(error)}.")
-    return error
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says first, cut to a readable length."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(".")
 
 
 def _miou(metrics: dict[str, float]) -> float:

@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     (`configs/_base_` of mmsegmentation 1.2.2).
     """
     c = ConfigDict()
-    c.seed = 0  # of initial weights, data order, augmentation and dropout
+    c.seed = 0  # for initial weights, data order, augmentation and dropout
 
     m = c.model = ConfigDict()  # the network
     m.lineage = "mmseg"  # mmseg | official: whose layer order, align_corners and initialisation
@@ -36,44 +36,44 @@ def get_config() -> ConfigDict:
     d.val_split = "val"  # the images to evaluate on
     d.augmentation = "mmseg"  # mmseg | official: order and arithmetic of the training transforms
     d.crop_size = (512, 1024)  # height, width of a training sample
-    d.resize_scale = (2048, 1024)  # mmseg: width, height that ratio 1.0 scales an image into
+    d.resize_scale = (2048, 1024)  # mmseg: width, height that images are scaled to fit at ratio 1
     d.ratio_range = (0.5, 2.0)  # mmseg: random factor on resize_scale
-    d.cat_max_ratio = 0.75  # mmseg: redraw a crop that one class fills beyond this; 1.0: never
+    d.cat_max_ratio = 0.75  # mmseg: redraw a crop if a class has more than this; 1.0: never
     d.photometric = True  # mmseg: brightness, contrast, saturation, hue
-    d.base_size = 520  # official: short side is drawn from 0.5 to 2 times this
+    d.base_size = 520  # official: the short side is random, 0.5 to 2 times this
     d.blur = True  # official: Gaussian blur with probability 1/2
-    d.rotation = 0.0  # official, Cityscapes: degrees either way
+    d.rotation = 0.0  # official: largest rotation in degrees; 10 for Cityscapes
     d.flip = 0.5  # probability of a horizontal flip
-    d.crop_first = False  # resize only what the crop keeps: same distribution, other border pixels
-    d.test_scale = (2048, 1024)  # width, height an image is scaled into for testing; (0, 0): as is
-    d.cache = ""  # folder of the decoded cache; empty: decode the files each time
+    d.crop_first = False  # resize only what the crop keeps; images differ by rounding
+    d.test_scale = (2048, 1024)  # width, height that test images are scaled to fit; (0, 0): as is
+    d.cache = ""  # folder of the decoded cache; empty: no cache
     d.threads = 8  # threads that read and augment
-    d.workers = 0  # processes of that many threads each; 0: threads of this one, mostly faster
+    d.workers = 0  # processes with that many threads each; 0: threads only, mostly faster
     d.prefetch = 4  # batches prepared ahead
 
     s = c.loss = ConfigDict()  # cross entropy, its auxiliary terms and its denominator
     # all_pixels (mmseg) | valid_pixels (official, over the global batch) |
-    # valid_pixels_per_shard (the official trainer to the letter: the mean of its GPUs' means)
+    # valid_pixels_per_shard (the official trainer, literally: the mean of the GPUs' means)
     s.normalization = "all_pixels"
-    s.auxiliary_weight = 0.4  # of the auxiliary head's cross entropy
-    s.se_weight = 0.2  # of the SE loss, where model.se_branch is on
-    s.class_weights = ()  # one factor a class, or ("auto",): from label frequencies; (): none
-    s.ohem_threshold = 0.0  # online hard examples: keep pixels with confidence below; 0: off
-    s.ohem_min_kept = 100_000  # ... and at least this many pixels an image
+    s.auxiliary_weight = 0.4  # weight of the auxiliary head's cross entropy
+    s.se_weight = 0.2  # weight of the SE loss, if model.se_branch is on
+    s.class_weights = ()  # one factor per class, or ("auto",): from label frequencies; (): none
+    s.ohem_threshold = 0.0  # hard examples: keep pixels with a lower confidence; 0: off
+    s.ohem_min_kept = 100_000  # ... and at least this many pixels per image
 
     o = c.optim = ConfigDict()  # SGD with momentum under a poly schedule
     o.lr = 0.01  # at the start of the schedule
     o.momentum = 0.9  # PyTorch's: v = momentum * v + gradient
     # on every parameter, BatchNorm and biases included, as in both references
     o.weight_decay = 5e-4
-    o.power = 0.9  # of the poly schedule
+    o.power = 0.9  # exponent of the poly schedule
     o.end_lr = 1e-4  # where the schedule ends
     o.poly_reaches_end = True  # last step runs at end_lr (mmseg 1.x); False: one step short of it
-    o.head_lr_multiplier = 1.0  # neck and heads against backbone; 10 in the official lineage
-    o.warmup_steps = 0  # step i of them runs at (i + 1) / warmup_steps of the schedule
+    o.head_lr_multiplier = 1.0  # of neck and heads; 10 in the official lineage
+    o.warmup_steps = 0  # step i runs at (i + 1) / warmup_steps of the schedule
     o.clip_norm = 0.0  # clip the global gradient norm; 0: off
-    o.layer_decay = 1.0  # learning-rate factor from one backbone stage to the one below; 1: off
-    o.freeze = ()  # of "backbone", "bn": parameters (and statistics) that stay as initialised
+    o.layer_decay = 1.0  # learning-rate factor per backbone stage, from the last down; 1: off
+    o.freeze = ()  # "backbone", "bn": parameters (and statistics) that are not trained
 
     t = c.train = ConfigDict()  # length of the run, batches, checkpoints
     t.steps = 80_000  # updates of the weights
@@ -82,10 +82,10 @@ def get_config() -> ConfigDict:
     t.ema_decay = 0.0  # moving average of the weights, evaluated and saved; 0: off
     t.log_every = 50  # steps between two records of metrics.jsonl
     t.eval_every = 8_000  # steps between two evaluations of the validation split
-    t.save_every = 2_000  # checkpoint the latest state; the best is kept besides
-    t.keep_every = 0  # keep every checkpoint that is a multiple of this; 0: latest and best only
+    t.save_every = 2_000  # steps between two checkpoints; the best is kept as well
+    t.keep_every = 0  # also keep checkpoints at multiples of this; 0: latest and best only
     t.early_stop = 0  # stop after this many evaluations without a better mIoU; 0: off
-    t.on_nonfinite = "stop"  # stop | skip: what a NaN or infinite loss or gradient does
+    t.on_nonfinite = "stop"  # stop | skip: what happens at a NaN or infinite loss or gradient
     t.deterministic = False  # bit-repeatable kernels on GPU, at some cost in speed
     t.strategy = "auto"  # auto | pmap | jit: auto is pmap in one process, jit across several
     t.pictures = 4  # validation images whose predictions are drawn at each evaluation
@@ -94,7 +94,7 @@ def get_config() -> ConfigDict:
     e = c.eval = ConfigDict()  # how scores are computed, during training and by eval.py
     e.protocol = "single"  # single | ms_flip | ms_flip_0x | slide | official | official_ms
     e.batch_size = 1  # images that go through the network together
-    e.max_images = 0  # evaluate only the first ones during training; 0: all
+    e.max_images = 0  # during training evaluate only so many images; 0: all
     e.ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # ms_flip
     e.crop_size = (512, 1024)  # slide: height, width of a window
     e.stride = (341, 683)  # slide: vertical, horizontal
@@ -102,9 +102,9 @@ def get_config() -> ConfigDict:
     i = c.init = ConfigDict()  # what a new run starts from
     i.checkpoint = ""  # checkpoint folder whose weights training starts from
     i.backbone = ""  # .pth file with ImageNet weights of the backbone
-    i.reset_head = False  # leave out the classifiers of init.checkpoint: another class count
+    i.reset_head = False  # initialise the classifiers anew, for another class count
 
-    p = c.published = ConfigDict()  # the figures this experiment is to be held against
+    p = c.published = ConfigDict()  # published scores to compare with
     p.miou = 0.0  # single scale; 0: none printed
     p.miou_ms_flip = 0.0  # multi-scale + flip
     p.source = ""  # where they are published

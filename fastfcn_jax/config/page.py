@@ -1,4 +1,4 @@
-"""docs/configuration.md: every key with its default and meaning, from `config/base.py`'s comments.
+"""docs/configuration.md: every key with its default and meaning, from the comments of `base.py`.
 
 fastfcn config document > docs/configuration.md
 """
@@ -14,21 +14,25 @@ from fastfcn_jax.config import base
 
 HEAD = """# Configuration, key by key
 
-A configuration is a Python file in `configs/` that assigns its differences from the base below. Any
-key can be set on the command line, after the file: `--config.train.batch_size=16`,
-`--config.data.crop_size="(512, 512)"`. A misspelt key or a value of another type is refused.
+Which settings are there, and what does each one do?
+
+A configuration is a Python file in `configs/` that assigns its differences from the base below.
+`--config` takes the file or its bare name, with a variant behind a colon. Any key can be set on the
+command line: `--config.train.batch_size=16`, `--config.data.crop_size="(512, 512)"`. A misspelt key
+or a value of another type is refused.
 
 ```
+fastfcn config list
 fastfcn config show jpu_psp_cityscapes:4x4
 fastfcn config diff jpu_psp_ade20k jpu_enc_ade20k:160k
 fastfcn config document > docs/configuration.md
 ```
 
-The first prints every value of a file (or of its variant, behind the colon), the second the keys in
-which two differ. The third wrote this page, from the comments of `fastfcn_jax/config/base.py`.
+`list` prints the names, `show` every value of one configuration, `diff` the keys in which two
+differ. `document` wrote this page from the comments of `fastfcn_jax/config/base.py`.
 
-`eval "$(fastfcn config complete bash)"` in `~/.bashrc` (or `complete zsh` in
-`~/.zshrc`) lets the Tab key complete flags, files of `configs/`, keys and their choices.
+With `eval "$(fastfcn config complete bash)"` in `~/.bashrc` (or `complete zsh` in `~/.zshrc`) the
+Tab key completes commands, flags, configurations, keys and their choices.
 """
 
 

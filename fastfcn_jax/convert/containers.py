@@ -79,15 +79,24 @@ class Pickled:
 
     def __init__(self):
         self.stubbed: set[str] = set()
+        self._pairs_left = inert_pickle.MAX_OPCODES  # one list of pairs could be named for ever
 
     def load(self, stream: io.BytesIO) -> Any:
         return inert_pickle.load(stream, reduce=self.reduce, persistent=self.persistent)
 
     def reduce(self, name: str, arguments: tuple) -> Any:
+        while (
+            name == "torch._tensor _rebuild_from_type_v2"
+        ):  # nested a thousand times, in an attack
+            match arguments:
+                case (Global() as call, _, tuple() as inner, _):
+                    name, arguments = call.name, inner
+                case _:
+                    break
         match name, arguments:
             case "collections OrderedDict", ():
                 return {}
-            case "collections OrderedDict", ([*pairs],) if all(map(_is_pair, pairs)):
+            case "collections OrderedDict", (list() as pairs,) if self._are_pairs(pairs):
                 return inert_pickle.to_dict([item for pair in pairs for item in pair])
             case (
                 "torch._utils _rebuild_tensor_v2" | "torch._utils _rebuild_tensor",
@@ -101,17 +110,17 @@ class Pickled:
                 (Tensor() as tensor, *_),
             ):
                 return tensor
-            case "torch._tensor _rebuild_from_type_v2", (Global() as call, _, tuple() as inner, _):
-                return self.reduce(call.name, inner)
             case "torch Size", (tuple() as shape,):
                 return shape
-        self.stubbed.add(name[:200])
-        return Stub(name[:200])
+        self.stubbed.add(name)
+        return Stub(name)
 
     def persistent(self, identifier: Any) -> Any:
+        if not isinstance(identifier, tuple) or len(identifier) > 6:
+            return Stub("persistent object")
         match identifier:
             case ("storage", Global(name), str() as key, _, int() as count, *view) if (
-                name.removeprefix("torch ") in _DTYPES and len(view) <= 1
+                name.removeprefix("torch ") in _DTYPES
             ):
                 dtype = _DTYPES[name.removeprefix("torch ")]
                 if not view or view[0] is None:
@@ -120,12 +129,14 @@ class Pickled:
                     case (str(), int() as start, int() as view_count):
                         return Storage(key, dtype, view_count, start)
             case ("storage", Global(name), *_):
-                self.stubbed.add(name[:200])
+                self.stubbed.add(name)
         return Stub("persistent object")
 
-
-def _is_pair(item: Any) -> bool:
-    return isinstance(item, (list, tuple)) and len(item) == 2
+    def _are_pairs(self, items: list) -> bool:
+        self._pairs_left -= len(items)
+        if self._pairs_left < 0:
+            raise BrokenFileError("it names the same entries again and again")
+        return all(isinstance(item, (list, tuple)) and len(item) == 2 for item in items)
 
 
 def open_zip(file: BinaryIO, file_bytes: int, pickled: Pickled):

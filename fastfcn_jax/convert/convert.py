@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from fastfcn_jax import provenance
+from fastfcn_jax import files, provenance
 from fastfcn_jax.config import experiment
 from fastfcn_jax.errors import UserError
 
@@ -20,7 +20,7 @@ def to_folder(path: Path, config: ConfigDict, output: Path, *, reset_head: bool 
     from fastfcn_jax.convert import pth
     from fastfcn_jax.data import datasets
 
-    _refuse_existing(output)
+    files.refuse_existing(output)
     info = datasets.info(config.data.name, config.data.root)
     file = pth.read(path)
 
@@ -53,7 +53,7 @@ def to_file(folder: Path, output: Path, to: str) -> int:
     from fastfcn_jax.checkpoints import model_folder
     from fastfcn_jax.convert import fit, pth_writer
 
-    _refuse_existing(output)
+    files.refuse_existing(output)
     loaded = model_folder.load_model(folder)
     lineage = loaded.config.model.lineage
     if lineage != to:
@@ -64,13 +64,6 @@ def to_file(folder: Path, output: Path, to: str) -> int:
     tensors = fit.to_tensors(loaded.variables, to, step=loaded.step)
     pth_writer.write(output, tensors, to, loaded.info)
     return len(tensors)
-
-
-def _refuse_existing(output: Path) -> None:
-    if output.exists():
-        raise UserError(f"{output}: already exists; remove it or give another --output.")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"{output}: the folder it is to lie in does not exist.")
 
 
 def convert(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_OPCODES = 300_000  # a training file of a ResNet-152 has about 60 000
+MAX_NAME = 200  # characters of a name of code that are kept
 
 
 class BrokenPickleError(ValueError):
@@ -46,7 +47,7 @@ _PUSH_ARGUMENT = frozenset([
 _NO_EFFECT = frozenset(["PROTO", "FRAME", "READONLY_BUFFER"])
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_KEY_TYPES = (str, bytes, int, float, bool, type(None))
+_KEY_TYPES = (str, bytes, float, bool, type(None))
 
 
 def load(
@@ -73,10 +74,12 @@ def load(
             if opcode.name == "STOP":
                 return machine.pop()
             machine.run(opcode.name, argument)
+    except RecursionError as error:
+        raise BrokenPickleError("its objects are nested too deeply") from error
     except (ValueError, LookupError, TypeError, OverflowError, MemoryError) as error:
         # genops reports truncation and unknown opcodes as ValueError; a stack or memo that lacks
         # what an opcode needs shows as LookupError or TypeError.
-        raise BrokenPickleError(str(error) or type(error).__name__) from error
+        raise BrokenPickleError(printable(str(error)) or type(error).__name__) from error
     raise BrokenPickleError("it does not end")
 
 
@@ -197,11 +200,14 @@ class _Machine:
     # Names and calls: recorded, never followed.
 
     def _global(self, name):
-        self._stack.append(Global(name))
+        self._stack.append(Global(printable(name)))
 
     def _stack_global(self, _):
         name, module = self.pop(), self.pop()
-        self._stack.append(Global(f"{module} {name}"[:200]))
+        # Text only: the text of nested tuples can be endless.
+        if not (isinstance(name, str) and isinstance(module, str)):
+            raise BrokenPickleError("a name is no text")
+        self._stack.append(Global(f"{printable(module)} {printable(name)}"))
 
     def _ext1(self, code):
         self._stack.append(Global(f"copyreg extension_{code}"))
@@ -225,7 +231,7 @@ class _Machine:
         self._reduce(None)
 
     def _inst(self, name):
-        self._call(Global(name), tuple(self._pop_to_mark()))
+        self._call(Global(printable(name)), tuple(self._pop_to_mark()))
 
     def _obj(self, _):
         function, *arguments = self._pop_to_mark()
@@ -241,10 +247,22 @@ class _Machine:
         self._stack.append(self._on_persistent(self.pop()))
 
 
+def printable(text: str) -> str:
+    """The beginning of a text out of a file, fit for a terminal: control characters escaped."""
+    text = text[:MAX_NAME]
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def to_dict(items: list) -> dict:
     """A dictionary of alternating keys and values; entries with other than scalar keys drop out.
 
-    (Hashing a nested tuple out of a hostile file can take for ever.)
+    (Hashing a nested tuple or an integer of megabytes, again and again, can take for ever.)
     """
     pairs = zip(items[::2], items[1::2], strict=True)
-    return {key: value for key, value in pairs if isinstance(key, _KEY_TYPES)}
+    return {key: value for key, value in pairs if _is_key(key)}
+
+
+def _is_key(key: Any) -> bool:
+    if isinstance(key, int):
+        return key.bit_length() < 64
+    return isinstance(key, _KEY_TYPES)

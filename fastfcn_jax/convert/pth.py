@@ -15,7 +15,7 @@ from fastfcn_jax.convert.containers import (
     open_zip,
     refuse_other_kinds,
 )
-from fastfcn_jax.convert.inert_pickle import BrokenPickleError, Stub
+from fastfcn_jax.convert.inert_pickle import MAX_NAME, BrokenPickleError, Stub, printable
 from fastfcn_jax.errors import UserError
 
 
@@ -54,7 +54,7 @@ def read(path: str | os.PathLike) -> ReadResult:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
     except (BrokenFileError, BrokenPickleError) as error:
-        raise UserError(f"{path}: {error}.") from error
+        raise UserError(f"{path}: {printable(str(error))}.") from error
 
 
 def _read_open(file: BinaryIO, file_bytes: int) -> ReadResult:
@@ -103,9 +103,9 @@ class _Arrays:
         """The tensor as an array of its own or a read-only view; checks every bound first."""
         storage, offset, shape, strides = tensor
         name = f"tensor {name[:80]}"
-        numbers = (storage.count, storage.start, offset, *shape, *strides)
         if len(shape) != len(strides) or len(shape) > 8:
             raise BrokenFileError(f"{name} has a malformed shape")
+        numbers = (storage.count, storage.start, offset, *shape, *strides)
         if not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
             raise BrokenFileError(f"{name} has a malformed shape")
         elements = math.prod(shape)
@@ -144,6 +144,9 @@ def _find_state_dict(top: Any) -> tuple[dict[str, Any], str]:
         raise BrokenFileError("it holds no weights (no tensor at its top or in `state_dict`)")
     if not all(isinstance(key, str) for key in entries):
         raise BrokenFileError("its weights are not named by strings")
+    # Short names first: taking prefixes off one by one is quadratic in a name's length.
+    if not all(len(key) <= MAX_NAME and key.isprintable() for key in entries):
+        raise BrokenFileError("its weights have names that no program gives: not printable or long")
     while all(key.startswith("module.") for key in entries):
         entries = {key.removeprefix("module."): value for key, value in entries.items()}
     return entries, what

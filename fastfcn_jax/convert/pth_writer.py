@@ -1,5 +1,6 @@
 """Writes a `.pth` file that a lineage's PyTorch code loads; the only user of PyTorch here."""
 
+import io
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +33,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], lineage: str, info: Dat
     else:
         palette = np.asarray(info.palette).tolist()
         content["meta"] = {"dataset_meta": {"classes": info.class_names, "palette": palette}}
-    try:
-        with files.replacing(path) as temporary:
-            torch.save(content, temporary)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} cannot be written: {error}.") from error
+    buffer = io.BytesIO()  # on a full disk torch.save reports its own clean-up's error instead
+    torch.save(content, buffer)
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())

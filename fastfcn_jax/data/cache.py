@@ -1,7 +1,8 @@
 """Decoded pixels on disk: a split is decoded once, then read by window through a memory map.
 
-A cache is a folder with `pixels.bin` (of each sample the image, then the label) and `index.jsonl`
-(one line a sample), written in that order, so what the index names is there.
+A cache is a folder with `pixels.bin` (of each sample the image, then the label), `index.jsonl`
+(one line a sample, written after its pixels, with their checksum) and, once all of that is on the
+disk, `finished` (how much there is of both, and a hash of the index).
 """
 
 import fcntl
@@ -14,6 +15,7 @@ import pickle
 import shutil
 import sys
 import time
+import zlib
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +25,14 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from fastfcn_jax import cli
+from fastfcn_jax import cli, files, stored
 from fastfcn_jax.data import datasets, pipeline
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Sample, Source
 from fastfcn_jax.errors import UserError
 
 BYTES_PER_PIXEL = 4
 LAYOUT = 2  # part of a cache's name: one of another layout is not opened
+ENTRY = {"id": str, "size": [int], "offset": int, "end": int, "crc32": int}
 ELSEWHERE = "set data.cache to another disk, or to '' to decode the files each time"
 
 
@@ -70,15 +73,20 @@ def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSou
         raise UserError(f"data.cache: {source.info.name} is not read from files; set it to ''.")
     path = Path(folder, f"{source.info.name}-{fingerprint(source)[:16]}")
     try:
+        if _fault(path, source) is None:
+            return _load(path, source.info)
         path.mkdir(parents=True, exist_ok=True)
         with _lock(path / "lock"):
-            if not (path / "finished").is_file():
+            if (fault := _fault(path, source)) is not None:
+                if fault:
+                    print(f"warning: {path}: {fault}; the cache is built anew", file=sys.stderr)
+                    _discard(path)
                 _build(path, source, threads)
+        return _load(path, source.info)
     except OSError as error:
         raise UserError(
             f"{path}: the cache cannot be written ({error.strerror}); {ELSEWHERE}."
         ) from error
-    return _load(path, source.info)
 
 
 def fingerprint(source: EncodedSource) -> str:
@@ -92,13 +100,13 @@ def fingerprint(source: EncodedSource) -> str:
 
 
 def _build(path: Path, source: EncodedSource, threads: int) -> None:
-    done = _read_index(path)
+    done = _completed(path)
     end = done[-1]["end"] if done else 0
     _check_space(path, source, end)
     started, first = time.monotonic(), len(done)
-    with open(path / "pixels.bin", "ab") as pixels, open(path / "index.jsonl", "a") as index:
+    with open(path / "pixels.bin", "ab") as pixels, open(path / "index.jsonl", "wb") as index:
         pixels.truncate(end)
-        pixels.seek(end)
+        index.write(b"".join(map(_line, done)))
         for i, sample in pipeline.in_order(source, range(first, len(source)), threads=threads):
             pixels.write(sample.image.data)
             pixels.write(sample.label.data)
@@ -108,29 +116,78 @@ def _build(path: Path, source: EncodedSource, threads: int) -> None:
                 "size": sample.label.shape,
                 "offset": end,
                 "end": end + sample.image.nbytes + sample.label.nbytes,
+                "crc32": zlib.crc32(sample.label.data, zlib.crc32(sample.image.data)),
             }
             end = entry["end"]
-            index.write(json.dumps(entry) + "\n")
+            index.write(_line(entry))
             index.flush()
             _report(i + 1, len(source), first, started)
-        os.fsync(pixels.fileno())
-    (path / "finished").touch()
+        for file in (pixels, index):
+            os.fsync(file.fileno())
+    files.write_json(path / "finished", _seal(path))
 
 
-def _read_index(path: Path) -> list[dict]:
-    """What an unfinished build has completed; a line cut off by a kill is dropped."""
-    index = path / "index.jsonl"
-    if not index.is_file():
+def _completed(path: Path) -> list[dict]:
+    """What an unfinished build has completed: up to the first sample that is not as written."""
+    done, pixels = [], path / "pixels.bin"
+    if not pixels.is_file() or not (path / "index.jsonl").is_file():
         return []
-    lines = index.read_text("utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-        index.write_text("".join(lines), "utf-8")
-    return [json.loads(line) for line in lines]
+    with open(pixels, "rb") as file:
+        for line in (path / "index.jsonl").read_bytes().splitlines(keepends=True):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break
+            if stored.fault(entry, ENTRY) or not line.endswith(b"\n"):
+                break
+            content = file.read(entry["end"] - entry["offset"])
+            if file.tell() != entry["end"] or zlib.crc32(content) != entry["crc32"]:
+                break  # after a power loss an index may name what never reached the disk
+            done.append(entry)
+    return done
+
+
+def _fault(path: Path, source: EncodedSource) -> str | None:
+    """Why a cache cannot be read from; "" if it is not finished, None if it is whole."""
+    if not (path / "finished").is_file():
+        return ""
+    try:
+        sealed = json.loads((path / "finished").read_bytes())
+        found = _seal(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+    if not isinstance(sealed, dict):
+        return "it is of another version"
+    if found["samples"] != len(source):
+        return f"it has {found['samples']} samples instead of {len(source)}"
+    differing = [name for name, value in found.items() if sealed.get(name) != value]
+    if differing:
+        return f"its {' and '.join(differing)} are not those it was finished with"
+    return None
+
+
+def _seal(path: Path) -> dict[str, int | str]:
+    index = (path / "index.jsonl").read_bytes()
+    return {
+        "samples": index.count(b"\n"),
+        "bytes": (path / "pixels.bin").stat().st_size,
+        "index": hashlib.sha256(index).hexdigest(),
+    }
+
+
+def _discard(path: Path) -> None:
+    # New files, not these cut to length: another training may be reading them.
+    for name in ("finished", "index.jsonl", "pixels.bin"):
+        (path / name).unlink(missing_ok=True)
+    _mapped.cache_clear()
+
+
+def _line(entry: dict) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
 
 
 def _load(path: Path, info: DatasetInfo) -> CachedSource:
-    entries = _read_index(path)
+    entries = [json.loads(line) for line in (path / "index.jsonl").read_bytes().splitlines()]
     return CachedSource(
         info,
         tuple(e["id"] for e in entries),

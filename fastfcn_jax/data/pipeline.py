@@ -1,4 +1,4 @@
-"""Batches in an order that depends on seed and step alone: Grain reads, augments and stacks."""
+"""Training batches that depend on seed and step alone; Grain reads, augments and stacks them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ def build_train(
     start_step: int = 0,
     shard: tuple[int, int] = (0, 1),
 ) -> Iterator[dict[str, np.ndarray]]:
-    """`train_batches` as a resolved config asks for it."""
+    """`train_batches` with the settings of a configuration."""
     return train_batches(
         source,
         build_augment(config.data),
@@ -43,7 +43,7 @@ def build_augment(data: ConfigDict) -> Augment:
     """The training augmentation that `config.data` describes.
 
     Raises:
-      UserError: no such augmentation, or one that `crop_first` does not know.
+      UserError: no such augmentation, or one that cannot crop first.
     """
     if data.augmentation == "mmseg":
         return partial(
@@ -81,20 +81,21 @@ def train_batches(
     prefetch: int = 4,
     workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Endless training batches; the step number is the whole state.
+    """Endless training batches. The step number is the only state.
 
-    Sample number `position` = step * batch_size + place is drawn from an order shuffled anew
-    each epoch and augmented with `default_rng((seed, position))`. So neither threads, worker
-    processes nor hosts change a batch: hosts take consecutive parts of the global one.
+    Every epoch has an order of its own. The sample at place p of a step's batch is augmented with
+    `default_rng((seed, step * batch_size + p))`, so the number of threads, worker processes and
+    hosts does not change a batch. Hosts take consecutive parts of the global batch.
 
     Args:
       batch_size: samples of the global batch, over all hosts.
       start_step: the step whose batch comes first.
       shard: (index, count) of this host.
-      threads: threads that read and augment, each a whole batch.
-      prefetch: least number of batches prepared ahead.
+      threads: threads that read and augment; each prepares a whole batch.
+      prefetch: smallest number of batches prepared ahead.
       workers: processes with `threads` threads each; 0: threads of this process, which is faster
-        unless the augmentation holds Python's lock. The program needs a `__main__` guard then.
+        unless the augmentation holds Python's lock. With processes the program needs an
+        `if __name__ == "__main__"` guard.
 
     Yields:
       dict with `image` uint8 (b, h, w, 3), `label` uint8 (b, h, w), `size` int32 (b, 2): height
@@ -115,7 +116,7 @@ def train_batches(
 def in_order(
     source: Source, indices: Sequence[int] | None = None, *, threads: int = 8, prefetch: int = 8
 ) -> Iterator[tuple[int, Sample]]:
-    """(index, sample) of the given (default: all) samples in order, read ahead by threads."""
+    """Yields (index, sample) for the given indices (default: all), in order, read by threads."""
     indices = range(len(source)) if indices is None else indices
     indexed: Any = _Indexed(source, indices)
     return _read(grain.MapDataset.source(indexed), threads, prefetch)
@@ -123,7 +124,7 @@ def in_order(
 
 @dataclass(frozen=True)
 class AugmentedSamples:
-    """What a batch is made of: sample `index` of a source, augmented for its `position`."""
+    """Callable that returns sample `index` of a source, augmented for its `position` in the run."""
 
     source: Source
     augment: Augment
@@ -160,7 +161,7 @@ def _stack(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _read(dataset: grain.MapDataset, threads: int, prefetch: int, workers: int = 0) -> Iterator:
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, also where no absl app runs
+        flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which no absl app has parsed here
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads, 1))
     read = dataset.to_iter_dataset(options)
     if workers:

@@ -1,1 +1,1 @@
-"""Inference protocols, scores and reports."""
+"""Scores and reports."""

@@ -1,4 +1,4 @@
-"""Scores of a predictor on a data set, for training's validation and for eval.py."""
+"""Scores of a predictor on a data set, for validation during training and for `fastfcn eval`."""
 
 import concurrent.futures
 import dataclasses
@@ -21,11 +21,13 @@ READ_THREADS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What an evaluation counted.
+    """The counts of an evaluation.
 
-    `matrix` sums all images of all hosts; `counts` holds for each image of this
-    host (in the order of `ids`) the pixels per class that are right, labelled
-    so, and predicted so.
+    matrix: confusion matrix of all images of all hosts, rows label.
+    ids: names of the images of this host.
+    counts: for each of them and each class the number of pixels that are predicted correctly,
+      that are labelled as the class, and that are predicted as the class.
+    absent_counts_zero: a class that occurs nowhere counts as 0 in the means.
     """
 
     protocol: str
@@ -41,10 +43,10 @@ class Result:
         return scores(self.matrix, absent_counts_zero=self.absent_counts_zero)
 
     def metrics(self) -> dict:
-        """The content of metrics.json: percentages, None where a class occurs nowhere."""
+        """The content of metrics.json, in percent; None where a class occurs nowhere."""
         result = self.scores
         official_59 = self.absent_counts_zero and len(self.class_names) == 59
-        # The 60-class figure of the papers: background counts as a class that is always wrong.
+        # The papers report 60 classes: the background is one more, and it is never predicted.
         with_background = {"mIoU_60": _number(result.miou * 59 / 60)} if official_59 else {}
         return {
             "protocol": self.protocol,
@@ -70,14 +72,13 @@ def evaluate(
 ) -> Result:
     """Predicts every labelled image of `source` and counts its pixels.
 
-    Memory does not grow with the data set but for three counts a class and
-    image. With several processes each takes every n-th image, and all return
-    the same `matrix`.
+    Only three counts for each class and image are kept. With n processes each
+    takes every n-th image, and all return the same `matrix`.
 
     Args:
       max_images: only the first ones; 0: all.
       progress: report on standard error (of process 0).
-      announce: takes the protocol and its cost where the predictor first learns the sizes.
+      announce: called with a text, the protocol and its cost, if the sizes were not planned yet.
     """
     names = source.info.class_names
     if hasattr(source, "image_size") and not predictor.is_planned:
@@ -117,14 +118,14 @@ def evaluate(
 
 def _image_sizes(source: Source, max_images: int) -> list[Size]:
     """(height, width) of every image, from the files' headers."""
-    size: Any = source  # with `image_size`, which a source may have
+    size: Any = source  # its type does not show the optional `image_size`
     total = min(len(source), max_images) if max_images else len(source)
     with concurrent.futures.ThreadPoolExecutor(READ_THREADS) as pool:
         return list(pool.map(size.image_size, range(total)))
 
 
 def _read_ahead(source: Source, indices: range) -> Iterator[tuple[int, Sample]]:
-    """Reads samples on threads, a few ahead of their use, in order."""
+    """Yields (index, sample) in order, read by threads a few samples ahead."""
     with concurrent.futures.ThreadPoolExecutor(READ_THREADS) as pool:
         waiting = []
         for index in indices:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 IGNORE_LABEL = 255
-_CHUNK = 1 << 16  # pixels; lengths are rounded up to powers of two times this: few programs
+_CHUNK = 1 << 16  # pixels; counted in lengths of this times a power of two: few programs
 
 
 @functools.partial(jax.jit, static_argnames="num_classes")
@@ -26,10 +26,10 @@ def _count(
 def confusion_matrix(
     label: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h w"], num_classes: int
 ) -> Int[np.ndarray, "k k"]:
-    """Pixels of one image by (label, prediction), counted on the device, as int64.
+    """Number of pixels of one image for each (label, prediction), counted on the device.
 
-    Labels that are no class (255 = ignore) are left out. Exact for images of
-    up to 2^31 pixels; sum over a data set in int64, as returned.
+    Pixels whose label is no class (255 = ignore) are left out. Counts are exact for images of up
+    to 2^31 pixels; they are returned as int64, so that sums over a data set are exact too.
     """
     length = _CHUNK
     while length < label.size:
@@ -43,7 +43,7 @@ def confusion_matrix(
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Percentages; per-class values are NaN where a class is in neither label nor prediction."""
+    """Percentages; the IoU of a class is NaN if it occurs in neither labels nor predictions."""
 
     miou: float
     macc: float
@@ -55,11 +55,11 @@ class Scores:
 def scores(matrix: Int[np.ndarray, "k k"], *, absent_counts_zero: bool = False) -> Scores:
     """IoU and accuracy per class and their means, from a confusion matrix (rows label).
 
-    Without `absent_counts_zero` a class that is in neither label nor
-    prediction is left out of the means (mmsegmentation's `IoUMetric`); with it
-    the class counts 0 (official FastFCN evaluator).
+    Args:
+      absent_counts_zero: a class that occurs in neither labels nor predictions counts as 0
+        (official FastFCN evaluator), instead of being left out of the means (mmsegmentation).
     """
-    matrix = matrix.astype(np.float64)  # exact: counts stay below 2^53
+    matrix = matrix.astype(np.float64)  # exact below 2^53
     intersection = np.diag(matrix)
     label = matrix.sum(axis=1)
     union = label + matrix.sum(axis=0) - intersection

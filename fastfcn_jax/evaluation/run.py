@@ -28,7 +28,7 @@ def evaluate_folder(
 
     Args:
       folder: a training's workdir or converted weights.
-      config: where the data are and how to test; None: as stored with the model.
+      config: data and test settings; None: as stored with the model.
         The model itself is always the stored one.
       protocol: overrides `config.eval.protocol`.
       output: folder for metrics.json and report.html; None: `folder`/eval.
@@ -47,7 +47,7 @@ def evaluate_folder(
         print(note)
     model = models.build(loaded.config.model, loaded.info.num_classes)
     tested = predictor.build(config, model, loaded.variables, protocol=protocol)
-    output = make_folder(output or folder / "eval")  # a bad one is known before the work
+    output = make_folder(output or folder / "eval")  # fails now, not after the evaluation
     result = evaluate(tested, source, announce=print)
     write_json(output / "metrics.json", result.metrics())
     print_table(result)
@@ -59,7 +59,7 @@ def evaluate_folder(
 
 
 def print_table(result: Result) -> None:
-    """Shows IoU and accuracy per class and their means on the terminal."""
+    """Prints IoU and accuracy per class and their means."""
     scores = result.scores
     table = Table("class", title=f"{result.num_images} images, protocol {result.protocol}")
     table.add_column("IoU", justify="right")

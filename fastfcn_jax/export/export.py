@@ -1,6 +1,5 @@
 """A checkpoint folder as one file for elsewhere, compared with its source before it exists."""
 
-import os
 import statistics
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from fastfcn_jax import files
 from fastfcn_jax.config import experiment
 from fastfcn_jax.errors import UserError
 
@@ -60,12 +60,11 @@ def export(
     """
     from fastfcn_jax import models
     from fastfcn_jax.checkpoints import model_folder
-    from fastfcn_jax.export import writers
+    from fastfcn_jax.export import metadata, writers
 
     if output.suffix != f".{file_format}":
         raise UserError(f"--output {output}: the name has to end in .{file_format}.")
-    if output.exists():
-        raise UserError(f"{output}: already exists; remove it or give another --output.")
+    files.refuse_existing(output)
     photograph, name = _photograph(size, image)
     loaded = model_folder.load_model(folder)
     loaded.config.model.update(precision="float32", auxiliary=False)
@@ -74,19 +73,13 @@ def export(
     job = writers.Job(model, _without_auxiliary(loaded.variables), num_classes, size)
     card = model_folder.read_card(folder) | {"config": experiment.to_json(loaded.config)}
     write = writers.WRITERS[file_format]
-    partial = output.with_name(f"{output.stem}.partial{output.suffix}")
-    try:
-        write(job, partial, writers.to_metadata(card, size, {}))
+    with files.replacing(output) as partial:
+        write(job, partial, metadata.write(card, size, {}))
         check = compare(job, partial, photograph, name)
         if not check.is_good:
             raise UserError(f"{output} is not written: run beside its source, its {check}.")
         partial.unlink()
-        write(job, partial, writers.to_metadata(card, size, check._asdict()))
-        os.replace(partial, output)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        write(job, partial, metadata.write(card, size, check._asdict()))
     return Export(check, job)
 
 

@@ -2,9 +2,14 @@
 
 A file has one input size. A photograph of another size is scaled to fit into it, what is left over
 is filled with the mean colour, and the scores are scaled back.
+
+StableHLO, ONNX and TFLite files are programs: whoever made one decides what it computes, how much
+memory it takes and when it ends. Only safetensors hold nothing but numbers.
 """
 
-import json
+import io
+import math
+import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,11 +20,16 @@ from jaxtyping import Float, UInt8
 
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.export import metadata
+from fastfcn_jax.files import first_line
 from fastfcn_jax.inference.predictor import Prediction
 from fastfcn_jax.inference.resize import bilinear_matrix, resize_image
 
 MEAN_COLOR = (124, 116, 104)  # normalises to about 0, which mmsegmentation pads with
 BLOCK_ROWS = 64  # rows of the answer whose scores are in memory at once
+
+# The one call out of a program that `jax.export` writes here: it compares sizes.
+HARMLESS_CALL = "stablehlo.custom_call @shape_assertion("
 
 
 class Exported:
@@ -31,15 +41,13 @@ class Exported:
       metadata: everything else that the file says of itself.
     """
 
-    def __init__(self, run, metadata: dict[str, Any]):
+    def __init__(self, path: Path, run, said: dict[str, Any]):
+        self._path = path
         self._run = run
-        self.metadata = metadata
-        self.size = tuple(metadata["size"])
-        data = metadata["dataset"]
-        self.info = DatasetInfo(
-            data["name"], tuple(data["class_names"]), np.array(data["palette"], np.uint8)
-        )
-        self._align_corners = metadata["config"]["model"]["lineage"] == "official"
+        self.metadata = said
+        self.size = tuple(said["size"])
+        self.info: DatasetInfo = metadata.info(said)
+        self._align_corners = said["config"]["model"]["lineage"] == "official"
 
     @property
     def predictor(self) -> "Exported":
@@ -50,8 +58,24 @@ class Exported:
         """Nothing to prepare: the program has one size."""
 
     def run(self, images: UInt8[np.ndarray, "b h w 3"]) -> dict[str, np.ndarray]:
-        """{"labels": uint8 (b, H, W), "logits": float32 (b, H/8, W/8, k)} of images of `size`."""
-        return {name: np.asarray(value) for name, value in self._run(images).items()}
+        """{"labels": uint8 (b, H, W), "logits": float32 (b, H/8, W/8, k)} of images of `size`.
+
+        Raises:
+          UserError: the file's program does not run, or gives something else.
+        """
+        try:
+            answers = {name: np.asarray(value) for name, value in self._run(images).items()}
+        except Exception as error:  # each library raises kinds of its own
+            raise UserError(f"{self._path}: does not run ({_reason(error)}).") from error
+        labels, logits = answers["labels"], answers["logits"]
+        batch, classes = len(images), self.info.num_classes
+        is_map = logits.ndim == 4 and 0 < logits.size <= batch * math.prod(self.size) * classes
+        if labels.shape != (batch, *self.size) or not is_map or logits.shape[3] != classes:
+            raise UserError(
+                f"{self._path}: gives labels {labels.shape} and logits {logits.shape}, not those "
+                f"of {classes} classes for {batch}x{self.size[0]}x{self.size[1]} pixels."
+            )
+        return answers
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
         """Class indices at the photograph's own size."""
@@ -107,6 +131,8 @@ class Exported:
 def load(path: str | Path) -> Exported:
     """Opens a file that `fastfcn export` wrote.
 
+    All but safetensors are programs, which `run` runs: take them from whom you trust.
+
     Raises:
       UserError: the file is missing, of none of the formats, or needs a package to be installed.
     """
@@ -119,22 +145,32 @@ def load(path: str | Path) -> Exported:
         known = ", ".join(f".{suffix}" for suffix in RUNNERS)
         raise UserError(f"{path}: no exported model; its name ends in one of {known}.") from None
     try:
-        run, metadata = runner(path)
-        return Exported(run, json.loads(metadata))
+        run, said = runner(path)
+        return Exported(path, run, metadata.read(said))
     except ImportError as error:
         raise UserError(f"{path}: needs {error.name}: pip install {error.name}.") from error
     except Exception as error:  # each library raises kinds of its own for a broken file
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a file that this program exported ({reason}).") from error
+        raise UserError(
+            f"{path}: not a file that this program exported ({_reason(error)})."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The error's first line; its text may come out of the file, control characters and all."""
+    line = first_line(error)
+    return line if line.isprintable() else ascii(line)[1:-1]
 
 
 def _stablehlo(path: Path):
     import jax
     import jax.export
 
-    with np.load(path, allow_pickle=False) as archive:
-        entries = {name: archive[name] for name in archive.files}
+    entries = _read_npz(path)
     program = jax.export.deserialize(bytearray(entries["program"].tobytes()))
+    calls = program.mlir_module().replace(HARMLESS_CALL, "")
+    if called := re.search(r"custom_call[^({]*", calls):
+        # XLA would look the name up among functions of this process, and pass on any address.
+        raise ValueError(f"its program calls functions of the machine: {called[0][:80]}")
     weights = {
         name.removeprefix("weights/"): jax.device_put(value)
         for name, value in entries.items()
@@ -142,6 +178,34 @@ def _stablehlo(path: Path):
     }
     call = jax.jit(program.call)
     return lambda images: call(weights, images), entries["metadata"].tobytes()
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an archive that `numpy.savez` wrote, for the memory that the file takes.
+
+    `numpy.load` would unpack compressed parts of any size, and make room for any shape that a part
+    claims.
+    """
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise ValueError("its parts are compressed")
+        if sum(part.file_size for part in parts) > path.stat().st_size:
+            raise ValueError("its parts are larger than the file")
+        return {part.filename.removesuffix(".npy"): _array(archive.read(part)) for part in parts}
+
+
+def _array(data: bytes) -> np.ndarray:
+    stream = io.BytesIO(data)
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, in_columns, dtype = headers[np.lib.format.read_magic(stream)](stream)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError("one of its arrays has another size than it claims")
+    array = np.frombuffer(data, dtype, offset=stream.tell())
+    return array.reshape(shape, order="F" if in_columns else "C")
 
 
 def _onnx(path: Path):
@@ -152,13 +216,13 @@ def _onnx(path: Path):
     session = onnxruntime.InferenceSession(
         str(path), options, providers=onnxruntime.get_available_providers()
     )
-    metadata = session.get_modelmeta().custom_metadata_map["fastfcn_jax"]
+    said = session.get_modelmeta().custom_metadata_map["fastfcn_jax"]
     names = ["labels", "logits"]
 
     def run(images):
         return dict(zip(names, session.run(names, {"images": images}), strict=True))
 
-    return run, metadata
+    return run, said
 
 
 def _safetensors(path: Path):
@@ -171,16 +235,16 @@ def _safetensors(path: Path):
     from fastfcn_jax.export.writers import Job
 
     with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata()["fastfcn_jax"]
+        said = file.metadata()["fastfcn_jax"]
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    content = json.loads(metadata)
+    content = metadata.read(said)
     config = experiment.from_json(content["config"])
     num_classes = len(content["dataset"]["class_names"])
     model = models.build(config.model, num_classes)
     variables = jax.device_put(traverse_util.unflatten_dict(weights, sep="/"))
     job = Job(model, variables, num_classes, tuple(content["size"]))
     call = jax.jit(lambda variables, images: job.forward(variables, images, folded=False))
-    return lambda images: call(variables, images), metadata
+    return lambda images: call(variables, images), said
 
 
 def _tflite(path: Path):
@@ -189,7 +253,8 @@ def _tflite(path: Path):
 
     interpreter = tf.lite.Interpreter(str(path))
     runner = interpreter.get_signature_runner()
-    metadata = zipfile.ZipFile(path).read("fastfcn_jax.json")
+    with zipfile.ZipFile(path) as archive, archive.open("fastfcn_jax.json") as part:
+        said = part.read(metadata.MAX_BYTES + 1)  # it may be compressed a thousandfold
 
     def run(images):
         outputs = [runner(images=image[None]) for image in images]
@@ -200,7 +265,7 @@ def _tflite(path: Path):
             "logits": np.concatenate([output[4] for output in by_axes]),
         }
 
-    return run, metadata
+    return run, said
 
 
 RUNNERS = {

@@ -63,9 +63,20 @@ def onnx(job: Job, path: Path, metadata: str) -> None:
         folding.fold(job.variables),
         job.num_classes,
         job.size,
-        {"fastfcn_jax": metadata},
+        {"fastfcn_jax": metadata, **_properties(metadata)},
     )
     path.write_bytes(made.SerializeToString())
+
+
+def _properties(metadata: str) -> dict[str, str]:
+    """What viewers and other programs look for in an ONNX file's properties, each as JSON.
+
+    Mean and standard deviation are for information: the program subtracts and divides itself.
+    """
+    said = json.loads(metadata)
+    data, prepared = said["dataset"], said["preprocessing"]
+    found = {"names": data["class_names"], "palette": data["palette"], "input": said["input"]}
+    return {k: json.dumps(value) for k, value in (found | prepared).items()}
 
 
 def safetensors(job: Job, path: Path, metadata: str) -> None:
@@ -76,7 +87,8 @@ def safetensors(job: Job, path: Path, metadata: str) -> None:
     library = _import("safetensors.numpy", "safetensors")
     weights = traverse_util.flatten_dict(job.variables, sep="/")
     tensors = {name: np.ascontiguousarray(w) for name, w in weights.items()}
-    library.save_file(tensors, path, {"fastfcn_jax": metadata})
+    # Its own `save_file` makes a file that only its owner may read.
+    path.write_bytes(library.save(tensors, {"fastfcn_jax": metadata}))
 
 
 def tflite(job: Job, path: Path, metadata: str) -> None:
@@ -118,10 +130,3 @@ def _import(module: str, extra: str):
             f"--format {extra} needs a package that is not installed ({error.name}): "
             f"pip install 'fastfcn-jax[{extra}]'."
         ) from error
-
-
-def to_metadata(card: dict[str, Any], size: tuple[int, int], check: dict[str, Any]) -> str:
-    """`model.json`'s content, the input's size and what the comparison with the source found."""
-    usage = "RGB images, uint8, (batch, height, width, 3); normalisation is part of the program"
-    content = {**card, "size": list(size), "input": usage, "check": check}
-    return json.dumps(content)

@@ -1,1 +1,1 @@
-"""Labels for images of any size: test-time protocols, windows, tiles, upsampling."""
+"""Class indices of images of any size: test protocols, windows, tiles, upsampling."""

@@ -1,10 +1,10 @@
 """The official evaluator's merge: a sum of unnormalised exponentials, without overflow.
 
-The reference adds exp(logits) of all windows and scales, resized bilinearly, and takes the largest
-sum. In float32 that overflows above 88.7, and one shift for the whole image would lose quiet pixels
-beside loud ones. Here every pixel of the image keeps its own shift, the largest logit that reaches
-it so far, and its sums relative to that (as in a running log-sum-exp): ratios between windows,
-scales and neighbours are the reference's, whatever the magnitude.
+The reference adds exp(logits) of all windows and scales, resized bilinearly, and takes the class
+with the largest sum. In float32 exp overflows above 88.7. Subtracting one value for the whole image
+would not do: pixels with small logits would underflow beside pixels with large ones. So every pixel
+keeps the largest logit that has contributed to it so far, its shift, and sums relative to that, as
+in a running log-sum-exp. The result is the reference's, whatever the magnitude of the logits.
 """
 
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from jaxtyping import Array, Float, Int
 
 from fastfcn_jax.inference.merge import BLOCK_ROWS
 
-_NOTHING = -1e30  # the shift of a pixel that nothing has reached; finite, so that differences are
+_NOTHING = -1e30  # shift of a pixel without any logit yet; finite, as inf - inf would be NaN
 
 
 class Sums(NamedTuple):
-    """sums[..., k] * exp(shift) is what the reference would hold."""
+    """The reference's sums are sums[..., k] * exp(shift)."""
 
     shift: Float[Array, "o w"]
     sums: Float[Array, "o w k"]
@@ -29,7 +29,7 @@ AxisTaps = tuple[Int[Array, "n _ 2"], Float[Array, "n _ 2"]]
 
 
 def start(height: int, width: int, num_classes: int) -> Sums:
-    """Nothing summed yet; `height` is a multiple of BLOCK_ROWS."""
+    """The empty sums of an image; `height` must be a multiple of BLOCK_ROWS."""
     shift = jnp.full((height, width), _NOTHING, jnp.float32)
     return Sums(shift, jnp.zeros((height, width, num_classes), jnp.float32))
 
@@ -42,10 +42,10 @@ def add_windows(
     rows: AxisTaps,
     columns: AxisTaps,
 ) -> Sums:
-    """Adds the 1/8 maps of n windows, and of their mirror images, of one image.
+    """Adds the logits of n windows of one image, and of their flipped copies.
 
     Args:
-      up: matrix from a map to its window, rows and columns alike.
+      up: matrix that resizes logits to their window, for rows and for columns.
       rows, columns: `upsampling.window_taps` of each window.
     """
 
@@ -91,7 +91,7 @@ def _add_one(state: Sums, logits, mirrored, up, rows, columns) -> Sums:
 
 
 def _window_rows(logits, up, row) -> Float[Array, "r s k"]:
-    """Some rows of a map resized to its window."""
+    """Some rows of the logits resized to their window."""
     lines = jnp.einsum("rh,hvk->rvk", up[row], logits, precision="highest")
     return jnp.einsum("sv,rvk->srk", up, lines, precision="highest").transpose(1, 0, 2)
 

@@ -1,10 +1,10 @@
-"""On the device: from the network's 1/8 maps to class indices at the images' own size.
+"""From the network's logits at 1/8 resolution to class indices at the images' own size.
 
-Bilinear resizing is linear and separable, so the whole way from a map L at 1/8 to the scores S of
-an image (two resizes, un-flipping, placing and averaging of windows) is S = Y L X' with one small
-matrix for the rows and a sparse one for the columns, made on the host (`upsampling`). S is formed
-by blocks of rows and reduced at once; only the windowed protocols, whose number of maps varies,
-keep a running sum of one image's size.
+Bilinear resizing is linear and separable. So everything between the logits L and the scores S of
+an image (two resizes, undoing the flip, placing and averaging windows) is S = Y L X', with a small
+matrix Y for the rows and a sparse one X for the columns, which the host makes (`upsampling`). S is
+computed in blocks of rows, each of which is reduced to class indices at once, so S as a whole is
+never in memory. The windowed protocols, whose number of windows varies, keep a running sum instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ Columns = Sequence[Taps]
 
 
 class Labels(NamedTuple):
-    """Class indices and, where asked for, the probability of the class chosen."""
+    """Class indices and, if requested, the probabilities of these classes."""
 
     labels: UInt8[Array, "b o w"]
     confidence: Float[Array, "b o w"] | None
@@ -33,8 +33,8 @@ class Labels(NamedTuple):
 def upsample(
     logits: Float[Array, "b h v k"], y: Float[Array, "b r h"], x: Taps
 ) -> Float[Array, "b r w k"]:
-    """Y L X' for every class; X is sparse."""
-    # 'highest': float32 products on accelerators too.
+    """Y L X' for every class, with sparse X."""
+    # "highest": full float32 on accelerators too.
     lines = jnp.einsum("brh,bhvk->brvk", y, logits, precision="highest")
     short = max(x.weight.shape[-1] - lines.shape[2], 0)
     lines = jnp.pad(lines, ((0, 0), (0, 0), (0, short), (0, 0)))
@@ -49,7 +49,7 @@ def upsample(
 def scores_of(
     maps: Maps, rows: Rows, columns: Columns, *, softmax: bool
 ) -> Float[Array, "b r w k"]:
-    """The mean over the maps, of logits or of probabilities."""
+    """The mean of the upsampled logits, or of their probabilities, over the maps."""
     total = jnp.float32(0)
     for logits, y, x in zip(maps, rows, columns, strict=True):
         scores = upsample(logits, y, x)
@@ -60,7 +60,7 @@ def scores_of(
 def choose(
     scores: Float[Array, "*b k"], *, probabilities: bool, confidence: bool
 ) -> tuple[UInt8[Array, "*b"], Float[Array, "*b"] | None]:
-    """The largest score's class and, if asked for, its probability."""
+    """The class with the largest score and, if requested, its probability."""
     labels = jnp.argmax(scores, axis=-1).astype(jnp.uint8)
     if not confidence:
         return labels, None
@@ -69,7 +69,7 @@ def choose(
 
 
 def blockwise(reduce: Callable, rows: Rows):
-    """Maps `reduce` over blocks of BLOCK_ROWS output rows; `o` must be a multiple of that."""
+    """Applies `reduce` to blocks of BLOCK_ROWS output rows, of which `o` must be a multiple."""
     blocks = [jnp.moveaxis(_split(y), 1, 0) for y in rows]
     result = jax.lax.map(reduce, blocks)
     return jax.tree.map(lambda a: _join(jnp.moveaxis(a, 0, 1)), result)
@@ -86,13 +86,13 @@ def _join(a: Array) -> Array:
 def merge(
     maps: Maps, rows: Rows, columns: Columns, *, softmax: bool, confidence: bool = False
 ) -> Labels:
-    """Class indices of b images from their maps, one of each scale and flip.
+    """Class indices of b images from their logits, one array for each scale and flip.
 
     Args:
-      maps: logits at 1/8.
+      maps: logits at 1/8 resolution.
       rows, columns: their upsampling weights; `o` is a multiple of BLOCK_ROWS.
       softmax: average probabilities (multi-scale) instead of logits.
-      confidence: return the chosen class's probability as well.
+      confidence: also return the probabilities of the predicted classes.
     """
 
     def reduce(block):
@@ -105,7 +105,7 @@ def merge(
 def merge_scores(
     maps: Maps, rows: Rows, columns: Columns, *, softmax: bool
 ) -> Float[Array, "b o w k"]:
-    """The full-size scores: mean logits, or mean probabilities with `softmax`."""
+    """Scores at the images' size: mean logits, or mean probabilities with `softmax`."""
     return blockwise(lambda block: scores_of(maps, block, columns, softmax=softmax), rows)
 
 
@@ -115,7 +115,7 @@ def add_windows(
     rows: Float[Array, "n o h"],
     columns: Taps,
 ) -> Float[Array, "o w k"]:
-    """Adds the maps of n windows of one image to its running scores."""
+    """Adds the logits of n windows of one image to its running sum."""
 
     def block(arguments):
         part, y = arguments

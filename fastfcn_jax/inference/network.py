@@ -1,4 +1,4 @@
-"""One pass of a segmentor over a padded batch, and what cutting an image into windows needs."""
+"""One pass of a segmentor over a padded batch, and the interface that `windowed` needs."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,19 +18,19 @@ def network(
     images: Num[Array, "b h w 3"],
     size: Int[Array, "b 2"] | None,
 ) -> Float[Array, "b h8 w8 k"]:
-    """Logits at 1/8 of RGB images in a padded batch; `size`: their true sizes."""
+    """Logits at 1/8 resolution of padded RGB images; `size` is (height, width) before padding."""
     outputs: Any = model.apply(variables, models.normalize(images, size), size=size)
     return outputs.logits.astype(jnp.float32)
 
 
 @runtime_checkable
 class Network(Protocol):
-    """What cutting an image into windows needs of a predictor."""
+    """The part of a predictor that `windowed` uses."""
 
     protocol: protocols.Protocol
     align_corners: bool
     batch_size: int
 
     def run(self, images: Any, size: Any | None) -> Float[Array, "b h8 w8 k"]:
-        """Logits at 1/8 of RGB images in a padded batch."""
+        """Logits at 1/8 resolution of padded RGB images."""
         ...

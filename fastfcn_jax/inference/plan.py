@@ -1,8 +1,8 @@
-"""Which padded sizes to compile for: few programs for images of many sizes.
+"""Groups images of many sizes under few padded sizes, so that few programs are compiled.
 
-Images are put into groups. A group has one padded size for the output and one for each scale that
-the network sees; the true sizes are run-time arguments (`Segmentor`'s `size`), so every image of
-the group runs in the same programs and batches.
+A group has one padded size for the output and one for each scale of the protocol. The sizes before
+padding are run-time arguments (`Segmentor`'s `size`), so all images of a group share programs and
+batches.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from fastfcn_jax.inference.merge import BLOCK_ROWS
 from fastfcn_jax.inference.protocols import Protocol
 from fastfcn_jax.inference.resize import Size
 
-GRAIN = 32  # padded sides are multiples: the backbone's stride
-LOOSE_GRAIN = 64  # of groups opened for sizes that were not planned
-EXACT_SIZES = 2  # the first unplanned sizes get a group each, unpadded; most sets have only these
-MAX_WASTE = 1.5  # padded over true pixels up to which an unplanned image joins a group
-# What compiling one more program costs, in pixels of inference; roughly, by platform.
+GRAIN = 32  # padded sides are multiples of this, the stride of the backbone
+LOOSE_GRAIN = 64  # ... and of this in groups for sizes that were not planned
+EXACT_SIZES = 2  # the first unplanned sizes get unpadded groups; most data sets have no more sizes
+MAX_WASTE = 1.5  # an unplanned image joins a group if that multiplies its pixels by no more
+# Rough cost of compiling one program: how many pixels could be predicted in that time.
 COMPILE_PIXELS = {"cpu": 1e7, "gpu": 1e9}
 
 
@@ -28,7 +28,7 @@ COMPILE_PIXELS = {"cpu": 1e7, "gpu": 1e9}
 class Group:
     """Padded (height, width) of the output and of each scale.
 
-    `exact`: every image has these very sizes, nothing is padded.
+    exact: all images of the group have exactly these sizes, so nothing is padded.
     """
 
     output: Size
@@ -41,7 +41,7 @@ class Group:
 
     @property
     def padded_output(self) -> Size:
-        """The output with a whole number of row blocks."""
+        """The output size, with its height rounded up to whole blocks of rows."""
         return -(-self.output[0] // BLOCK_ROWS) * BLOCK_ROWS, self.output[1]
 
     @property
@@ -53,8 +53,8 @@ class Plan:
     """Assigns images to groups by their size.
 
     Args:
-      protocol: says which scales an image has.
-      sizes: those of the images to come; others are taken in by new groups.
+      protocol: defines the scales of an image.
+      sizes: of the images to come; other sizes may add groups.
       max_programs: upper bound on compiled programs for `sizes`.
     """
 
@@ -69,7 +69,7 @@ class Plan:
             self.groups = _cluster(counts, protocol, max_programs) if counts else []
 
     def group(self, size: Size) -> Group:
-        """The group with the fewest padded pixels; a new one if all would waste too many."""
+        """The group with the fewest padded pixels; a new one if every group wastes too many."""
         scales = padded_scales(self.protocol, size)
         pixels = sum(height * width for height, width in scales)
         fitting = [group for group in self.groups if group.fits(size, scales)]
@@ -88,8 +88,8 @@ class Plan:
 
     @property
     def programs(self) -> int:
-        """One program a group where the network sees an image once; else one for each size
-        that it sees and one a group to merge them.
+        """Number of programs to compile: one for each group if the protocol has one pass per image;
+        otherwise one for each input size, and one for each group to merge the results.
         """
         if all(len(group.scales) == 1 for group in self.groups) and not self.protocol.windows:
             return len(self.groups) * len(self.protocol.flips)
@@ -98,7 +98,7 @@ class Plan:
 
 
 def padded_scales(protocol: Protocol, size: Size) -> tuple[Size, ...]:
-    """Sizes of the network's inputs for one image before any grouping."""
+    """Sizes of the network's inputs for one image, without a group's padding."""
     if protocol.windows is not None:
         return (protocol.windows.size,)
     return tuple(protocol.scales(size))
@@ -109,7 +109,7 @@ def _round_up(size: Size, grain: int) -> Size:
 
 
 def _cluster(counts: Counter, protocol: Protocol, max_programs: int) -> list[Group]:
-    """The cheapest grouping among those that merging sizes two by two passes through."""
+    """The cheapest of the groupings that arise when sizes are merged pair by pair."""
     weights: Counter = Counter()
     for size, count in counts.items():
         padded = [_round_up(side, GRAIN) for side in (size, *padded_scales(protocol, size))]
@@ -133,7 +133,7 @@ def _cluster(counts: Counter, protocol: Protocol, max_programs: int) -> list[Gro
 def _merge_down(boxes: np.ndarray, weight: np.ndarray, at_most: int):
     """Yields (boxes, weights) for every number of groups from `at_most` down to one.
 
-    Merges the two groups whose union adds the fewest padded pixels.
+    Always merges the two groups whose union adds the fewest padded pixels.
     """
     boxes, weight = boxes.copy(), weight.copy()
     alive = np.ones(len(boxes), bool)
@@ -153,7 +153,7 @@ def _merge_down(boxes: np.ndarray, weight: np.ndarray, at_most: int):
 
 
 def _extra(boxes: np.ndarray, weight: np.ndarray, i: int) -> np.ndarray:
-    """Padded pixels that joining group i with each other one adds."""
+    """Padded pixels added by merging group i with each of the others."""
     union = _pixels(np.maximum(boxes, boxes[i])) * (weight + weight[i])
     extra = union - _pixels(boxes) * weight - _pixels(boxes[i]) * weight[i]
     extra[i] = np.inf
@@ -161,10 +161,10 @@ def _extra(boxes: np.ndarray, weight: np.ndarray, i: int) -> np.ndarray:
 
 
 def _share_scales(boxes: np.ndarray, weight: np.ndarray, max_programs: int) -> np.ndarray | None:
-    """Lets scales use each other's padded size until the programs are few enough."""
+    """Lets scales share padded sizes until there are few enough programs; None if impossible."""
     groups, rows = boxes.shape[:2]
     if rows == 2:
-        return boxes  # one scale: network and merge are one program
+        return boxes  # with one scale, network and merge are one program
     if groups >= max_programs:
         return None
     flat = boxes[:, 1:].reshape(-1, 1, 2)
@@ -182,5 +182,5 @@ def _share_scales(boxes: np.ndarray, weight: np.ndarray, max_programs: int) -> n
 
 
 def _pixels(boxes: np.ndarray) -> np.ndarray | np.float64:
-    """Padded pixels that the network sees: all rows but the output's."""
+    """Padded pixels that go through the network: all sizes except the output's."""
     return boxes[..., 1:, :].prod(axis=-1).sum(axis=-1).astype(np.float64)

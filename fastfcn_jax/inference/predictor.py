@@ -23,14 +23,14 @@ from fastfcn_jax.models import folding
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 
-# Upsampling weights that stay on the device, each for one scale and flip of a batch: data sets of
-# one size make theirs once, by any protocol (twelve by ms_flip). For 1024x2048 a host needs 1 ms to
-# make them, where a GPU needs 3 ms for the network.
+# How many sets of upsampling weights stay on the device, one for each scale and flip of a batch of
+# given sizes. A data set with one image size needs at most twelve (ms_flip). Making a set for
+# 1024x2048 takes the host 1 ms, about a third of what a GPU needs for the network.
 KEPT_WEIGHTS = 16
 
 
 class Prediction(NamedTuple):
-    """Class indices of one image at its own size, and the probability of each if asked for."""
+    """Class indices of one image at its own size and, if requested, their probabilities."""
 
     labels: UInt8[np.ndarray, "h w"]
     confidence: Float[np.ndarray, "h w"] | None
@@ -38,7 +38,7 @@ class Prediction(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("model", "softmax", "confidence"))
 def _predict(model, variables, images, size, rows, columns, *, softmax, confidence):
-    """Network and merge in one program, for protocols that see an image once."""
+    """Network and merge in one program, for protocols with one pass per image."""
     maps = [network(model, variables, images, size)]
     return merge(maps, rows, columns, softmax=softmax, confidence=confidence)
 
@@ -52,14 +52,14 @@ class Predictor:
     """Runs a segmentor on images by one protocol.
 
     Args:
-      model: the segmentor; its logits are at 1/8 of its input.
-      variables: {"params", "batch_stats"}; may be replaced by assignment, nothing is recompiled.
-      protocol: what `protocols.build` made.
-      align_corners: of every resize of the logits (False: mmseg, True: official lineage).
-      batch_size: images (windows, where the protocol cuts them) that share a pass; a multiple
-        of this process's devices spreads it over them.
+      model: the segmentor; its logits have 1/8 of the resolution of its input.
+      variables: {"params", "batch_stats"}. They may be assigned again without recompiling.
+      protocol: returned by `protocols.build`.
+      align_corners: for every resize of the logits (False: mmseg, True: official lineage).
+      batch_size: images (or windows, if the protocol cuts them) in a pass; it is spread over this
+        process's devices if it is a multiple of their number.
       max_programs: upper bound on compiled programs for the sizes given to `expect`;
-        None: 6 where the network sees an image once, else 20.
+        None: 6 for a protocol with one pass per image, else 20.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Predictor:
 
     @property
     def variables(self) -> Variables:
-        """What the device holds: BatchNorm is folded into the convolutions."""
+        """The variables on the device, with BatchNorm folded into the convolutions."""
         return self._variables
 
     @variables.setter
@@ -101,12 +101,12 @@ class Predictor:
         self._variables = jax.device_put(folded, self._everywhere)
 
     def expect(self, sizes: Iterable[Size]) -> None:
-        """Plans the padded sizes for images to come; without it they grow as images arrive."""
+        """Plans padded sizes for images of these sizes; without it each new size may add one."""
         self.plan = Plan(self.protocol, sizes, self.max_programs)
         self.is_planned = True
 
     def announce(self, sizes: Sequence[Size], what: str = "image") -> str:
-        """Plans as `expect`; says what the protocol is and what it costs on these images."""
+        """Plans as `expect` does, and returns a description of the protocol and its cost."""
         self.expect(sizes)
         cost = protocols.describe_cost(self.protocol, sizes, what)
         programs = protocols.counted(self.plan.programs, "program")
@@ -120,12 +120,12 @@ class Predictor:
         return self.predict(image).labels
 
     def predict(self, image: Image, *, confidence: bool = False) -> Prediction:
-        """Class indices and, if asked for, the probability of each."""
+        """Class indices of one image and, if requested, their probabilities."""
         ((_, prediction),) = self.stream([(None, image)], confidence=confidence)
         return prediction
 
     def scores(self, image: Image) -> Float[np.ndarray, "h w k"]:
-        """Logits at the image's own size; (mean) probabilities if the protocol sums those."""
+        """Logits at the image's own size, or mean probabilities if the protocol averages those."""
         height, width = image.shape[:2]
         if self.protocol.windows is not None:
             scores = windowed.scores(self, image, self.plan.group((height, width)))
@@ -140,8 +140,8 @@ class Predictor:
     ) -> Iterator[tuple[Any, Prediction]]:
         """Yields (key, prediction) for every (key, image), not necessarily in the same order.
 
-        Images are held back until a batch of their padded size is full; the
-        host prepares one batch while the device computes another.
+        Images wait until a batch of their padded size is full. The host prepares one batch while
+        the device computes another.
         """
         running = None
         for group, batch in self._batches(images):
@@ -163,7 +163,7 @@ class Predictor:
         yield from waiting.items()
 
     def _start(self, group: Group, images: list[Image], confidence: bool):
-        """Dispatches a batch; what it returns is computed while the caller goes on."""
+        """Dispatches a batch and returns without waiting for its result."""
         if self.protocol.windows is not None:
             return windowed.labels(self, images[0], group, confidence=confidence)
         softmax = self.protocol.merge == "probabilities"
@@ -188,12 +188,12 @@ class Predictor:
     def run(
         self, images: Num[np.ndarray, "b h w 3"], size: Int[np.ndarray, "b 2"] | None
     ) -> Float[Array, "b h8 w8 k"]:
-        """Logits at 1/8 of a padded batch, on the device; see `network`."""
+        """Logits at 1/8 resolution of a padded batch, on the device; see `network`."""
         images, size = jax.device_put((images, size), self._by_image)
         return _network(self.model, self.variables, images, size)
 
     def _maps(self, group: Group, images: list[Image]) -> tuple[list, list, list]:
-        """1/8 maps of every scale and flip, and their upsampling weights."""
+        """Logits of every scale and flip, and their upsampling weights."""
         maps, rows, columns = [], [], []
         for scale in range(len(group.scales)):
             for flip in self.protocol.flips:
@@ -205,7 +205,7 @@ class Predictor:
         return maps, rows, columns
 
     def _inputs(self, group: Group, scale: int, flip: bool, images: list[Image]):
-        """The padded batch that the network sees, and the true sizes (None: all of it)."""
+        """The padded batch, and the sizes before padding (None: nothing is padded)."""
         batch = np.zeros((len(images), *group.scales[scale], 3), np.uint8)
         sizes = np.zeros((len(images), 2), np.int32)
         for i, image in enumerate(images):
@@ -216,8 +216,8 @@ class Predictor:
         return batch, None if group.exact else sizes
 
     def _make_weights(self, group: Group, scale: int, flip: bool, sizes: tuple[Size, ...]):
-        """Upsampling weights of the rows (matrices) and columns (taps) of images of these sizes,
-        on the device."""
+        """Upsampling weights for images of these sizes, on the device: matrices for the rows,
+        taps for the columns."""
         padded = group.scales[scale]
         settings = {"align_corners": self.align_corners}
         rows, columns = [], []
@@ -239,7 +239,7 @@ def _sizes(images: list[Image]) -> tuple[Size, ...]:
 
 
 def _pad(images: list[Image], count: int) -> list[Image]:
-    """Fills the last batch up by repeating an image, so that it runs in the same program."""
+    """Fills an incomplete batch by repeating an image, so that no other program is compiled."""
     return images + images[:1] * (count - len(images))
 
 
@@ -263,7 +263,7 @@ def build(
     name = protocol or config.eval.protocol
     ratios = tuple(config.eval.ratios)
     if name == "official_ms" and config.data.name == "cityscapes":
-        ratios += (2.0, 2.25)  # as the official test script
+        ratios += (2.0, 2.25)  # as in the official test script
     return Predictor(
         model,
         variables,

@@ -1,4 +1,4 @@
-"""Test protocols: which scales, mirror images and windows of an image the network sees."""
+"""Test protocols: the scales, flips and windows of an image that go through the network."""
 
 import dataclasses
 import math
@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference.resize import Size, keep_ratio_size
 
-Interval = tuple[int, int]  # first pixel, one past the last
+Interval = tuple[int, int]  # first pixel, and one past the last
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
     """A grid of windows over the scaled image.
 
-    `shifted_back`: the last window ends at the border (mmsegmentation); else it
-    may reach beyond, into black (official), and no window is ever smaller.
+    shifted_back: the last window ends at the border, and an image smaller than a window gives a
+      smaller one (mmsegmentation). Otherwise windows keep their size and may extend beyond the
+      border, into black padding (official).
     """
 
     size: Size
@@ -23,7 +24,7 @@ class Windows:
     shifted_back: bool
 
     def grid(self, size: Size) -> tuple[tuple[Interval, ...], tuple[Interval, ...]]:
-        """Intervals of the windows' rows and columns on an image of `size`."""
+        """Intervals of the windows' rows and columns on a scaled image of `size`."""
         rows, columns = map(self._axis, size, self.size, self.stride)
         return rows, columns
 
@@ -40,11 +41,11 @@ class Windows:
 class Protocol:
     """A named way to test.
 
-    scales: image size -> sizes that the network sees, always as many.
-    flips: of each scale: as it is, and mirrored.
+    scales: function from an image's size to its scaled sizes; their number is fixed.
+    flips: whether each pass over a scale is flipped.
     merge: what is summed over scales and flips at the image's own size: "logits",
       "probabilities", or the official evaluator's unnormalised "exponentials".
-    windows: how a scaled image is cut; None: the network sees it whole.
+    windows: how a scaled image is cut; None: not at all.
     """
 
     name: str
@@ -56,17 +57,17 @@ class Protocol:
 
     @property
     def is_official(self) -> bool:
-        """Images are resized as tensors (align_corners), absent classes count 0."""
+        """Whether images are resized with align_corners, and absent classes count as 0."""
         return self.merge == "exponentials"
 
     def grid(self, scale: Size) -> tuple[tuple[Interval, ...], tuple[Interval, ...]]:
-        """Row and column intervals of what the network sees of an image of this scale."""
+        """Intervals of the rows and columns of each pass over an image scaled to `scale`."""
         if self.windows is None:
             return ((0, scale[0]),), ((0, scale[1]),)
         return self.windows.grid(scale)
 
     def cost(self, size: Size) -> tuple[int, int]:
-        """(passes through the network, pixels that it sees) for an image of `size`."""
+        """(passes through the network, pixels through the network) for an image of `size`."""
         passes = pixels = 0
         for scale in self.scales(size):
             rows, columns = self.grid(scale)
@@ -81,7 +82,7 @@ def counted(number: int, word: str, plural: str = "") -> str:
 
 
 def describe_cost(protocol: Protocol, sizes: Iterable[Size], what: str = "image") -> str:
-    """One line: passes and pixels for images of these sizes, which are called `what`."""
+    """One line with the passes and pixels for images of these sizes; `what` names an image."""
     costs = [protocol.cost(size) for size in sizes]
     passes = sum(passes for passes, _ in costs)
     pixels = sum(pixels for _, pixels in costs)
@@ -107,7 +108,7 @@ def build(
     """Makes the protocol `name`.
 
     Args:
-      test_scale: (width, height) an image is scaled into, its ratio kept; (0, 0): as it is.
+      test_scale: (width, height) that an image is scaled to fit; (0, 0): not scaled.
       ratios: scales of the multi-scale protocols.
       crop_size, stride: (height, width) of slide's windows and the steps between them.
       base_size, window: long side and window of the official evaluator at ratio 1.
@@ -129,7 +130,7 @@ def build(
 
 def _one_scale(name: str, test_scale: tuple[int, int], windows: Windows | None) -> Protocol:
     own_size = not any(test_scale)
-    into = "at its own size" if own_size else f"scaled into {test_scale[0]}x{test_scale[1]}"
+    into = "at its own size" if own_size else f"scaled to fit {test_scale[0]}x{test_scale[1]}"
     cut = "whole image"
     if windows is not None:
         cut = (
@@ -145,7 +146,7 @@ def _one_scale(name: str, test_scale: tuple[int, int], windows: Windows | None) 
 
 
 def _multi_scale(name: str, test_scale: tuple[int, int], ratios: tuple[float, ...]) -> Protocol:
-    """mmsegmentation's test-time augmentation: of 1.2.2, or of 0.x (which printed the results)."""
+    """mmsegmentation's test-time augmentation: of 1.2.2, or of 0.x (the published scores)."""
     factors = ", ".join(f"{ratio:g}" for ratio in ratios)
     if name == "ms_flip":
         version, scaled = "1.2.2", "the original size"
@@ -165,7 +166,7 @@ def _multi_scale(name: str, test_scale: tuple[int, int], ratios: tuple[float, ..
 
     return Protocol(
         name,
-        f"each image at {factors} times {scaled}, with mirror images; "
+        f"each image at {factors} times {scaled}, plain and flipped; "
         f"argmax of the mean probability (mmsegmentation {version})",
         lambda size: [scale(size, ratio) for ratio in ratios],
         flips=(False, True),
@@ -185,12 +186,12 @@ def _official(name: str, ratios: tuple[float, ...], base_size: int, window: int)
 
     stride = int(window * 2 / 3)
     factors = ", ".join(f"{ratio:g}" for ratio in ratios)
-    mirrored = " with mirror images" if name == "official_ms" else ""
+    mirrored = ", plain and flipped" if name == "official_ms" else ""
     return Protocol(
         name,
         f"long side {base_size} times {factors}{mirrored}; windows of {window}x{window} every "
         f"{stride} pixels, padded with black; argmax of the sum of exponentials; "
-        "a class that occurs nowhere counts 0 (wuhuikai/FastFCN)",
+        "a class that occurs nowhere counts as 0 (wuhuikai/FastFCN)",
         lambda size: [scale(size, ratio) for ratio in ratios],
         flips=(False, True) if name == "official_ms" else (False,),
         merge="exponentials",

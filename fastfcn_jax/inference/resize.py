@@ -8,9 +8,9 @@ Size = tuple[int, int]  # height, width
 
 
 def keep_ratio_size(size: Size, scale: tuple[int, int]) -> Size:
-    """Largest (height, width) of the same ratio inside `scale`, whichever way that is turned.
+    """Largest (height, width) with the same aspect ratio that fits `scale`, in either orientation.
 
-    Rounds as `mmcv.rescale_size`: int(side * factor + 0.5).
+    Rounded as by `mmcv.rescale_size`: int(side * factor + 0.5).
     """
     height, width = size
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
@@ -18,7 +18,7 @@ def keep_ratio_size(size: Size, scale: tuple[int, int]) -> Size:
 
 
 def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """OpenCV's INTER_LINEAR on uint8 (half-pixel centres, fixed point, never antialiased)."""
+    """OpenCV's INTER_LINEAR on uint8: half-pixel centres, fixed point, no antialiasing."""
     if image.shape[:2] == size:
         return image
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
@@ -27,9 +27,12 @@ def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndar
 def bilinear_taps(
     inputs: int, outputs: int, *, align_corners: bool = False
 ) -> tuple[Int[np.ndarray, " o"], Int[np.ndarray, " o"], Float[np.ndarray, " o"]]:
-    """(low, high, weight of high): the two values that PyTorch's bilinear resize mixes.
+    """Indices of the two inputs that each output of PyTorch's bilinear resize interpolates.
 
-    Coordinates are float32, as in PyTorch: exact ones would differ from it by up to 3e-4.
+    Coordinates are computed in float32 as in PyTorch; exact ones would differ by up to 3e-4.
+
+    Returns:
+      index of the lower input, index of the higher one, weight of the higher one.
     """
     position = np.arange(outputs, dtype=np.float32)
     if align_corners:
@@ -37,7 +40,7 @@ def bilinear_taps(
         source = position * step if outputs > 1 else position * np.float32(0)
     else:
         step = np.float32(inputs) / np.float32(outputs)
-        # PyTorch's compilers fuse this multiplication and subtraction: one rounding, not two.
+        # PyTorch is compiled with a fused multiply-add here, which rounds once, not twice.
         exact = np.float64(position + np.float32(0.5)) * np.float64(step) - 0.5
         source = np.maximum(exact.astype(np.float32), np.float32(0))
     low = np.minimum(source.astype(np.int32), inputs - 1)
@@ -47,7 +50,7 @@ def bilinear_taps(
 def bilinear_matrix(
     inputs: int, outputs: int, *, align_corners: bool = False
 ) -> Float[np.ndarray, "o i"]:
-    """The same weights as a matrix that makes `outputs` values of `inputs`."""
+    """The weights of `bilinear_taps` as a matrix."""
     low, high, fraction = bilinear_taps(inputs, outputs, align_corners=align_corners)
     matrix = np.zeros((outputs, inputs), np.float32)
     rows = np.arange(outputs)
@@ -57,9 +60,9 @@ def bilinear_matrix(
 
 
 def resize_aligned(image: UInt8[np.ndarray, "h w 3"], size: Size) -> Float[np.ndarray, "h2 w2 3"]:
-    """PyTorch's bilinear resize of a tensor with align_corners, as the official evaluator's.
+    """PyTorch's bilinear resize with align_corners, as in the official evaluator.
 
-    That one resizes normalised values; normalising is linear, so the order does not matter.
+    The official evaluator normalises first; as normalising is linear, the order does not matter.
     """
     result = image.astype(np.float32)
     for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""Images too large to scale down or to hold as feature maps: overlapping tiles."""
+"""Predicts images at their own resolution in overlapping tiles, with bounded memory."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ MIN_TILE = 32
 
 
 def tiles(length: int, tile: int, margin: int) -> Iterator[tuple[Interval, Interval]]:
-    """(pixels that the network sees, pixels that are kept) of each tile along one axis.
+    """Yields (pixels of the tile, pixels of it that are kept) along one axis.
 
-    What is kept lies at least `margin` inside the tile, but for the image's own
-    border; together the kept parts cover the axis once.
+    The kept part is at least `margin` away from the tile's ends, except at the border of the
+    image. The kept parts cover the axis exactly once.
     """
     if length <= tile:
         yield (0, length), (0, length)
@@ -43,15 +43,14 @@ def predict_tiles(
 ) -> UInt8[np.ndarray, "h w"]:
     """Class indices of an image of any size at its own resolution.
 
-    Beyond the image and its labels, memory is that of `predictor.batch_size`
-    tiles, whatever the image's size.
+    Besides the image and its labels, `predictor.batch_size` tiles are in memory at a time.
 
     Args:
-      predictor: of a protocol that does not scale its images down.
-      tile: side of a tile in pixels; an eighth of it is margin, predicted for context and dropped.
+      predictor: its protocol must not scale images down.
+      tile: side of a tile in pixels; a margin of one eighth gives context and is discarded.
 
     Raises:
-      UserError: tiles too small to hold more than margin.
+      UserError: the tiles are too small.
     """
     if tile < MIN_TILE:
         raise UserError(f"tiles of {tile} pixels are too small; give {MIN_TILE} or more.")

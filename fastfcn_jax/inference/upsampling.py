@@ -1,4 +1,4 @@
-"""Weights that bring the 1/8 maps of a scaled image's windows to the image's own size."""
+"""Interpolation weights from the logits of a scaled image's windows to the image's own size."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from jaxtyping import Array, Float, Int
 from fastfcn_jax.inference.protocols import Interval
 from fastfcn_jax.inference.resize import bilinear_matrix, bilinear_taps
 
-# Two bilinear resizes, the first by 8 or about that, mix at most three neighbours.
+# Each output of two bilinear resizes, the first by about 8, depends on at most three inputs.
 TAPS = 3
 
 
 class Taps(NamedTuple):
-    """Sparse rows of a matrix: weights of TAPS neighbouring inputs, the first at `start`."""
+    """A sparse matrix: each row has the weights of TAPS neighbouring inputs from `start` on."""
 
     start: Int[np.ndarray | Array, "*b o"]
     weight: Float[np.ndarray | Array, "*b o t"]
@@ -30,18 +30,18 @@ def axis_matrices(
     flip: bool = False,
     align_corners: bool = False,
 ) -> list[Float[np.ndarray, "o m"]]:
-    """One matrix a window for one axis: the sum of Y L X' over windows L are the image's scores.
+    """One matrix for each window along one axis; the scores are the sum of Y L X' over windows L.
 
-    As mmsegmentation: resize the map to its window, average where windows
-    overlap, un-flip, resize to the image.
+    The steps are mmsegmentation's: resize the logits to their window, average where windows
+    overlap, undo the flip, resize to the image.
 
     Args:
-      intervals: first and last pixel of each window on the scaled image.
+      intervals: pixels of each window on the scaled image.
       scaled, own: lengths of the scaled image and of the image itself.
-      map_length: of a window's map, padded; zero weight beyond its true length.
-      flip: the network saw the mirror image (columns only).
+      map_length: padded length of a window's logits; padding has weight 0.
+      flip: the network's input was flipped (columns only).
     """
-    covered = np.zeros((scaled, 1), np.float32)  # how many windows see each row or column
+    covered = np.zeros((scaled, 1), np.float32)  # number of windows that cover each row or column
     for start, stop in intervals:
         covered[start:stop] += 1
     matrices = []
@@ -62,7 +62,7 @@ def axis_matrices(
 
 
 def taps_of(matrix: Float[np.ndarray, "o m"]) -> Taps:
-    """The nonzero neighbours of every row of an `axis_matrices` matrix."""
+    """A matrix of `axis_matrices` in sparse form."""
     if matrix.shape[1] < TAPS:
         matrix = np.pad(matrix, ((0, 0), (0, TAPS - matrix.shape[1])))
     start = np.minimum((matrix != 0).argmax(axis=1), matrix.shape[1] - TAPS)
@@ -74,8 +74,10 @@ def taps_of(matrix: Float[np.ndarray, "o m"]) -> Taps:
 def window_taps(
     intervals: tuple[Interval, ...], scaled: int, own: int
 ) -> list[tuple[Int[np.ndarray, "o 2"], Float[np.ndarray, "o 2"]]]:
-    """Per window of the official evaluator, for one axis: which two of the window's pixels each
-    pixel of the image mixes, and their weights (0 outside; averaged where windows overlap).
+    """For each window of the official evaluator, along one axis: the two pixels of the window that
+    each pixel of the image interpolates, and their weights.
+
+    Weights are 0 outside the window and divided by the number of windows where they overlap.
     """
     low, high, fraction = bilinear_taps(scaled, own, align_corners=True)
     covered = np.zeros(max(stop for _, stop in intervals), np.float32)
@@ -92,10 +94,7 @@ def window_taps(
 
 
 def stack(items: Sequence, length: int, count: int):
-    """Stacks equal trees of arrays; pads their first axis to `length`, their number to `count`.
-
-    Padding is zero: a weight of zero takes no part.
-    """
+    """Stacks trees of arrays of weights, zero-padded to `length` rows and `count` items."""
 
     def join(*arrays: np.ndarray) -> np.ndarray:
         result = np.zeros((count, length, *arrays[0].shape[1:]), arrays[0].dtype)

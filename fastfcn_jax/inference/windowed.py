@@ -1,7 +1,7 @@
 """Protocols that cut an image into windows: slide, official, official_ms.
 
-The windows of one image go through the network in batches; after each batch their maps are added
-to one running map of the image's size.
+The windows of one image go through the network in batches; each batch is added to a running sum at
+the image's size.
 """
 
 import functools
@@ -36,7 +36,7 @@ def _choose(scores: Float[Array, "o w k"], *, probabilities: bool, confidence: b
 def labels(
     predictor: Network, image: UInt8[np.ndarray, "h w 3"], group: Group, *, confidence: bool
 ) -> Labels:
-    """Class indices of one image (a batch of one), still on the device."""
+    """Class indices of one image (a batch of one), on the device."""
     total = scores(predictor, image, group)
     official = predictor.protocol.is_official
     return _choose(total, probabilities=official, confidence=confidence)
@@ -45,7 +45,7 @@ def labels(
 def scores(
     predictor: Network, image: UInt8[np.ndarray, "h w 3"], group: Group
 ) -> Float[Array, "oh ow k"]:
-    """Mean logits (slide) or normalised sums of exponentials (official), padded."""
+    """Mean logits (slide) or normalised sums of exponentials (official), with padded rows."""
     if predictor.protocol.is_official:
         return _official(predictor, image, group)
     return _slide(predictor, image, group)
@@ -101,7 +101,7 @@ def _official(predictor, image, group):
 
 
 class _Window(NamedTuple):
-    row: int  # which of the grid's intervals
+    row: int  # index into the grid's rows
     column: int
     vertical: Interval
     horizontal: Interval
@@ -117,7 +117,7 @@ def _batches(rows, columns, batch_size: int) -> Iterator[list[_Window]]:
 def _cut(
     scaled: np.ndarray, windows: list[_Window], padded: Size, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of an image on a black canvas, padded to one size; and their true sizes."""
+    """Windows of an image, padded with black to one size, and their sizes before padding."""
     batch = np.zeros((batch_size, *padded, 3), scaled.dtype)
     sizes = np.ones((batch_size, 2), np.int32)
     for i, (_, _, (top, bottom), (left, right)) in enumerate(windows):

@@ -1,5 +1,7 @@
 """The checkpoints of a training run: what is kept, and the state that training goes on from."""
 
+import functools
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,8 +9,16 @@ import flax.serialization
 import jax
 import numpy as np
 
+from fastfcn_jax import files, runtime, stored
 from fastfcn_jax.checkpoints import orbax_store
-from fastfcn_jax.checkpoints.model_folder import FORMAT, step_folder, warn_of
+from fastfcn_jax.checkpoints.model_folder import (
+    FORMAT,
+    best_step,
+    finished_steps,
+    step_folder,
+    verify,
+    warn_of,
+)
 from fastfcn_jax.checkpoints.orbax_store import Damaged
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.training.state import TrainState
@@ -34,45 +44,77 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep_every: int = 0):
         self.folder = workdir.absolute() / "checkpoints"
-        policy = orbax_store.keep_latest_and_best(keep_every)
-        self._manager = orbax_store.open_manager(self.folder, policy)
+        orbax_store.check_name(self.folder)
+        self._policy = orbax_store.keep_latest_and_best(keep_every)
+        self._proven = False
+
+    @functools.cached_property
+    def _manager(self) -> Any:
+        # Not before `restore_latest` has seen to damaged files, which Orbax opens as well.
+        return orbax_store.open_manager(self.folder, self._policy)
 
     def save(
         self, state: TrainState, *, miou: float | None = None, notes: dict[str, Any] | None = None
     ) -> None:
         """Saves a host copy of the state under its step, in the background.
 
-        An existing checkpoint of that step is kept, unless it lacks the `miou` given now.
+        A checkpoint of that step that is there already is kept and only given the `miou`. The
+        first one that this process writes is waited for and read back.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():
-            if miou is None or self._manager.metrics(step) is not None:
-                return
-            self._manager.delete(step)
-        meta = {"format": FORMAT, "step": step, "notes": notes or {}}
         try:
+            if step in self._manager.all_steps():
+                self._score(step, miou)
+                return
+            meta = {"format": FORMAT, "step": step, "notes": notes or {}}
             orbax_store.write(self._manager, step, _items(state), meta, miou=miou)
         except Exception as error:
-            raise orbax_store.unwritable(self.folder, error) from error
+            raise files.unwritable(self.folder, error) from error
+        if not self._proven:
+            self.wait()
+            runtime.together(lambda: self._prove(step))
+            self._proven = True
 
     def restore_latest(self, template: TrainState) -> Restored | None:
-        """The latest checkpoint that is whole; None if there is none.
+        """The latest checkpoint that is whole; None if nothing has been saved yet.
 
-        Damaged ones are warned of and moved to `damaged_checkpoints/`.
+        Damaged ones are warned of and moved to `damaged_checkpoints/`, once a whole one is found.
 
         Args:
           template: a state of the structure and shapes to be restored.
 
         Raises:
-          UserError: a checkpoint is whole but does not fit the template.
+          UserError: a checkpoint is whole but does not fit the template, or none is whole.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        workdir, restored, damaged = self.folder.parent, None, {}
+        for step in reversed(finished_steps(workdir)):
             try:
-                return restore(self.folder.parent, step, template)
+                fault = ""
+                if restored is None:
+                    restored = restore(workdir, step, template)
+                else:
+                    orbax_store.read_meta(self.folder / str(step))
             except Damaged as damage:
-                warn_of(self.folder / str(step), damage)
-                self._set_aside(step)
-        return None
+                fault = str(damage)
+            told = runtime.gather(fault)
+            if any(told) and not all(told):
+                raise UserError(
+                    f"{self.folder}/{step} can be read by some processes and not by others "
+                    f"({max(told)}); see to the shared file system and start again."
+                )
+            if fault:
+                damaged[step] = fault
+        if restored is None and damaged:
+            step, fault = next(iter(damaged.items()))
+            raise UserError(
+                f"none of the {len(damaged)} checkpoints in {self.folder} can be read, of step "
+                f"{step}: {fault}. Nothing was changed: mend the disk or copy them from elsewhere; "
+                "to begin anew, move the folder away or choose another --workdir."
+            )
+        if jax.process_index() == 0:
+            self._tidy(damaged)
+        _barrier("damaged checkpoints set aside")
+        return restored
 
     @property
     def latest(self) -> int | None:
@@ -82,31 +124,53 @@ class Checkpoints:
     @property
     def best(self) -> int | None:
         """Step of the checkpoint with the highest validated mIoU."""
-        return orbax_store.best_step(self._manager)
+        self.wait()
+        return best_step(self.folder.parent)
 
     def wait(self) -> None:
         """Returns when everything saved is on the disk."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise orbax_store.unwritable(self.folder, error) from error
+            raise files.unwritable(self.folder, error) from error
 
     def close(self) -> None:
         self.wait()
         self._manager.close()
 
-    def _set_aside(self, step: int) -> None:
+    def _score(self, step: int, miou: float | None) -> None:
+        if miou is None:
+            return
+        self.wait()
         if jax.process_index() == 0:
+            orbax_store.set_score(self.folder / str(step), miou)
+        _barrier("scored a checkpoint")
+        self._manager.reload()
+
+    def _prove(self, step: int) -> None:
+        if jax.process_index() > 0:
+            return
+        try:
+            verify(self.folder.parent, step)
+        except Damaged as damage:
+            raise UserError(
+                f"{self.folder}/{step} was just written and cannot be read back ({damage}); a "
+                "training here would leave nothing. See to the disk or choose another --workdir."
+            ) from damage
+
+    def _tidy(self, damaged: dict[int, str]) -> None:
+        """Moves what cannot be read out of the way of the manager."""
+        for step, fault in damaged.items():
+            warn_of(self.folder / str(step), Damaged(fault))
             aside = self.folder.parent / "damaged_checkpoints"
             aside.mkdir(exist_ok=True)
-            target = aside / str(step)
-            count = 1
-            while target.exists():
-                count += 1
-                target = aside / f"{step}-{count}"
-            (self.folder / str(step)).rename(target)
-        _barrier("damaged checkpoint set aside")
-        self._manager.reload()
+            names = (f"{step}-{count}" if count > 1 else str(step) for count in itertools.count(1))
+            (self.folder / str(step)).rename(
+                next(aside / name for name in names if not (aside / name).exists())
+            )
+        for step in finished_steps(self.folder.parent):
+            if orbax_store.repair_score(self.folder / str(step)):
+                print(f"warning: {self.folder}/{step}: metrics were damaged and are written anew")
 
 
 def restore(workdir: Path, step: int, template: TrainState) -> Restored:
@@ -131,7 +195,20 @@ def restore(workdir: Path, step: int, template: TrainState) -> Restored:
         opt_state=opt_state,
         ema=model["params"] if averaged else None,
     )
-    return Restored(state, orbax_store.read_meta(folder)["notes"])
+    notes = orbax_store.read_meta(folder)["notes"]
+    if wrong := stored.fault(notes, {"pending": _columns}, "notes"):
+        raise Damaged(f"meta: {wrong}")
+    return Restored(state, notes)
+
+
+def _columns(pending: Any) -> str:
+    """What keeps `metrics_log.Meter` from going on with half-collected metrics; "" if nothing."""
+    if not isinstance(pending, dict) or not all(isinstance(x, list) for x in pending.values()):
+        return "must be lists of numbers by name"
+    lacking = {"finite", "learning_rate", "loss"} - pending.keys() if pending else ()
+    if lacking or len({len(column) for column in pending.values()}) > 1:
+        return "is not complete"
+    return ""
 
 
 def checksums(state: TrainState) -> dict[str, str]:

@@ -18,6 +18,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.evaluate import evaluate
 from fastfcn_jax.evaluation.report import document
 from fastfcn_jax.training import setup, strategy, validation
+from fastfcn_jax.training import workdir as workdirs
 from fastfcn_jax.training.interrupt import Agreement, Interrupt
 from fastfcn_jax.training.setup import Run
 
@@ -39,8 +40,9 @@ def train(config: ConfigDict, workdir: Path) -> int:
       UserError: data, workdir or configuration are at fault, or the loss is not
         finite; the latest good checkpoint stays as it was.
     """
-    with Interrupt() as interrupt:
-        run = setup.prepare(config, Path(workdir))
+    workdir = Path(workdir)
+    with Interrupt() as interrupt, workdirs.hold(workdir):
+        run = setup.prepare(config, workdir)
         try:
             try:
                 _train(run, interrupt)
@@ -61,8 +63,11 @@ def _train(run: Run, interrupt: Interrupt) -> None:
     t = run.config.train
     agreement = Agreement()
     in_flight: deque = deque()
-    if run.step > 0 and due(run.step, t.eval_every, t.steps) and not _evaluated(run):
-        _validate_and_save(run, interrupt)  # the earlier start was stopped before or in it
+    if run.step > 0 and due(run.step, t.eval_every, t.steps):
+        if (done := _evaluation(run)) is None:
+            _validate_and_save(run, interrupt)  # the earlier start was stopped before or in it
+        else:
+            _save(run, miou=done["mIoU"])  # or between the record and the checkpoint's score
     batches = device_batches(run.config, run.source, run.strategy, run.step)
     first = True
     while run.step < t.steps and not _stopped_early(run):
@@ -191,11 +196,14 @@ def _validate(run: Run, interrupt: Interrupt) -> float:
 
 def _save(run: Run, miou: float | None = None) -> None:
     state = strategy.to_host(run.state)
+    run.records.sync()
     run.checkpoints.save(state, miou=miou, notes={"pending": run.meter.pending})
 
 
-def _evaluated(run: Run) -> bool:
-    return any(record["step"] == run.step for record in run.records.evaluations())
+def _evaluation(run: Run) -> dict[str, Any] | None:
+    """The record of this step's evaluation, if it was made."""
+    records = run.records.evaluations()
+    return next((record for record in records if record["step"] == run.step), None)
 
 
 def _stopped_early(run: Run) -> bool:

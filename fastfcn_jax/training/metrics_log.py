@@ -1,7 +1,9 @@
 """metrics.jsonl, the truth about a run: one line a record, unbroken across interruptions."""
 
+import itertools
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 
 from fastfcn_jax import files
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.stored import read_records as read
 
 
 class Records:
@@ -21,18 +24,50 @@ class Records:
 
     Args:
       path: the JSONL file.
-      start_step: the step that training resumes from; 0 begins a new file.
+      start_step: the step that training resumes from; 0 begins a new file, and one that is there
+        is renamed.
       sinks: called with every record that is added.
+
+    Raises:
+      UserError: the file has a line that is no record.
     """
 
     def __init__(self, path: Path, *, start_step: int, writes: bool = True, sinks=()):
-        self.kept = [r for r in read(path) if start_step > 0 and r["step"] <= start_step]
+        found = read(path)
+        self.kept = [r for r in found if start_step > 0 and r["step"] <= start_step]
+        self._start_step = start_step
+        self._dropped = len(found) - len(self.kept)
+        self._moved_to = ""
         self._sinks = tuple(sinks)
         self._path = path
         self._file = None
         if writes:
+            if found and not start_step:  # the checkpoints they belong to are gone
+                numbered = (path.with_name(f"metrics-{i}.jsonl") for i in itertools.count(1))
+                self._moved_to = str(path.rename(next(p for p in numbered if not p.exists())))
             files.write_text(path, "".join(map(_line, self.kept)))
-            self._file = path.open("a")
+            self._file = path.open("a", encoding="utf-8")
+
+    def note(self, pending: int) -> str:
+        """What became of an earlier start's records, where that has to be said; else "".
+
+        Args:
+          pending: how many of the checkpoint's steps were not yet logged when it was written.
+        """
+        logged = self._start_step - pending
+        train = {record["step"] for record in self.kept if record["kind"] == "train"}
+        if logged > 0 and logged not in train:
+            return f"warning: {self._path} lacks the record of step {logged}, perhaps others"
+        if self._moved_to:
+            return f"{self._dropped} records of steps without a checkpoint are in {self._moved_to}"
+        if self._dropped:
+            return f"{self._dropped} records after step {self._start_step} are made anew"
+        return ""
+
+    def sync(self) -> None:
+        """Returns when all records are on the disk: no checkpoint may outlive its log."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def add(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Writes one record and remembers evaluations.
@@ -59,19 +94,6 @@ class Records:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """All whole records of a metrics.jsonl; a line cut short by a crash is left out."""
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
 
 
 class Meter:

@@ -83,7 +83,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
 
 
 def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | None) -> Run:
-    make_workdir(workdir)
+    metrics_log.read(workdir / "metrics.jsonl")  # a bad line is known before anything is written
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
     terminal.say(f"devices: {_devices(plan)}; strategy: {plan.name}")
     terminal.say(f"compiled programs are kept in {cache}" if cache else "compilations are not kept")
@@ -103,8 +103,6 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
                 f"all config.train.steps={config.train.steps} are done, nothing is left to train; "
                 "set more of them, or choose another --workdir for a new run"
             )
-    for note in notes:
-        terminal.say(note)
     writes = jax.process_index() == 0
     extra = [sinks.WandB(workdir, card["config"])] if writes and config.train.wandb else []
     if writes:
@@ -112,6 +110,15 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
         info = model_folder.model_card(config, source.info, provenance.versions())
         files.write_json(workdir / "model.json", info)
     tensorboard = sinks.TensorBoard(workdir / "tensorboard", start_step=start) if writes else None
+    records = metrics_log.Records(
+        workdir / "metrics.jsonl",
+        start_step=start,
+        writes=writes,
+        sinks=[sink for sink in (tensorboard, *extra) if sink is not None],
+    )
+    for note in (*notes, records.note(len(pending.get("finite", ())))):
+        if note:
+            terminal.say(note)
     return Run(
         config=config,
         workdir=workdir,
@@ -125,12 +132,7 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
         step=start,
         console=terminal,
         checkpoints=checkpoints,
-        records=metrics_log.Records(
-            workdir / "metrics.jsonl",
-            start_step=start,
-            writes=writes,
-            sinks=[sink for sink in (tensorboard, *extra) if sink is not None],
-        ),
+        records=records,
         meter=metrics_log.Meter(pending),
         tensorboard=tensorboard,
         extra_sinks=extra,
@@ -166,23 +168,6 @@ def build_training(
     )
     state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
     return model, state, plan.compile(train_step), notes
-
-
-def make_workdir(workdir: Path) -> None:
-    """Creates the output folder.
-
-    Raises:
-      UserError: it cannot be created or written to.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".write-test-{jax.process_index()}"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"workdir {workdir} cannot be written ({error.strerror}); choose another --workdir."
-        ) from error
 
 
 def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source, Source | None]:

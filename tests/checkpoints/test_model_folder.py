@@ -1,6 +1,7 @@
 """Checkpoints: what is kept, what damage does, and folders that hold a model alone."""
 
 import json
+import re
 import shutil
 import threading
 
@@ -11,7 +12,7 @@ import pytest
 import tiny
 
 from fastfcn_jax import files
-from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.checkpoints import model_folder, orbax_store
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.training import checkpointer, optim, state
@@ -43,11 +44,17 @@ def make(step=0, *, ema=False, freeze=(), width=3):
     )
 
 
+def notes(losses):
+    """What the loop keeps of steps that it has not logged yet."""
+    others = {name: [1.0] * len(losses) for name in ("finite", "learning_rate")}
+    return {"pending": {"loss": losses, **others}}
+
+
 def save(workdir, steps, *, keep_every=0, **kwargs):
     """Saves the given {step: mIoU or None} and returns what is left."""
     run = checkpointer.Checkpoints(workdir, keep_every=keep_every)
     for step, miou in steps.items():
-        run.save(make(step, **kwargs), miou=miou, notes={"pending": {"loss": [step / 3]}})
+        run.save(make(step, **kwargs), miou=miou, notes=notes([step / 3]))
     run.close()
     return model_folder.finished_steps(workdir)
 
@@ -100,13 +107,14 @@ def test_notes_are_those_of_the_moment_of_saving(tmp_path, monkeypatch):
         return dumps(*arguments, **options)
 
     run = checkpointer.Checkpoints(tmp_path)
+    run.save(make(0))  # the first one is waited for
     losses = [1.0]
     monkeypatch.setattr(json, "dumps", late)
-    run.save(make(1), notes={"pending": {"loss": losses}})
+    run.save(make(1), notes=notes(losses))
     losses.append(2.0)
     gone_on.set()
     run.close()
-    assert restore(tmp_path).notes == {"pending": {"loss": [1.0]}}
+    assert restore(tmp_path).notes == notes([1.0])
 
 
 @pytest.mark.parametrize("options", [{}, {"ema": True}, {"freeze": ("backbone",)}])
@@ -117,7 +125,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path, options):
     same = jax.tree.map(np.array_equal, restored.state, expected)
     assert all(jax.tree.leaves(same))
     assert jax.tree.structure(restored.state) == jax.tree.structure(expected)
-    assert restored.notes == {"pending": {"loss": [1.0]}}
+    assert restored.notes == notes([1.0])
 
 
 def test_nothing_saved_restores_nothing(tmp_path):
@@ -144,6 +152,124 @@ def test_a_half_written_checkpoint_is_skipped(tmp_path, missing):
         tmp_path / "checkpoints" / "4", tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp-1"
     )
     assert int(restore(tmp_path).state.step) == 4
+
+
+FLAWS = {
+    "empty": b"",
+    "zeros": bytes(60),
+    "of another kind": b"[]",
+    "without anything": b"{}",
+    "without notes": b'{"format": 1, "step": 5, "notes": null, "checksums": {"model": "0"}}',
+    "not UTF-8": b"\xff{}",
+}
+
+
+@pytest.mark.parametrize("content", FLAWS.values(), ids=FLAWS)
+def test_a_checkpoint_with_spoilt_notes_is_set_aside(tmp_path, capsys, content):
+    save(tmp_path, {4: None, 5: 60.0})
+    card(tmp_path)
+    (tmp_path / "checkpoints/5/meta/metadata").write_bytes(content)
+    assert model_folder.load_model(tmp_path).step == 4
+    assert int(restore(tmp_path).state.step) == 4
+    assert capsys.readouterr().out.count("checkpoints/5 is damaged and is skipped: meta: ") == 2
+    assert (tmp_path / "damaged_checkpoints" / "5").is_dir()
+
+
+@pytest.mark.parametrize("content", FLAWS.values(), ids=FLAWS)
+def test_a_spoilt_score_is_written_anew_from_its_copy(tmp_path, capsys, content):
+    """The 28 bytes that a power loss empties; every array beside them is whole."""
+    save(tmp_path, {4: 20.0, 5: 60.0, 6: None})
+    card(tmp_path)
+    path = tmp_path / "checkpoints/5/metrics/metrics"
+    path.write_bytes(content)
+    assert model_folder.load_model(tmp_path).step == 5
+    assert int(restore(tmp_path).state.step) == 6
+    assert f"{path.parent.parent}: metrics were damaged" in capsys.readouterr().out
+    assert json.loads(path.read_text()) == {"mIoU": 60.0}
+    assert save(tmp_path, {7: None, 8: None}) == [5, 7, 8]  # and is the best one still
+
+
+def test_a_digit_of_the_notes_that_flipped_is_found(tmp_path):
+    save(tmp_path, {4: None, 5: 60.0})
+    path = tmp_path / "checkpoints/5/meta/metadata"
+    path.write_text(path.read_text().replace("60.0", "70.0"))
+    assert int(restore(tmp_path).state.step) == 4
+
+
+def test_whichever_file_is_emptied_the_run_goes_on(tmp_path):
+    """All of them, for a power loss chooses; from the same checkpoint or the one before."""
+    save(tmp_path / "whole", {4: 20.0, 5: 60.0})
+    for path in sorted((tmp_path / "whole/checkpoints/5").rglob("*")):
+        if path.is_file():
+            shutil.copytree(tmp_path / "whole", tmp_path / "run")
+            (tmp_path / "run" / path.relative_to(tmp_path / "whole")).write_bytes(b"")
+            restored = restore(tmp_path / "run")
+            step = int(restored.state.step)
+            assert step in (4, 5), path
+            same = jax.tree.map(np.array_equal, restored.state, make(step))
+            assert all(jax.tree.leaves(same)), path
+            assert 6 in save(tmp_path / "run", {6: None}), path
+            shutil.rmtree(tmp_path / "run")
+
+
+def test_a_run_never_sets_aside_all_it_has(tmp_path):
+    save(tmp_path, {4: None, 5: None})
+    damage(tmp_path / "checkpoints" / "5")
+    (tmp_path / "checkpoints/4/meta/metadata").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as caught:
+        restore(tmp_path)
+    assert re.fullmatch(
+        rf"none of the 2 checkpoints in {tmp_path}/checkpoints can be read, of step 5: model: .+\. "
+        r"Nothing was changed: mend .+; to begin anew, move the folder away .+\.",
+        str(caught.value),
+    )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["runs of [2024]", "[!a]", "a*b", "a?b", "**", "]["])
+def test_a_folder_may_have_the_name_of_a_pattern(tmp_path, name):
+    save(tmp_path / "axb", {1: None, 5: None})  # which a*b and a?b would name
+    save(tmp_path / name, {4: 30.0, 5: 20.0})
+    card(tmp_path / name)
+    assert int(restore(tmp_path / name).state.step) == 5
+    assert model_folder.load_model(tmp_path / name).step == 4
+    model_folder.save_model(tmp_path / name / "converted", make(2).variables, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("a\\b", "a backslash"), ("a\udcdf", "not UTF-8"), ("gs:/a", "the form of an address")],
+)
+def test_a_folder_whose_checkpoints_would_be_lost_is_refused(tmp_path, name, fault):
+    with pytest.raises(UserError, match=f"cannot be kept in a folder whose path has .*{fault}"):
+        checkpointer.Checkpoints(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_checkpoint_is_read_back(tmp_path, monkeypatch):
+    write = orbax_store.write
+
+    def onto_a_bad_disk(manager, step, *arguments, **options):
+        write(manager, step, *arguments, **options)
+        manager.wait_until_finished()
+        damage(tmp_path / "checkpoints" / str(step))
+
+    run = checkpointer.Checkpoints(tmp_path)
+    monkeypatch.setattr(orbax_store, "write", onto_a_bad_disk)
+    with pytest.raises(UserError, match=r"/4 was just written and cannot be read back \(model: "):
+        run.save(make(4))
+    run.close()
+
+
+def test_a_score_found_later_joins_the_checkpoint_that_is_there(tmp_path):
+    save(tmp_path, {4: None})
+    arrays = tmp_path / "checkpoints/4/model"
+    written = {path: path.stat().st_mtime_ns for path in arrays.rglob("*")}
+    save(tmp_path, {4: 70.0, 5: 20.0, 6: None, 7: None})
+    assert model_folder.finished_steps(tmp_path) == [4, 6, 7]
+    assert model_folder.best_step(tmp_path) == 4
+    assert {path: path.stat().st_mtime_ns for path in arrays.rglob("*")} == written
 
 
 def test_a_state_of_another_shape_is_refused(tmp_path):

@@ -94,6 +94,25 @@ def test_module_prefixes_go(tmp_path):
     assert_same(pth.read(save(tmp_path / "a.pth", {"state_dict": prefixed})).tensors, weights)
 
 
+def test_prefixes_go_as_often_as_every_name_has_them(tmp_path):
+    weights = {"module.module.a": torch.zeros(3), "module.b": torch.zeros(3)}
+    assert list(pth.read(save(tmp_path / "a.pth", weights)).tensors) == ["module.a", "b"]
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "\udcff", "module." * 700_000, "a" * 201])
+def test_names_that_would_spoil_a_terminal_are_refused(tmp_path, name):
+    """(Taking the 700 000 prefixes off one by one took 20 seconds.)"""
+    path = save(tmp_path / "a.pth", {name: torch.zeros(3), f"{name}b": torch.zeros(3)})
+    assert_refused_cheaply(path, "its weights have names that no program gives")
+
+
+def test_names_of_code_are_told_without_their_control_characters(tmp_path):
+    write_archive(tmp_path / "a.pth", {"a/data.pkl": b"\x80\x02cos\n\x1b[2J\n)R."})
+    with pytest.raises(UserError) as caught:
+        pth.read(tmp_path / "a.pth")
+    assert r"a pickled os \x1b[2J; save" in str(caught.value)
+
+
 def test_mmengine_training_file(tmp_path):
     """As `Runner.save_checkpoint` composes it, logs and optimizer included."""
     from mmengine.logging import MessageHub
@@ -253,6 +272,22 @@ EXHAUSTING = {
     "frame of a terabyte": b"\x95" + struct.pack("<Q", 1 << 40) + b".",
     "more instructions than the limit": b"N" * 310_000 + b".",
     "no end": b"}",
+    "text of doubling tuples as a name": b")" + b"2\x86" * 1000 + b"\x8c\x01a\x93.",
+    "integer of megabytes as a key, 20 000 times": (
+        b"\x8b" + struct.pack("<i", 2_000_000) + b"\x01" * 2_000_000 + b"q\x000"
+    )
+    + b"h\x00Ns" * 20_000
+    + b".",
+    "20 000 pairs, named 20 000 times": (
+        b"ccollections\nOrderedDict\nq\x01](" + b"NN\x86" * 20_000 + b"eq\x00"
+    )
+    + b"h\x01h\x00\x85R0" * 20_000
+    + b".",
+    "tensors of a type 10 000 deep": (
+        b"ctorch._tensor\n_rebuild_from_type_v2\nq\x01" + b"(h\x01N" * 10_000 + b")"
+    )
+    + b"Nt" * 10_000
+    + b"R.",
     "unknown instructions": b"\xff\xfe\xfd.",
 }
 

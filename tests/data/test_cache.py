@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,3 +182,85 @@ def test_nothing_in_the_index_points_past_the_pixels(photos, tmp_path):
     lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
     assert lines[-1]["end"] == (folder / "pixels.bin").stat().st_size
     assert cached.offsets[1] == 12 * 20 * 4
+
+
+def cut(path, size=-1):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def drop_last_sample(folder):
+    lines = (folder / "index.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "index.jsonl").write_bytes(b"".join(lines[:-1]))
+
+
+def swap_two_samples(folder):
+    lines = (folder / "index.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "index.jsonl").write_bytes(b"".join([lines[1], lines[0], *lines[2:]]))
+
+
+DAMAGE = {
+    "samples instead of": drop_last_sample,
+    "its index are not": swap_two_samples,
+    "its bytes are not": lambda folder: cut(folder / "pixels.bin"),
+    "0 samples": lambda folder: (folder / "index.jsonl").write_bytes(b""),
+    "pixels.bin": lambda folder: (folder / "pixels.bin").unlink(),
+    "Expecting value": lambda folder: (folder / "finished").write_bytes(b""),
+    "another version": lambda folder: (folder / "finished").write_bytes(b"[]"),
+    "its samples and bytes and index": lambda folder: (folder / "finished").write_bytes(b"{}"),
+}
+
+
+@pytest.mark.parametrize(("sentence", "damage"), DAMAGE.items(), ids=DAMAGE)
+def test_a_finished_cache_that_is_not_whole_is_built_anew(
+    photos, tmp_path, capsys, sentence, damage
+):
+    source = source_of(photos)
+    before = cache.open_or_build(str(tmp_path), source)
+    label = before[0].label
+    content = label.copy()
+    damage(Path(before.path).parent)
+    capsys.readouterr()
+    assert_same(cache.open_or_build(str(tmp_path), source), source)
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if "warning" in x)
+    assert sentence in line
+    assert line.endswith("; the cache is built anew")
+    np.testing.assert_array_equal(label, content)  # whoever reads the old pixels goes on
+    assert_same(cache.open_or_build(str(tmp_path), source), source)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_finished_cache_is_read_where_nothing_can_be_written(photos, tmp_path, monkeypatch):
+    source = source_of(photos)
+    cache.open_or_build(str(tmp_path / "cache"), source)
+    monkeypatch.setattr(cache.Path, "mkdir", lambda *_, **__: pytest.fail("written to"))
+    monkeypatch.setattr(cache, "_lock", lambda _: pytest.fail("written to"))
+    assert_same(cache.open_or_build(str(tmp_path / "cache"), source), source)
+
+
+@pytest.mark.parametrize("lost", ["end of the pixels", "page of the pixels", "line of the index"])
+def test_a_build_that_lost_its_power_goes_on_where_all_is_whole(photos, tmp_path, capsys, lost):
+    source = source_of(photos)
+    folder = Path(cache.open_or_build(str(tmp_path), source).path).parent
+    (folder / "finished").unlink()
+    pixels = bytearray((folder / "pixels.bin").read_bytes())
+    lines = (folder / "index.jsonl").read_bytes().splitlines(keepends=True)
+    start = json.loads(lines[20])["offset"]
+    if lost == "end of the pixels":
+        del pixels[start + 5 :]
+    elif lost == "page of the pixels":
+        pixels[start : start + 100] = bytes(100)
+    else:
+        lines[20] = b"\0" * 30 + b"\n"
+    (folder / "pixels.bin").write_bytes(pixels)
+    (folder / "index.jsonl").write_bytes(b"".join(lines))
+    cache._mapped.cache_clear()
+    started = []
+    in_order = cache.pipeline.in_order
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            cache.pipeline,
+            "in_order",
+            lambda s, r, **k: started.append(r.start) or in_order(s, r, **k),
+        )
+        assert_same(cache.open_or_build(str(tmp_path), source), source)
+    assert started == [20]

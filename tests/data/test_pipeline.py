@@ -5,28 +5,12 @@ from functools import partial
 
 import numpy as np
 import pytest
+from in_memory import SENTENCE, Broken, InMemory
 
 from fastfcn_jax.config.base import get_config
 from fastfcn_jax.data import datasets, pipeline
 from fastfcn_jax.data.augment import mmseg
-from fastfcn_jax.data.datasets.synthetic import StreetScenes
 from fastfcn_jax.errors import UserError
-
-DRAWN = StreetScenes("val", shape=(48, 80))
-
-
-class InMemory:
-    """64 generated scenes, drawn once."""
-
-    info, ids = DRAWN.info, DRAWN.ids
-    samples = tuple(map(DRAWN.__getitem__, range(len(DRAWN))))
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        return self.samples[index]
-
 
 SCENES = InMemory()
 AUGMENT = partial(
@@ -163,14 +147,6 @@ def test_the_builder_reads_the_config():
 def test_hosts_that_do_not_divide_the_batch_are_refused():
     with pytest.raises(UserError, match=r"train\.batch_size: 8 .* 3 hosts"):
         batches(1, shard=(0, 3))
-
-
-SENTENCE = "/data/x.png: cut off before its end (truncated); copy the file again."
-
-
-class Broken(InMemory):
-    def __getitem__(self, index):
-        raise UserError(SENTENCE)
 
 
 def test_a_bad_file_met_by_a_worker_process_arrives_as_its_own_sentence():

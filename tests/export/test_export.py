@@ -10,15 +10,18 @@ from pathlib import Path
 import cv2
 import jax
 import numpy as np
+import onnx
 import pytest
 import small
 
+import fastfcn_jax
 from fastfcn_jax import api, models
 from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.convert import convert
 from fastfcn_jax.data import datasets
 from fastfcn_jax.data.datasets import street_scene
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.export import export, readers, writers
+from fastfcn_jax.export import export, metadata, readers, writers
 from fastfcn_jax.inference.predictor import network
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +52,16 @@ def files(folder, tmp_path_factory):
         assert check.largest_difference < 1e-5 * check.largest_logit
         assert check.equal_labels == 1.0
     return {file_format: output / f"m.{file_format}" for file_format in FORMATS}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder with room for 300 KiB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs privileges")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
 def scene(height: int, width: int, seed: int = 5):
@@ -99,12 +112,12 @@ def test_any_batch_size(files, file_format):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_metadata_say_what_the_file_is(folder, files, file_format):
-    metadata = readers.load(files[file_format]).metadata
-    assert metadata["size"] == list(SIZE)
-    assert metadata["preprocessing"] == model_folder.read_card(folder)["preprocessing"]
-    assert metadata["config"]["model"]["head"] == "psp"
-    assert metadata["check"]["equal_labels"] == 1.0
-    assert metadata["check"]["image"] == "drawn street scene"
+    said = readers.load(files[file_format]).metadata
+    assert said["size"] == list(SIZE)
+    assert said["preprocessing"] == model_folder.read_card(folder)["preprocessing"]
+    assert said["config"]["model"]["head"] == "psp"
+    assert said["check"]["equal_labels"] == 1.0
+    assert said["check"]["image"] == "drawn street scene"
 
 
 @pytest.mark.parametrize(
@@ -117,13 +130,24 @@ def test_onnx_of_every_part(tmp_path, head, neck, lineage):
     model = models.build(config.model, NUM_CLASSES)
     variables = small.variables(config.model, NUM_CLASSES)
     job = writers.Job(model, variables, NUM_CLASSES, (97, 131))  # odd: rounding shows
-    metadata = model_folder.model_card(config, datasets.info("cityscapes", ""), {})
+    card = model_folder.model_card(config, datasets.info("cityscapes", ""), {})
     path = tmp_path / "m.onnx"
-    writers.onnx(job, path, writers.to_metadata(metadata, job.size, {}))
+    writers.onnx(job, path, metadata.write(card, job.size, {}))
     images = np.stack([scene(*job.size, seed) for seed in range(2)])
     wanted = np.asarray(jax.jit(lambda v, x: network(model, v, x, None))(variables, images))
     got = readers.load(path).run(images)["logits"]
     np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_onnx_properties_are_for_other_programs_too(files):
+    said = onnx.load(files["onnx"])
+    found = {entry.key: entry.value for entry in said.metadata_props}
+    assert json.loads(found["names"])[:2] == ["road", "sidewalk"]
+    assert json.loads(found["palette"])[0] == [128, 64, 128]
+    assert json.loads(found["mean"]) == [123.675, 116.28, 103.53]
+    assert json.loads(found["std"]) == [58.395, 57.12, 57.375]
+    assert json.loads(found["channels"]) == "RGB"
+    assert (said.producer_name, said.producer_version) == ("fastfcn_jax", fastfcn_jax.__version__)
 
 
 def test_stablehlo_is_for_every_platform(files):
@@ -145,6 +169,29 @@ def test_a_file_that_disagrees_is_not_written(folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="is not written: run beside its source"):
         export.export(folder, tmp_path / "m.safetensors", SIZE, "safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_as_readable_as_any_other(files):
+    """(safetensors makes them for their owner alone.)"""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    for path in files.values():
+        assert path.stat().st_mode & 0o777 == 0o666 & ~mask, path
+
+
+def test_an_unwritable_name_is_refused_before_the_work(folder, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for name, reason in (("file/m.onnx", "does not exist"), (f"{'m' * 260}.onnx", "too long")):
+        with pytest.raises(UserError, match=reason):
+            export.export(folder, tmp_path / name, SIZE, "onnx")
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(folder, small_disk):
+    with pytest.raises(UserError, match=r"m\.safetensors: no space left on the disk; free some"):
+        export.export(folder, small_disk / "m.safetensors", SIZE, "safetensors")
+    with pytest.raises(UserError, match=r"m\.pth: no space left on the disk; free some"):
+        convert.to_file(folder, small_disk / "m.pth", "mmseg")
+    assert list(small_disk.iterdir()) == []
 
 
 def test_bad_requests(folder, tmp_path):

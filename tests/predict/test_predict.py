@@ -85,7 +85,7 @@ def test_a_folder_with_a_broken_file_is_done_as_far_as_it_goes(folder, photos, t
     assert b"broken.png" in result.stderr
     assert b"Traceback" not in result.stderr
     assert b"2 of 3 images" in result.stdout
-    assert b"protocol single: each image scaled into 96x64" in result.stdout
+    assert b"protocol single: each image scaled to fit 96x64" in result.stdout
     assert b"3 images, 3 passes" in result.stdout, "the broken one has a header"
     model = api.load(folder)
     for name, size in {"a.png": (70, 90), "b.jpg": (60, 101)}.items():

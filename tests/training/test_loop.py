@@ -232,10 +232,63 @@ def test_a_batch_that_cannot_be_split_says_what_to_take(tmp_path):
         loop.train(config(batch_size=3), tmp_path)
 
 
-def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
+WHOLE = b'{"kind": "train", "step": 5}\n'
+
+
+@pytest.mark.parametrize(
+    "tail", [b"", b'{"kind": "train", "ste', b"\n", b"\0\0\0\n", b"\xff\xfe", b'{"step": \xe2\x82']
+)
+def test_a_last_line_cut_short_by_a_crash_is_left_out(tmp_path, tail):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"kind": "train", "step": 5}\n{"kind": "train", "ste')
-    assert metrics_log.read(path) == [{"kind": "train", "step": 5}]
+    path.write_bytes(WHOLE + WHOLE + tail)
+    assert metrics_log.read(path) == [{"kind": "train", "step": 5}] * 2
+
+
+BAD_LINES = {
+    b"": "not JSON",
+    b"{": "not JSON",
+    b"\xff\xfe": "not JSON",
+    b"[]": r"must be an object, not \[\]",
+    b'{"kind": "train"}': "step is missing",
+    b'{"kind": "train", "step": null}': "step must be a whole number, not null",
+    b'{"kind": "train", "step": true}': "step must be a whole number, not true",
+    b'{"kind": "train", "step": -1}': "step must be 0 or more",
+    b'{"kind": "test", "step": 5}': "kind must be train or eval",
+    b'{"kind": "train", "step": 5, "losses": [1, "x"]}': r"losses.1. must be a finite number",
+    b'{"kind": "eval", "step": 5, "mIoU": "x"}': "mIoU must be a finite number or null",
+}
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_LINES.items(), ids=map(str, range(11)))
+def test_any_other_line_that_is_no_record_stops_and_is_left_as_it_is(tmp_path, line, message):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(WHOLE + line + b"\n" + WHOLE)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=rf"{path}, line 2 of 3: {message}.*move the file away"):
+        loop.train(config(), tmp_path)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", "metrics.jsonl"]
+
+
+def test_records_that_cannot_go_on_are_told_of_and_kept(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+
+    def start(records, start_step, pending=0):
+        path.write_text("".join(json.dumps({"kind": "train", "step": s}) + "\n" for s in records))
+        log = metrics_log.Records(path, start_step=start_step)
+        log.close()
+        return log.note(pending), [r["step"] for r in metrics_log.read(path)]
+
+    assert start([5, 10], 10) == ("", [5, 10])
+    assert start([5, 10], 12, pending=2) == ("", [5, 10])
+    assert start([5, 10, 15], 12, pending=2) == ("1 records after step 12 are made anew", [5, 10])
+    lacking = f"warning: {path} lacks the record of step 10, perhaps others"
+    assert start([5], 12, pending=2) == (lacking, [5])
+    assert start([], 4, pending=4) == ("", [])
+    for number in (1, 2):  # the checkpoints are gone: a new run must not take its place
+        kept = tmp_path / f"metrics-{number}.jsonl"
+        assert start([5, 10], 0) == (f"2 records of steps without a checkpoint are in {kept}", [])
+        assert [r["step"] for r in metrics_log.read(kept)] == [5, 10]
 
 
 def test_a_record_begun_before_the_loss_got_another_part_is_completed():

@@ -1,1 +1,1 @@
-"""Training augmentations: mmsegmentation's, the official code's, and the crop-first order."""
+"""Training augmentations: mmsegmentation's, the official code's, and mmseg's cropping first."""

@@ -1,7 +1,7 @@
-"""mmseg's augmentation in another order: only what the crop keeps is resized.
+"""mmseg's augmentation, but only the part of the image that the crop keeps is resized.
 
-The draws, the geometry and the labels are those of `transforms.augment`; the image differs from
-it by the rounding of the interpolation, at most one grey level (with OpenCV 5).
+Random draws, geometry and labels are those of `mmseg.augment`; the image differs from it by the
+rounding of the interpolation, at most one grey level (with OpenCV 5).
 """
 
 import functools
@@ -26,12 +26,12 @@ def augment(
     flip: float,
     photometric: bool,
 ) -> Augmented:
-    """`transforms.augment`; of a memory map only the windows that are looked at are read."""
+    """As `mmseg.augment`. Of memory maps, only the windows needed are read."""
     size = mmseg.draw_size(image.shape[:2], rng, scale=resize_scale, ratio_range=ratio_range)
     rows, columns = (_nearest(image.shape[axis], size[axis]) for axis in (0, 1))
     h, w = crop_size
 
-    @functools.cache  # the crop that is accepted was looked at
+    @functools.cache  # draw_crop has already read the crop that it accepts
     def label_at(y: int, x: int) -> UInt8[np.ndarray, "_ _"]:
         return _take_label(label, rows[y : y + h], columns[x : x + w])
 
@@ -63,7 +63,7 @@ def _take_label(
 ) -> UInt8[np.ndarray, "r c"]:
     top, left = rows[0], columns[0]
     window = label[top : rows[-1] + 1, left : columns[-1] + 1]
-    # Whole rows are copied much faster than single pixels, so columns are taken as rows.
+    # Taking whole rows is much faster than taking single pixels, so transpose to take columns.
     upright = cv2.transpose(window.take(rows - top, axis=0))
     return cv2.transpose(upright.take(columns - left, axis=0))
 
@@ -75,13 +75,13 @@ def _take_image(
     kept: tuple[int, int],
     mirrored: bool,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The part at `corner` of the image resized to `size`: half-pixel centres, edges repeated."""
+    """The window at `corner` of the image resized to `size`, bilinear with half-pixel centres."""
     (top, bottom, step_y, from_y), (left, right, step_x, from_x) = (
         _window(image.shape[axis], size[axis], corner[axis], kept[axis]) for axis in (0, 1)
     )
     if mirrored:
         from_x, step_x = from_x + (kept[1] - 1) * step_x, -step_x
-    # OpenCV's warp is several times as fast on four channels as on three.
+    # warpAffine is several times faster with four channels than with three.
     resized = cv2.warpAffine(
         cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2RGBA),
         np.array([[step_x, 0, from_x], [0, step_y, from_y]]),
@@ -93,10 +93,11 @@ def _take_image(
 
 
 def _window(length: int, resized: int, first: int, count: int) -> tuple[int, int, float, float]:
-    """Where `count` resized pixels from `first` on lie along one axis of the source.
+    """The source pixels that `count` resized pixels from `first` on need, along one axis.
 
-    Returns (start, stop) of the pixels they are mixed from, with one to spare at either end, the
-    step from one resized pixel to the next, and the place of the first, counted from start.
+    Returns:
+      start and stop of the source pixels, with one more at either end; the distance between two
+      resized pixels; the position of the first one relative to start. All in source pixels.
     """
     step = _step(length, resized)
     place = (first + 0.5) * step - 0.5

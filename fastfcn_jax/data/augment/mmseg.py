@@ -1,7 +1,7 @@
 """Training augmentation of mmsegmentation 1.2.2: pure functions of image, label and random draws.
 
-Images are uint8 RGB, labels uint8 with 255 = ignore. `rng` draws in mmseg's order, so given the
-same draws every function is equal to mmseg's transform to the last bit.
+Images are uint8 RGB, labels uint8 with 255 = ignore. Random numbers are drawn in mmseg's order:
+given the same ones, every function returns exactly what mmseg's transform returns.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -21,7 +21,7 @@ _VALUES = np.arange(256, dtype=np.uint8)
 
 @runtime_checkable
 class Draws(Protocol):
-    """What a transform asks of its random generator; `np.random.Generator` has it."""
+    """The methods of `np.random.Generator` that the transforms use."""
 
     def random(self) -> float: ...
 
@@ -31,7 +31,7 @@ class Draws(Protocol):
 
 
 class Augmented(NamedTuple):
-    """A training sample of crop size; `size` is its true (height, width), the rest is padding."""
+    """A training sample of crop size; `size` is (height, width) before padding."""
 
     image: Image
     label: Label
@@ -54,9 +54,9 @@ def augment(
 
     Args:
       crop_size: (height, width) of the result.
-      resize_scale: (width, height) that ratio 1 scales an image into.
+      resize_scale: (width, height) that an image is scaled to fit when the ratio is 1.
       ratio_range: bounds of the random factor on `resize_scale`.
-      cat_max_ratio: redraw a crop that one class fills to this share or more; 1: never.
+      cat_max_ratio: draw another crop if one class has at least this share; 1: never.
       flip: probability of a horizontal flip.
       photometric: distort brightness, contrast, saturation and hue.
     """
@@ -83,14 +83,14 @@ def finish(
     crop_size: tuple[int, int],
     photometric: bool,
 ) -> Augmented:
-    """What follows the flip: photometric distortion, padding to the crop size."""
+    """The steps after the flip: photometric distortion, padding to the crop size."""
     if photometric:
         image = photometric_distortion(image, rng)
     return pad(image, label, crop_size)
 
 
 def keep_ratio_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of an image scaled as large as fits into `scale` (either way round)."""
+    """(height, width) of the largest image that fits `scale`, whose order does not matter."""
     height, width = size
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
     return int(height * factor + 0.5), int(width * factor + 0.5)
@@ -103,7 +103,7 @@ def draw_size(
     scale: tuple[int, int],
     ratio_range: tuple[float, float],
 ) -> tuple[int, int]:
-    """Random (height, width): `scale` = (width, height) times one uniform factor."""
+    """Random (height, width): the image scaled to fit (width, height) times a random factor."""
     low, high = ratio_range
     ratio = rng.random() * (high - low) + low
     return keep_ratio_size(size, (int(scale[0] * ratio), int(scale[1] * ratio)))
@@ -115,7 +115,7 @@ def resize_image(image: Image, height: int, width: int) -> UInt8[np.ndarray, "{h
 
 
 def resize_label(label: Label, height: int, width: int) -> UInt8[np.ndarray, "{height} {width}"]:
-    """Nearest as OpenCV does it: floor(i * in / out), not the pixel centre."""
+    """Nearest neighbour as in OpenCV: source index floor(i * in / out), no half-pixel centres."""
     return cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
@@ -127,10 +127,10 @@ def draw_crop(
     crop_size: tuple[int, int],
     cat_max_ratio: float,
 ) -> tuple[int, int]:
-    """Random (y, x) of a crop; up to 10 crops that one class dominates are drawn again.
+    """Random (y, x) of a crop, drawn again up to ten times while one class dominates it.
 
-    `label_at(y, x)` is the label of the crop there. As in mmseg the crop after the tenth
-    rejection is used unchecked, and a crop with a single class is rejected too.
+    `label_at(y, x)` returns the label of the crop there. As in mmseg, the crop drawn after the
+    tenth rejection is used unchecked.
     """
 
     def draw() -> tuple[int, int]:
@@ -148,10 +148,11 @@ def draw_crop(
 
 
 def one_class_fills(label: Label, share: float) -> bool:
-    """Whether a class has at least `share` (< 1) of the pixels not ignored, or all are ignored.
+    """Whether one class has at least `share` (< 1) of the valid pixels, or none is valid.
 
-    Classes are counted from the commonest (in one pixel of 256) on until those left are too few
-    to matter, which are one or two passes instead of a histogram.
+    Faster than a histogram: classes are counted in the order of their frequency in a sample of the
+    pixels, until the pixels left are too few for any other class to reach `share`. That takes one
+    or two passes.
     """
     valid = rest = label.size - np.count_nonzero(label == IGNORE_LABEL)
     sampled = np.bincount(label[::16, ::16].ravel(), minlength=256)[:IGNORE_LABEL]
@@ -168,7 +169,7 @@ def one_class_fills(label: Label, share: float) -> bool:
 def random_flip(
     image: Image, label: Label, rng: Draws, *, probability: float
 ) -> tuple[Image, Label]:
-    """Mirrors left and right with the given probability."""
+    """Flips horizontally with the given probability."""
     if rng.random() < probability:
         return cv2.flip(image, 1), cv2.flip(label, 1)
     return image, label
@@ -185,8 +186,9 @@ def photometric_distortion(
 ) -> Image:
     """mmseg's PhotoMetricDistortion: each of four changes with probability 1/2.
 
-    Every change truncates to uint8, so one of brightness and contrast is a table of 256 values.
-    Contrast comes before saturation and hue when the mode drawn is 1 (mmseg's comment says 0).
+    Every change truncates to uint8, so brightness and contrast can be looked up in a table of 256
+    values. Contrast comes before saturation and hue if the mode drawn is 1 (mmseg's code; its
+    comment says 0).
     """
     table = _VALUES
     if rng.integers(0, 2):
@@ -212,26 +214,26 @@ def _affine(values: np.ndarray, factor: float, offset: float) -> np.ndarray:
 
 
 def _mapped(image: Image, table: np.ndarray) -> Image:
-    """Each value through a table; one that only shifts them by an addition, a fifth of the time."""
+    """Looks each value up. A table that only shifts is an addition, five times as fast."""
     shift = int(table[128]) - 128
     if np.array_equal(table, np.clip(np.arange(256) + shift, 0, 255)):
-        scalar: Any = (shift, shift, shift, 0)  # OpenCV's annotation knows arrays only
+        scalar: Any = (shift, shift, shift, 0)  # OpenCV's type annotation allows arrays only
         return cv2.add(image, scalar)
     return cv2.LUT(image, table)
 
 
 def _in_hsv(image: Image, channel: int, table: np.ndarray) -> Image:
-    """Maps one channel of OpenCV's uint8 HSV (hue 0..179) through a table."""
+    """Looks up one channel of OpenCV's uint8 HSV (hue 0..179) in a table."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
 def pad(image: Image, label: Label, crop_size: tuple[int, int]) -> Augmented:
-    """Fills right and bottom up to the crop size: image 0, label 255.
+    """Pads right and bottom to the crop size: image 0, label 255.
 
-    mmseg pads after normalising, so the model zeroes what lies outside `size` once it has
-    normalised; the zeros here are never seen.
+    mmseg pads after normalising. Here the model normalises, and then sets everything outside
+    `size` to 0; so the value used here does not matter.
     """
     size = image.shape[:2]
     if size != tuple(crop_size):

@@ -1,4 +1,4 @@
-"""Training augmentation of the official FastFCN code: Pillow's arithmetic, its order of draws."""
+"""Training augmentation of the official FastFCN code, with Pillow and its order of draws."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,17 +19,17 @@ def augment(
     rotation: float,
     blur: bool,
 ) -> Augmented:
-    """Mirror, scale, rotate, pad, crop, blur (encoding/datasets/base.py and cityscapes.py).
+    """Flip, scale, rotate, pad, crop, blur (encoding/datasets/base.py and cityscapes.py).
 
-    Images shrink antialiased, as Pillow always does it. Padding is black before normalisation
-    and so belongs to the picture: `size` is the whole crop. Labels are class indices already;
-    where the official code fills with the raw id of "no class", 255 stands.
+    Pillow antialiases images that it shrinks. Padding is black and normalised like the image, so
+    `size` is the whole crop. Labels are class indices already: where the official code pads with
+    the raw id of "no class", this pads with 255.
 
     Args:
       crop_size: (height, width) of the result; square in the official code.
-      base_size: the short side becomes a random integer of 0.5 to 2 times this, ends included.
+      base_size: the short side is scaled to a random integer from 0.5 to 2 times this, inclusive.
       flip: probability of a horizontal flip.
-      rotation: degrees either way, after scaling; 0: no rotation (and no draw).
+      rotation: largest angle in degrees, after scaling; 0: no rotation (and no draw).
       blur: Gaussian blur of radius 0..1 with probability 1/2.
     """
     picture, labels = Image.fromarray(image), Image.fromarray(label)
@@ -58,7 +58,7 @@ def augment(
 
 
 def _scaled(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """(width, height) with the given short side; the other one is cut to an integer."""
+    """(width, height) with the given short side; the long side is truncated to an integer."""
     width, height = size
     if height > width:
         return short_side, int(1.0 * height * short_side / width)
@@ -66,7 +66,7 @@ def _scaled(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def _padded(picture: Image.Image, size: tuple[int, int], fill: int) -> Image.Image:
-    """Filled at the right and below."""
+    """Pads right and bottom."""
     if picture.size == size:
         return picture
     canvas = Image.new(picture.mode, size, fill if picture.mode == "L" else (fill,) * 3)

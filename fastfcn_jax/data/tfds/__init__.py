@@ -1,1 +1,1 @@
-"""Data sets prepared by TensorFlow Datasets into ArrayRecord files: written and read."""
+"""Writing and reading data sets in TFDS' ArrayRecord format."""

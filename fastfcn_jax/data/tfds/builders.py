@@ -1,4 +1,4 @@
-"""TensorFlow Datasets builders that need no TensorFlow: published files into ArrayRecord shards."""
+"""TFDS builders that write published files into ArrayRecord shards, without TensorFlow."""
 
 import os
 import shutil
@@ -19,12 +19,11 @@ EXAMPLES_PER_SHARD = 64
 
 
 class PublishedFiles(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """The images and labels of `manual_dir` as published, byte for byte, after a check of each.
+    """Copies the images and labels of `manual_dir` byte for byte, and decodes each as a check.
 
     Args:
-      splits: names of the splits, ours.
-      keep: folder where finished shards stay until all are there; a run that was stopped goes on
-        with the first one that is missing.
+      splits: names of the splits, as in `config.data`.
+      keep: folder for finished shards. A run that was stopped continues with the first missing one.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -54,7 +53,7 @@ class PublishedFiles(tfds.core.ShardBasedBuilder, skip_registration=True):
         root = str(dl_manager.manual_dir)
         return {
             prepared.SPLIT_NAMES.get(split, split): self._shards(
-                cast(EncodedSource, datasets.load(self.name, root, split))  # files, as published
+                cast(EncodedSource, datasets.load(self.name, root, split))  # read from files
             )
             for split in self._splits
         }
@@ -81,21 +80,21 @@ class PublishedFiles(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 class Cityscapes(PublishedFiles, skip_registration=True):
-    """Has the features of TFDS' own builder of that name: labels are label ids."""
+    """With the features of TFDS' own builder of that name; labels are label ids."""
 
     IMAGE = "image_left"
 
 
 class Ade20k(PublishedFiles, skip_registration=True):
-    """The 150-class label maps, which TFDS' scene_parse150 does not hold."""
+    """The 150-class label maps, which TFDS' scene_parse150 does not have."""
 
 
 class PascalContext(PublishedFiles, skip_registration=True):
-    """59 classes and background."""
+    """59 classes and the background."""
 
 
 class Camvid(PublishedFiles, skip_registration=True):
-    """11 classes and unlabelled."""
+    """11 classes and "unlabelled"."""
 
 
 BUILDERS = {b.name: b for b in (Cityscapes, Ade20k, PascalContext, Camvid)}
@@ -103,7 +102,7 @@ BUILDERS = {b.name: b for b in (Cityscapes, Ade20k, PascalContext, Camvid)}
 
 @dataclass
 class _Checked:
-    """One sample's files, read once and checked by decoding them."""
+    """The two files of one sample, read once and decoded as a check."""
 
     source: EncodedSource
     index: int
@@ -118,7 +117,7 @@ class _Checked:
 
 @dataclass(frozen=True)
 class _Part:
-    """A file-like object, so that nothing is read for a shard that is there already."""
+    """A file-like object: nothing is read for a shard that exists already."""
 
     pair: _Checked
     name: str
@@ -128,7 +127,7 @@ class _Part:
 
 
 class _ResumingWriter(tfds.core.writer.ExampleWriter):  # pyright: ignore[reportAttributeAccessIssue]
-    """Writes each shard in `keep` first, where a later run finds it."""
+    """Writes each shard to `keep` first, where a later run finds it, and links it to its place."""
 
     def __init__(self, file_format, keep: Path):
         super().__init__(file_format)

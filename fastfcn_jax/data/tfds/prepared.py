@@ -1,4 +1,4 @@
-"""Reading data sets that TensorFlow Datasets prepared as ArrayRecord, ours or its own."""
+"""Reads data sets in TFDS' ArrayRecord format, written by our builders or by TFDS' own."""
 
 import functools
 import json
@@ -11,15 +11,15 @@ from typing import Any
 from fastfcn_jax.data.source import DatasetInfo, Encoded, EncodedSource
 from fastfcn_jax.errors import UserError
 
-SPLIT_NAMES = {"val": "validation"}  # TFDS' word for it
+SPLIT_NAMES = {"val": "validation"}  # our name: TFDS' name
 LABEL = "segmentation_label"
-IMAGES = ("image", "image_left")  # ours; that of TFDS' own Cityscapes
+IMAGES = ("image", "image_left")  # our builders; TFDS' own Cityscapes
 
 _last = threading.local()
 
 
 def find(root: str, name: str) -> Path | None:
-    """The folder with the newest prepared version of data set `name` in `root`, if there is one.
+    """The folder of the newest prepared version of data set `name` in `root`, or None.
 
     `root` is that folder itself or a TFDS data_dir (`root/name[/config]/version`).
     """
@@ -56,7 +56,7 @@ def load(directory: Path, split: str, info: DatasetInfo, to_classes: Callable) -
 
 @dataclass(frozen=True)
 class Records:
-    """The `read` of an `EncodedSource`: images and labels of records, still encoded."""
+    """Reads encoded images and labels from records; the `read` of an `EncodedSource`."""
 
     directory: str
     split: str
@@ -71,11 +71,11 @@ class Records:
         return Encoded(record[self.image], record[LABEL], f"{name} image", f"{name} label")
 
     def files(self) -> list[str]:
-        """All it reads from."""
+        """All files that it reads from."""
         return sorted(map(str, Path(self.directory).iterdir()))
 
     def record(self, index: int) -> dict[str, bytes]:
-        """The features of one example; the last one is kept, its id is asked for right after."""
+        """The features of one example. The last is kept, as its id is requested right after it."""
         if getattr(_last, "key", None) != (self, index):
             _last.record = _open(self)[index]
             _last.key = (self, index)
@@ -84,7 +84,7 @@ class Records:
 
 @dataclass(frozen=True)
 class RecordIds(Sequence):
-    """Sample names, read from the records when asked for."""
+    """Names of the samples, read from the records on demand."""
 
     records: Records
 
@@ -99,7 +99,7 @@ class RecordIds(Sequence):
 
 @functools.cache
 def _open(records: Records):
-    import tensorflow_datasets as tfds  # takes seconds, so only where it is needed
+    import tensorflow_datasets as tfds  # takes seconds to import
 
     skip = {records.image: tfds.decode.SkipDecoding(), LABEL: tfds.decode.SkipDecoding()}
     builder: Any = tfds.builder_from_directory(records.directory)

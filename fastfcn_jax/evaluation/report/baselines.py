@@ -1,4 +1,4 @@
-"""Scores that an evaluation is held against: the published figure, another run's."""
+"""Scores to compare an evaluation with: the published one, and those of another run."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ class Baseline(NamedTuple):
 
 
 def published(config: ConfigDict, protocol: str) -> list[Baseline]:
-    """The printed figure for this experiment and protocol, if there is one."""
+    """The published score of this experiment and protocol: one item, or none."""
     figures = {
         "single": config.published.miou,
         "ms_flip": config.published.miou_ms_flip,
@@ -30,10 +30,10 @@ def published(config: ConfigDict, protocol: str) -> list[Baseline]:
 
 
 def read(path: Path) -> Baseline:
-    """Scores of another evaluation, from its metrics.json or the folder that holds it.
+    """Scores of another evaluation, from its metrics.json or the folder that contains it.
 
     Raises:
-      UserError: no such file, or another content.
+      UserError: there is no such file, or it is no metrics.json.
     """
     path = path / "metrics.json" if path.is_dir() else path
     try:
@@ -41,4 +41,6 @@ def read(path: Path) -> Baseline:
         iou = {name: scores["IoU"] for name, scores in metrics["per_class"].items()}
         return Baseline(path.absolute().parent.name, float(metrics["mIoU"]), iou)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"--compare {path}: not a metrics.json that eval.py wrote.") from error
+        raise UserError(
+            f"--compare {path}: is no metrics.json that `fastfcn eval` wrote."
+        ) from error

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG, and pictures as data URLs, for pages without any other file."""
+"""Small charts as inline SVG and pictures as data URLs, for a page in a single file."""
 
 import base64
 import html
@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 360, 170, 48, 22  # of a line chart; near the pixels of a phone
-CELL, MAX_NAMED = 20, 30  # of a matrix with names at its sides; more of them than that are none
+WIDTH, HEIGHT, LEFT, BOTTOM = 360, 170, 48, 22  # of a line chart, in pixels
+CELL, MAX_NAMED = 20, 30  # pixels of a matrix cell; with more classes, names are left out
 
 Points = Sequence[tuple[float, float]]
 
 
 def line_chart(title: str, points: Points, unit: str = "") -> str:
-    """A curve over steps, with its smallest, largest and last value written out."""
+    """A curve over steps, labelled with its smallest, largest and last value."""
     xs, ys = (np.array(axis, np.float64) for axis in zip(*points, strict=True))
     low, high = float(ys.min()), float(ys.max())
     span_x, span_y = max(float(np.ptp(xs)), 1e-9), max(high - low, 1e-9)
@@ -44,7 +44,7 @@ def line_chart(title: str, points: Points, unit: str = "") -> str:
 
 
 def bar(value: float, low: float, high: float, color: str) -> str:
-    """A bar of 0 to 100 with an interval drawn over it."""
+    """A bar from 0 to `value`, out of 100, with an interval drawn over it."""
     return (
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect width="100" height="10" class="track"/>'
@@ -55,7 +55,7 @@ def bar(value: float, low: float, high: float, color: str) -> str:
 
 
 def heat_map(matrix: np.ndarray) -> UInt8[np.ndarray, "k k 3"]:
-    """Shares of each row from white (0) to dark blue (1), by their square root."""
+    """Square root of the share of each row, from white (0) to dark blue (1)."""
     rows = matrix.sum(axis=1, keepdims=True)
     share = np.sqrt(np.divide(matrix, rows, where=rows > 0, out=np.zeros(matrix.shape)))
     white, blue = np.array([255.0, 255, 255]), np.array([12.0, 44, 132])
@@ -63,11 +63,11 @@ def heat_map(matrix: np.ndarray) -> UInt8[np.ndarray, "k k 3"]:
 
 
 def matrix_chart(matrix: np.ndarray, names: Sequence[str]) -> str:
-    """The heat map with the classes' names at its left and below, where there are few."""
+    """The heat map, with the names of the classes at the left and below if there are few."""
     count = len(names)
     named = count <= MAX_NAMED
     side = CELL * count if named else 400
-    margin = 8 + round(7.6 * max(map(len, names))) if named else 0  # of the wider system fonts
+    margin = 8 + round(7.6 * max(map(len, names))) if named else 0  # for a wide font
     url = data_url(heat_map(matrix), photograph=False)
     labels = "".join(
         _text(margin - 6, CELL * (i + 0.7), name, "end")
@@ -87,7 +87,7 @@ def matrix_chart(matrix: np.ndarray, names: Sequence[str]) -> str:
 
 
 def data_url(image: UInt8[np.ndarray, "h w 3"], *, photograph: bool) -> str:
-    """The picture inside an URL: JPEG for photographs, PNG for drawings."""
+    """The picture as a data URL: JPEG for photographs, PNG for drawings."""
     suffix, options = (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 82]) if photograph else (".png", [])
     _, encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     kind = "jpeg" if photograph else "png"

@@ -1,4 +1,4 @@
-"""report.html: what there is to know about an evaluation, in one file that opens from disk."""
+"""report.html: scores, charts and pictures of an evaluation, in one file."""
 
 import html
 import json
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
+from fastfcn_jax import stored
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.evaluation.evaluate import Result
 from fastfcn_jax.evaluation.metrics import IGNORE_LABEL
@@ -20,8 +21,8 @@ from fastfcn_jax.files import write_text
 from fastfcn_jax.inference.predictor import Predictor
 from fastfcn_jax.pictures import colorize
 
-PICTURES = 3  # worst ones, and as many median ones
-PICTURE_WIDTH = 400  # pixels of each of the four pictures in a strip
+PICTURES = 3  # number of worst images shown, and of median ones
+PICTURE_WIDTH = 400  # of each of the four pictures in a strip
 _STYLE = (Path(__file__).parent / "document.css").read_text(encoding="utf-8")
 
 
@@ -44,7 +45,7 @@ def write(
     baselines: Sequence[Baseline] = (),
     card: dict[str, Any] | None = None,
 ) -> None:
-    """Writes the report, whole or not at all.
+    """Writes the report; if that fails, no part of it is left.
 
     Args:
       gallery: strips of the worst and of the median images; see `make_gallery`.
@@ -91,7 +92,7 @@ def write_run(
 ) -> None:
     """Writes the report of a model evaluated at `step` of the run in `folder`.
 
-    Curves and run card are the folder's own, where it has them.
+    Curves and run card come from the folder, if it is a training's.
     """
     card = folder / "run.json"
     write(
@@ -100,16 +101,16 @@ def write_run(
         result,
         palette=source.info.palette,
         gallery=make_gallery(predictor, source, result),
-        history=read_history(folder / "metrics.jsonl"),
+        history=stored.read_records(folder / "metrics.jsonl"),
         baselines=[*published(config, result.protocol), *others],
-        card=json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None,
+        card=stored.read(card, dict, "move it away") if card.is_file() else None,
     )
 
 
 def make_gallery(
     predictor: Predictor, source: Source, result: Result, count: int = PICTURES
 ) -> tuple[list[Strip], list[Strip]]:
-    """Predicts the worst and the median images of this process again, and draws them."""
+    """Predicts the worst and the median images again and draws them, as (worst, median)."""
     scores = statistics.image_scores(result.counts)
     position = {name: i for i, name in enumerate(source.ids)}
     chosen = statistics.worst_and_median(scores, count)
@@ -132,14 +133,6 @@ def make_gallery(
 
     worst, median = chosen
     return [strip(i) for i in worst], [strip(i) for i in median]
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics.jsonl; none if there is no such file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def _shrink(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
@@ -187,22 +180,22 @@ def _classes(result: Result, palette: np.ndarray, baselines: Sequence[Baseline])
         '<div class="scroll"><table><thead><tr><th>class</th><th></th><th>IoU</th>'
         "<th>95 % interval</th><th>Acc</th><th>share of pixels</th>"
         f"{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        "<p>The interval is of drawing the images anew (bootstrap).</p>"
+        "<p>Interval: bootstrap over the images.</p>"
     )
 
 
 def _confusion(result: Result) -> str:
     pixels = result.matrix.sum(axis=1)
     items = "".join(
-        f"<li>{html.escape(result.class_names[a])} taken for {html.escape(result.class_names[b])}: "
-        f"{100 * count / pixels[a]:.1f} % of its pixels</li>"
+        f"<li>{html.escape(result.class_names[a])} predicted as "
+        f"{html.escape(result.class_names[b])}: {100 * count / pixels[a]:.1f} % of its pixels</li>"
         for a, b, count in statistics.confusions(result.matrix, 10)
     )
     return (
         '<div class="pair"><figure><figcaption>Rows label, columns prediction, in the order of '
-        "the classes; darker: a larger share of the row</figcaption>"
+        "the classes; the darker, the larger the share of the row</figcaption>"
         f"{charts.matrix_chart(result.matrix, result.class_names)}</figure>"
-        f"<figure><figcaption>Most pixels first</figcaption><ol>{items}</ol></figure></div>"
+        f"<figure><figcaption>Largest errors, in pixels</figcaption><ol>{items}</ol></figure></div>"
     )
 
 

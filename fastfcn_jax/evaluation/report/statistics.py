@@ -1,4 +1,4 @@
-"""What a report says beyond the scores: intervals, ranking of images, confusions."""
+"""Statistics of a report: intervals, ranking of images, confusions."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -9,9 +9,9 @@ _DRAWS = 500
 def bootstrap(
     counts: Int[np.ndarray, "n 3 k"], *, seed: int = 0
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """(2.5 %, 97.5 %) of each class's IoU in percent when the images are drawn anew.
+    """The 95 % bootstrap interval of each class's IoU, in percent, as (lower, upper).
 
-    NaN where a class occurs in no draw.
+    The images are resampled with replacement; NaN where a class occurs in no resample.
     """
     n, _, classes = counts.shape
     rng = np.random.default_rng(seed)
@@ -26,14 +26,14 @@ def bootstrap(
 
 
 def image_scores(counts: Int[np.ndarray, "n 3 k"]) -> Float[np.ndarray, " n"]:
-    """Each image's own mIoU in percent, over the classes in its label or prediction."""
+    """The mIoU of each image in percent, over the classes in its label or prediction."""
     union = counts[:, 1] + counts[:, 2] - counts[:, 0]
     iou = np.divide(counts[:, 0], union, where=union > 0, out=np.zeros(union.shape))
     return 100 * iou.sum(axis=1) / np.maximum((union > 0).sum(axis=1), 1)
 
 
 def worst_and_median(scores: Float[np.ndarray, " n"], count: int) -> tuple[list[int], list[int]]:
-    """Positions of the `count` lowest scores, and of as many around the median; none twice."""
+    """Indices of the `count` lowest scores, and of as many others around the median."""
     order = np.argsort(scores, kind="stable")
     worst = order[:count]
     rest = order[count:]
@@ -42,7 +42,7 @@ def worst_and_median(scores: Float[np.ndarray, " n"], count: int) -> tuple[list[
 
 
 def confusions(matrix: Int[np.ndarray, "k k"], count: int) -> list[tuple[int, int, int]]:
-    """(label, prediction, pixels) of the largest errors."""
+    """(label, prediction, number of pixels) of the most frequent errors."""
     errors = matrix.copy()
     np.fill_diagonal(errors, 0)
     order = np.argsort(errors.ravel(), kind="stable")[::-1][:count]

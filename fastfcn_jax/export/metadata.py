@@ -1,0 +1,84 @@
+"""What an exported file says of itself: written, and read back with everything absurd refused."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from fastfcn_jax.config.schema import CHOICES
+from fastfcn_jax.data.source import DatasetInfo
+
+MAX_BYTES = 1 << 20  # 150 classes and the whole configuration take 10 KiB
+MAX_PIXELS = 1 << 26  # of the program's input: 8192x8192
+MAX_NAME = 200  # characters
+MAX_CLASSES = 255  # labels are bytes, and one of them is the ignored one
+
+
+def write(card: dict[str, Any], size: tuple[int, int], check: dict[str, Any]) -> str:
+    """`model.json`'s content, the input's size and what the comparison with the source found."""
+    usage = "RGB images, uint8, (batch, height, width, 3); normalisation is part of the program"
+    content = {**card, "size": list(size), "input": usage, "check": check}
+    return json.dumps(content)
+
+
+def read(text: str | bytes) -> dict[str, Any]:
+    """The content, whose size, classes, palette and lineage can be relied on.
+
+    Raises:
+      ValueError: what is wrong, as the end of a sentence.
+    """
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"its description is larger than {MAX_BYTES >> 10} KiB")
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its description is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError("its description is no dictionary")
+    _check_size(content.get("size"))
+    info(content)
+    if _in(content, "config", "model", "lineage") not in CHOICES["model.lineage"]:
+        raise ValueError("its description names no lineage that is known here")
+    return content
+
+
+def info(content: dict[str, Any]) -> DatasetInfo:
+    """Name, classes and palette.
+
+    Raises:
+      ValueError: as `read`.
+    """
+    names, palette = (_in(content, "dataset", key) for key in ("class_names", "palette"))
+    title = _in(content, "dataset", "name")
+    if not isinstance(names, list) or not 1 <= len(names) <= MAX_CLASSES:
+        raise ValueError(f"its description has no list of 1 to {MAX_CLASSES} classes")
+    if not all(map(_is_name, [title, *names])):
+        raise ValueError("its description has names that are not printable, or too long")
+    is_palette = isinstance(palette, list) and len(palette) == len(names)
+    if not is_palette or not all(map(_is_color, palette)):
+        raise ValueError("its palette is not one colour, three bytes, for each class")
+    return DatasetInfo(title, tuple(names), np.array(palette, np.uint8))
+
+
+def _check_size(size: Any) -> None:
+    if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int for n in size):
+        raise ValueError("its description has no size of two whole numbers")
+    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"its size is not one of 1 to {MAX_PIXELS} pixels")
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable()
+
+
+def _is_color(color: Any) -> bool:
+    if not isinstance(color, list) or len(color) != 3:
+        return False
+    return all(type(value) is int and 0 <= value <= 255 for value in color)
+
+
+def _in(content: Any, *keys: str) -> Any:
+    """The value under these keys, one within the other; None where one is missing."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content

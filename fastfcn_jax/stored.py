@@ -1,0 +1,126 @@
+"""JSON that a run or a person left: read, held against what it must be, one sentence if it is not.
+
+A form is a type or a tuple of types; a dict of forms by key, "key?" where it may be absent; a list
+with the form of each entry; or a function that returns what is wrong, "" if nothing.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from fastfcn_jax.errors import UserError
+
+WORDS = {
+    bool: "true or false",
+    dict: "an object",
+    float: "a finite number",
+    int: "a whole number",
+    list: "a list",
+    str: "a text",
+    type(None): "null",
+}
+NUMBER = (float, type(None))  # null where there is none
+RECORD = {
+    "kind": lambda kind: "" if kind in ("train", "eval") else "must be train or eval",
+    "step": lambda step: fault(step, int) or ("must be 0 or more" if step < 0 else ""),
+    "losses?": [NUMBER],
+    "mIoU?": NUMBER,
+}
+
+
+def read(path: Path, form: Any, remedy: str) -> Any:
+    """Reads a JSON file.
+
+    Args:
+      remedy: what to do where it is not of that form; ends the sentence.
+
+    Raises:
+      UserError: it cannot be read, is no JSON, or a key in it has another form.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {remedy}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {remedy}.") from error
+    if wrong := fault(content, form):
+        raise UserError(f"{path}: {wrong}; {remedy}.")
+    return content
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """All records of a metrics.jsonl; a last line that a crash cut short is left out.
+
+    Raises:
+      UserError: any other line is not a record; the file is left as it is.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}; mend that or choose another --workdir."
+        ) from error
+    if lines and not lines[-1]:
+        lines.pop()  # behind the last line's end
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line.decode())
+            wrong = fault(record, RECORD)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                break
+            wrong = f"not JSON ({error})"
+        if wrong:
+            raise UserError(
+                f"{path}, line {number} of {len(lines)}: {wrong}; mend or remove that line, or "
+                "move the file away. It was left as it is."
+            )
+        records.append(record)
+    return records
+
+
+def fault(value: Any, form: Any, name: str = "") -> str:
+    """What is wrong with a value, by its key; "" if it has the form."""
+    if isinstance(form, dict):
+        if not isinstance(value, dict):
+            return _says(name, f"must be an object, not {_shown(value)}")
+        for key, inner in form.items():
+            plain = key.removesuffix("?")
+            path = f"{name}.{plain}" if name else plain
+            if plain not in value:
+                if plain == key:
+                    return f"{path} is missing"
+            elif found := fault(value[plain], inner, path):
+                return found
+        return ""
+    if isinstance(form, list):
+        if not isinstance(value, list):
+            return _says(name, f"must be a list, not {_shown(value)}")
+        entries = (fault(entry, form[0], f"{name}[{i}]") for i, entry in enumerate(value))
+        return next(filter(None, entries), "")
+    if isinstance(form, type | tuple):
+        kinds = form if isinstance(form, tuple) else (form,)
+        if any(_is(value, kind) for kind in kinds):
+            return ""
+        wanted = " or ".join(WORDS[kind] for kind in kinds)
+        return _says(name, f"must be {wanted}, not {_shown(value)}")
+    wrong = form(value)
+    return _says(name, wrong) if wrong else ""
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is float:
+        whole_or_not = isinstance(value, int | float) and not isinstance(value, bool)
+        return whole_or_not and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _says(name: str, what: str) -> str:
+    return f"{name} {what}".strip()
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

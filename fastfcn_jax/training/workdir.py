@@ -1,0 +1,205 @@
+"""The output folder of a run: made, tried, and held by one training at a time."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from fastfcn_jax import runtime
+from fastfcn_jax.errors import UserError
+
+LOCK = "lock"
+BEAT = 5.0  # seconds between two signs of life in the lock
+SILENCE = 6 * BEAT  # without one for so long, a training on another host counts as dead
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems that have none
+
+
+class Holder(NamedTuple):
+    """Who holds a folder, as its lock names them."""
+
+    host: str
+    machine: str  # changes when the host starts anew
+    pid: int
+    since: str
+    token: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since}"
+
+
+@contextlib.contextmanager
+def hold(workdir: Path, say: Callable[[str], None] = print) -> Iterator[None]:
+    """Makes the folder and keeps every other training out of it; called by all processes of one.
+
+    Process 0 holds `workdir/lock`: the system lets go of it when that process ends, however it
+    ends. Where the file system has no locks, or none that another host would see, the sign of
+    life decides that the holder gives every `BEAT` seconds.
+
+    Raises:
+      UserError: in every process, if the folder cannot be written, another training runs in it,
+        or the processes do not see the same folder.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def take() -> str:
+            make(workdir)
+            return stack.enter_context(_held(workdir, say)) if jax.process_index() == 0 else ""
+
+        token = runtime.gather(runtime.together(take))[0]
+        runtime.together(lambda: _check_shared(workdir, token))
+        yield
+
+
+def make(workdir: Path) -> None:
+    """Creates the output folder.
+
+    Raises:
+      UserError: it cannot be created or written to.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".write-test-{jax.process_index()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"workdir {workdir} cannot be written ({error.strerror}); choose another --workdir."
+        ) from error
+
+
+@contextlib.contextmanager
+def _held(workdir: Path, say: Callable[[str], None]) -> Iterator[str]:
+    path = workdir / LOCK
+    with open(path, "a+b", buffering=0) as file:  # "w" would empty it before the lock is ours
+        _lock(workdir, file.fileno())
+        before = read_holder(path)
+        if before is not None and not _is_gone(before, path, say):
+            raise _occupied(workdir, before)
+        mine = Holder(
+            host=socket.gethostname(),
+            machine=_machine(),
+            pid=os.getpid(),
+            since=time.strftime("%Y-%m-%d %H:%M:%S%z"),
+            token=secrets.token_hex(16),
+        )
+        _rewrite(file, json.dumps(mine._asdict()).encode())
+        ended = threading.Event()
+        beats = threading.Thread(target=_beat, args=(file.fileno(), ended), daemon=True)
+        beats.start()
+        try:
+            yield mine.token
+        finally:
+            ended.set()
+            beats.join()
+            with contextlib.suppress(OSError):  # emptied: the next start need not ask who it was
+                _rewrite(file, b"")
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Whom a lock names; None where it is empty, cut short or not one of ours."""
+    try:
+        found = json.loads(path.read_bytes())
+        return Holder(**{name: kind(found[name]) for name, kind in Holder.__annotations__.items()})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _lock(workdir: Path, file: int) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _occupied(workdir, read_holder(workdir / LOCK)) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+
+
+def _occupied(workdir: Path, holder: Holder | None) -> UserError:
+    path = workdir / LOCK
+    silent = time.time() - path.stat().st_mtime
+    who = f": {holder}" if holder is not None else ""
+    text = (
+        f"another training is running in {workdir}{who}; wait for it, stop it, or choose another "
+        "--workdir."
+    )
+    if silent > SILENCE:  # a file server may keep the lock of a host that is no more
+        text += (
+            f" It has given no sign of life for {silent / 60:.0f} minutes: if it is gone for "
+            f"certain, delete {path}."
+        )
+    return UserError(text)
+
+
+def _is_gone(holder: Holder, path: Path, say: Callable[[str], None]) -> bool:
+    """Whether the one that a lock still names, though it could be taken, has ended."""
+    if holder.machine == _machine():
+        return holder.pid == os.getpid() or not _runs(holder.pid) or _locks_work(path)
+    last, until = path.stat().st_mtime_ns, time.monotonic() + SILENCE
+    say(f"{path} names {holder}, which did not end as usual; waiting {SILENCE:.0f} s for a sign")
+    while time.monotonic() < until:
+        time.sleep(min(1.0, SILENCE / 4))
+        with open(path, "rb") as file:  # opening asks a file server anew
+            if os.fstat(file.fileno()).st_mtime_ns != last:
+                return False
+    return True
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _locks_work(path: Path) -> bool:
+    """Whether a second opening of the file finds it locked: then the lock we have is worth it."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def _check_shared(workdir: Path, token: str) -> None:
+    until = time.monotonic() + 2 * BEAT
+    while (holder := read_holder(workdir / LOCK)) is None or holder.token != token:
+        if time.monotonic() > until:  # a file server shows a new file after some seconds
+            raise UserError(
+                f"{workdir} on {socket.gethostname()} is not the folder that process 0 writes to; "
+                "give all processes the same --workdir on a shared file system."
+            )
+        time.sleep(0.2)
+
+
+def _machine() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return socket.gethostname()
+
+
+def _rewrite(file, content: bytes) -> None:
+    os.ftruncate(file.fileno(), 0)
+    file.write(content)
+    os.fsync(file.fileno())
+
+
+def _beat(file: int, ended: threading.Event) -> None:
+    while not ended.wait(BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(file)

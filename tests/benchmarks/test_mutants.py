@@ -1,0 +1,22 @@
+"""The table of planted bugs follows the code that it mutates."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import mutants
+
+
+@pytest.mark.parametrize("bug", mutants.BUGS, ids=lambda bug: bug.name)
+def test_a_bug_finds_its_text_and_its_tests(bug):
+    assert mutants.is_applicable(bug)
+    assert bug.new != bug.old
+    for test in bug.tests:
+        assert (mutants.ROOT / test.partition("::")[0]).exists()
+
+
+def test_names_tell_the_bugs_apart():
+    assert len({bug.name for bug in mutants.BUGS}) == len(mutants.BUGS)

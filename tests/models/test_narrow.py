@@ -1,0 +1,46 @@
+"""Narrow mmseg models against real mmsegmentation: the wiring of every head, in seconds.
+
+The published widths are the matter of `test_mmseg.py`.
+"""
+
+import jax
+import numpy as np
+import oracle
+import pytest
+import small
+import torch
+
+from fastfcn_jax import models
+from fastfcn_jax.convert import mmseg_names
+
+# Odd, and 1/8 of the width holds ASPP's widest dilation (36).
+IMAGES = np.random.default_rng(0).normal(size=(1, 97, 331, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("head", "neck"),
+    [
+        (head, neck)
+        for neck in ("jpu", "none")
+        for head in small.D8
+        if (head, neck) != ("fcn", "jpu")
+    ],
+)
+def test_logits_are_those_of_mmseg(head, neck):
+    reference = small.mmseg_model(head, neck)
+    model = models.build(small.config(head, neck).model, 19)
+    variables = jax.device_put(mmseg_names.to_flax(oracle.tensors_of(reference)))
+    ours = jax.jit(lambda v, x: model.apply(v, x, auxiliary=True))(variables, IMAGES)
+    with torch.no_grad():
+        features = reference.extract_feat(oracle.to_torch(IMAGES))
+        logits = reference.decode_head(features)
+        auxiliary = reference.auxiliary_head(features)
+    logits, se = logits if isinstance(logits, tuple) else (logits, None)
+    theirs = {"logits": logits, "auxiliary": auxiliary, "se": se}
+    for name, expected in theirs.items():
+        assert (getattr(ours, name) is None) == (expected is None)
+        if expected is not None:
+            np.testing.assert_allclose(
+                getattr(ours, name), oracle.to_numpy(expected), atol=1e-4, err_msg=name
+            )
+    assert np.std(ours.logits) > 0.3  # logits that differ, or an error would not be seen

@@ -1,0 +1,126 @@
+"""One training a workdir: who is kept out, who is told what, and what a dead one leaves."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import config
+
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.training import loop, workdir
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLDING = """
+import sys, time
+from pathlib import Path
+from fastfcn_jax.training import workdir
+with workdir.hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A process that holds the folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def record(path, **changes):
+    """Leaves a lock as a training that was killed leaves it."""
+    entry = {"host": "elsewhere", "machine": "x", "pid": 1, "since": "noon", "token": "t"}
+    (path / workdir.LOCK).write_text(json.dumps({**entry, **changes}))
+
+
+def test_a_second_training_is_refused_before_it_touches_anything(tmp_path, other):
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError) as caught:
+        loop.train(config(), tmp_path)
+    text = str(caught.value)
+    assert text.startswith(f"another training is running in {tmp_path}: process {other.pid} on ")
+    assert " since 2" in text
+    assert text.endswith("wait for it, stop it, or choose another --workdir.")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_lock_of_a_killed_training_is_free_at_once(tmp_path, other):
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert workdir.read_holder(tmp_path / workdir.LOCK).pid == other.pid  # its name is still there
+    with workdir.hold(tmp_path):
+        assert workdir.read_holder(tmp_path / workdir.LOCK).pid == os.getpid()
+    assert workdir.read_holder(tmp_path / workdir.LOCK) is None
+
+
+def test_a_silent_holder_is_said_to_be_silent(tmp_path, other):
+    path = tmp_path / workdir.LOCK
+    os.utime(path, (0, time.time() - 3600))
+    with (
+        pytest.raises(UserError, match=rf"no sign of life for 60 minutes.* delete {path}\."),
+        workdir.hold(tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_a_training_on_another_host_is_watched_where_its_lock_is_not_seen(
+    tmp_path, monkeypatch, capsys, alive
+):
+    monkeypatch.setattr(workdir, "SILENCE", 0.2)
+    record(tmp_path)
+    if alive:
+        sleep = time.sleep
+        monkeypatch.setattr(
+            workdir.time, "sleep", lambda s: (sleep(s), os.utime(tmp_path / workdir.LOCK))
+        )
+        with pytest.raises(UserError, match="process 1 on elsewhere since noon; wait for it"):
+            workdir._held(tmp_path, print).__enter__()
+        assert workdir.read_holder(tmp_path / workdir.LOCK).host == "elsewhere"
+    else:
+        with workdir.hold(tmp_path):
+            assert "did not end as usual" in capsys.readouterr().out
+            assert workdir.read_holder(tmp_path / workdir.LOCK).host != "elsewhere"
+
+
+def test_without_locks_a_living_process_of_this_host_is_recognised(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    record(tmp_path, machine=workdir._machine(), pid=os.getppid())
+    with (
+        pytest.raises(UserError, match=f"process {os.getppid()} on elsewhere"),
+        workdir.hold(tmp_path),
+    ):
+        pass
+    record(tmp_path, machine=workdir._machine(), pid=2**22 + 1)  # beyond every process number
+    with workdir.hold(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "a"}', '{"pid": null}'])
+def test_a_spoilt_lock_stops_nobody(tmp_path, content):
+    (tmp_path / workdir.LOCK).write_text(content)
+    with workdir.hold(tmp_path):
+        assert workdir.read_holder(tmp_path / workdir.LOCK).pid == os.getpid()
+
+
+def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir, "BEAT", 0.01)
+    with workdir.hold(tmp_path):
+        os.utime(tmp_path / workdir.LOCK, (0, 0))
+        while (tmp_path / workdir.LOCK).stat().st_mtime == 0:
+            time.sleep(0.01)
