@@ -7,7 +7,10 @@ from fastfcn_jax import cli
 from fastfcn_jax.config import experiment, schema
 from fastfcn_jax.errors import UserError
 
-USAGE = "config list | show CONFIG | diff CONFIG CONFIG | document | complete bash|zsh"
+USAGE = (
+    "config list | show CONFIG | diff CONFIG CONFIG | document | complete bash|zsh | "
+    "rename-class RUN OLD NEW"
+)
 
 
 def define(parser: cli.Parser) -> None:
@@ -35,6 +38,10 @@ def run(arguments: Namespace) -> None:
 
             flags = {name: door.command(name).parser().flags() for name in door.COMMANDS}
             print(completion.script(shell, flags))
+        case ["rename-class", folder, old, new]:
+            from fastfcn_jax.checkpoints.rename_class import rename_class
+
+            print("\n".join(rename_class(cli.path(folder), old, new)))
         case _:
             raise UserError(f"usage: fastfcn {USAGE}.")
 
@@ -47,7 +54,8 @@ show       every value of one (of a variant, behind the colon)
 diff       the keys in which two differ
 document   the page of all keys, as Markdown
 complete   a script for bash or zsh that completes commands, flags, keys and choices:
-           eval "$(fastfcn config complete bash)" """,
+           eval "$(fastfcn config complete bash)"
+rename-class   gives a class of a run and its model another name""",
     define=define,
     run=run,
 )

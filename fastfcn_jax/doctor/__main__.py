@@ -30,14 +30,57 @@ def define(parser: cli.Parser) -> None:
         action="store_true",
         help="Replace what --folder wrote before; the old files are kept as .bak.",
     )
+    _define_adoption(parser.add_argument_group("choices that --folder makes by itself otherwise"))
+
+
+def _define_adoption(group) -> None:
+    group.add_argument(
+        "--photos",
+        default="",
+        metavar="DIR",
+        help="Where in the folder all photographs lie, or a pattern such as 'a/*_rgb.png'.",
+    )
+    group.add_argument(
+        "--labels", default="", metavar="DIR", help="Where all labels lie, or a pattern."
+    )
+    group.add_argument(
+        "--names", default="", metavar="FILE", help="List of class names, or 'none' for no list."
+    )
+    group.add_argument(
+        "--split",
+        choices=("auto", "fifth"),
+        default="auto",
+        help="auto follows lists and folders; fifth takes one photograph in five to validate.",
+    )
+    group.add_argument(
+        "--update",
+        action="store_true",
+        help="Add new photographs to a folder made ready before, keeping its classes and split.",
+    )
+    group.add_argument(
+        "--skip_bad", action="store_true", help="Leave out files that cannot be used."
+    )
+    group.add_argument(
+        "--clean", action="store_true", help="Mend labels with smooth edges or stray colours."
+    )
 
 
 def run(arguments: Namespace) -> int:
     if arguments.folder is not None:
         from fastfcn_jax.doctor import adopt
 
-        for line in adopt.adopt(arguments.folder, overwrite=arguments.overwrite):
-            print(line)
+        lines = adopt.adopt(
+            arguments.folder,
+            photos=arguments.photos,
+            labels=arguments.labels,
+            names=arguments.names,
+            split=arguments.split,
+            update=arguments.update,
+            overwrite=arguments.overwrite,
+            skip_bad=arguments.skip_bad,
+            clean=arguments.clean,
+        )
+        print("\n".join(lines))
         return 0
     if arguments.config is None:
         raise UserError(

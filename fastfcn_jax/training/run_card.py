@@ -77,10 +77,13 @@ def check_resume(card: dict[str, Any], config: ConfigDict, workdir: Path) -> lis
 
 
 def check_classes(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises UserError if the run began with other classes, or the same in another order."""
-    pairs = zip(before["data"].get("classes", ()), now["data"]["classes"], strict=False)
-    for index, (old, new) in enumerate(pairs):
-        if old != new:
+    """Raises UserError if the run began with the same classes in another order.
+
+    A name that is new stands for the one it replaces: the class was renamed.
+    """
+    began, here = before["data"].get("classes", ()), now["data"]["classes"]
+    for index, (old, new) in enumerate(zip(began, here, strict=False)):
+        if old != new and (old in here or new in began):
             raise UserError(
                 f"class {index} of the data was '{old}' when this run began and is '{new}' now; "
                 "put the classes back in their order, or choose another --workdir."

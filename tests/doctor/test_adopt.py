@@ -13,7 +13,7 @@ from fastfcn_jax.config import experiment
 from fastfcn_jax.config.base import get_config
 from fastfcn_jax.data import datasets
 from fastfcn_jax.data.datasets import camvid
-from fastfcn_jax.doctor import adopt, checks, examine, pairs
+from fastfcn_jax.doctor import adopt, checks, configuration, examine, words
 from fastfcn_jax.training.class_weights import label_frequencies
 
 COLORS = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
@@ -188,9 +188,9 @@ class TestOwnPhotos:
         return tmp_path
 
     def test_colour_labels_anywhere_become_a_data_set_that_loads(self, root):
-        lines = list(adopt.adopt(root))
+        lines = adopt.adopt(root)
         assert lines[0] == "12 photos with a label each"
-        assert lines[-1].startswith("  python train.py --config ")
+        assert lines[-1].startswith("  fastfcn train --config ")
         train, val = (datasets.load("folder", str(root), s) for s in ("train", "val"))
         assert len(train) + len(val) == 12
         assert len(val) >= 1
@@ -202,54 +202,57 @@ class TestOwnPhotos:
             else (val, val.ids.index("shots/IMG 00"))
         )
         np.testing.assert_array_equal(source.info.palette[source[place].label], stored)
-        config = experiment.load(str(root / adopt.CONFIG_NAME))
+        config = experiment.load(str(root / configuration.NAME))
         assert config.data.root == str(root)
         assert tuple(config.data.crop_size) == (32, 32)
 
     def test_the_folder_can_be_moved_and_has_a_small_variant(self, root):
-        lines = list(adopt.adopt(root))
+        lines = adopt.adopt(root)
         moved = root.rename(root.with_name("moved"))
-        assert any(f"{adopt.CONFIG_NAME}:small" in line for line in lines)
-        config = experiment.load(f"{moved / adopt.CONFIG_NAME}:small")
+        assert any(f"{configuration.NAME}:small" in line for line in lines)
+        config = experiment.load(f"{moved / configuration.NAME}:small")
         assert config.data.root == str(moved)
         assert config.model.backbone == "resnet18"
 
     def test_names_of_a_colour_list_are_used(self, root):
         (root / "label_colors.txt").write_text("200 0 0 tall grass\n0 200 0\twater\n0 0 200 sky\n")
-        list(adopt.adopt(root))
+        adopt.adopt(root)
         info = datasets.load("folder", str(root), "train").info
         assert info.class_names == ("sky", "water", "tall grass")
 
-    def test_black_is_ignored_unless_a_list_names_it(self, root):
-        self.picture(root, "IMG 99", np.zeros((40, 60), int), ((0, 0, 0),) * 3)
-        list(adopt.adopt(root))
+    @pytest.mark.parametrize(("size", "is_class"), [((40, 60), True), ((4, 60), False)])
+    def test_black_is_a_class_where_there_is_much_of_it(self, root, size, is_class):
+        self.picture(root, "IMG 99", np.zeros(size, int), ((0, 0, 0),) * 3)
+        lines = adopt.adopt(root)
         classes = json.loads((root / "classes.json").read_text())
-        assert classes["ignore"] == [[0, 0, 0]]
-        assert len(classes["classes"]) == 3
+        assert classes["ignore"] == ([] if is_class else [[0, 0, 0]])
+        assert len(classes["classes"]) == 3 + is_class
+        said = "is a class here: it covers 7.69 %" if is_class else "0.83 % of the pixels; list it"
+        assert any("[0, 0, 0]" in line and said in line for line in lines)
 
     def test_a_photo_without_label_is_left_out_and_said(self, root):
         write_png(root / "shots" / "extra.png", photo(3, (40, 60)))
-        lines = list(adopt.adopt(root))
+        lines = adopt.adopt(root)
         assert "  left out, without a partner: shots/extra.png" in lines
 
     def test_it_does_not_overwrite_what_was_edited(self, root):
-        list(adopt.adopt(root))
-        assert "--overwrite" in sentence(lambda: list(adopt.adopt(root)))
-        list(adopt.adopt(root, overwrite=True))
+        adopt.adopt(root)
+        assert "--overwrite" in sentence(lambda: adopt.adopt(root))
+        adopt.adopt(root, overwrite=True)
 
     def test_names_that_do_not_match(self, root):
         for i, path in enumerate(sorted((root / "drawn").iterdir())):
             path.rename(path.with_name(f"other{i}.png"))
-        assert "no two share a name" in sentence(lambda: list(adopt.adopt(root)))
+        assert "no two share a name" in sentence(lambda: adopt.adopt(root))
 
     def test_nothing_is_written_when_it_fails(self, root):
         write_png(root / "drawn" / "IMG 00_mask.png", np.zeros((40, 60), np.uint8))
-        assert "some index images" in sentence(lambda: list(adopt.adopt(root)))
+        assert "some index images" in sentence(lambda: adopt.adopt(root))
         assert not [n for n in adopt.WRITTEN if (root / n).exists()]
 
     def test_nothing_is_written_when_one_file_cannot_be(self, root):
-        (root / adopt.CONFIG_NAME).mkdir()
-        text = sentence(lambda: list(adopt.adopt(root, overwrite=True)))
+        (root / configuration.NAME).mkdir()
+        text = sentence(lambda: adopt.adopt(root, overwrite=True))
         assert f"{root}: cannot be written" in text
         assert not [p for p in root.iterdir() if p.is_file()]
 
@@ -269,9 +272,10 @@ class TestOwnPhotos:
     def test_a_split_by_folders_is_kept(self, tmp_path, photos, labels, train, val):
         for part, names in ((train, "abc"), (val, "de"), ("test", "f")):
             self.lay(tmp_path, values(0, 1), names, photos.format(part), labels.format(part))
-        lines = list(adopt.adopt(tmp_path))
+        lines = adopt.adopt(tmp_path)
         assert "3 photos to train on, 2 to validate" in lines
-        assert "  this split is that of the folders train and val" in lines
+        said = "  this split is that of the folders train and val (--split fifth for one by chance)"
+        assert said in lines
         assert any("neither of the two: 1 photos" in line for line in lines)
         ids = {s: datasets.load("folder", str(tmp_path), s).ids for s in ("train", "val")}
         assert [i[-1] for i in ids["train"]] == list("abc")
@@ -280,7 +284,7 @@ class TestOwnPhotos:
     def test_the_parts_of_a_split_may_use_the_same_names(self, tmp_path):
         for part in ("train", "val"):
             self.lay(tmp_path, values(0, 1), "ab", f"images/{part}", f"labels/{part}")
-        list(adopt.adopt(tmp_path))
+        adopt.adopt(tmp_path)
         val = datasets.load("folder", str(tmp_path), "val").read.files()
         assert len(val) == 4
         assert all("/val/" in name for name in val)
@@ -288,7 +292,7 @@ class TestOwnPhotos:
     def test_photos_in_a_folder_called_test_are_left_out(self, tmp_path):
         for part, names in (("train", "abcd"), ("test", "e")):
             self.lay(tmp_path, values(0, 1), names, f"images/{part}", f"labels/{part}")
-        lines = list(adopt.adopt(tmp_path))
+        lines = adopt.adopt(tmp_path)
         assert any("called test: 1 photos" in line for line in lines)
         assert "images/test" not in (tmp_path / "train.txt").read_text()
         assert "images/test" not in (tmp_path / "val.txt").read_text()
@@ -298,14 +302,14 @@ class TestOwnPhotos:
         bad = root / "shots" / "IMG 07.png"
         whole = bad.read_bytes()
         bad.write_bytes(whole[: int(share * len(whole))])
-        assert str(bad) in sentence(lambda: list(adopt.adopt(root)))
+        assert str(bad) in sentence(lambda: adopt.adopt(root))
         assert not [p for p in root.iterdir() if p.is_file()]
         bad.write_bytes(whole)
-        list(adopt.adopt(root))
+        adopt.adopt(root)
 
     def test_a_photo_and_its_label_of_different_sizes(self, root):
         write_png(root / "shots" / "IMG 07.png", photo(1, (60, 40)))
-        text = sentence(lambda: list(adopt.adopt(root)))
+        text = sentence(lambda: adopt.adopt(root))
         assert "IMG 07_mask.png: label of 60x40 pixels" in text
 
     @pytest.mark.parametrize("folders", [("images", "labels"), ("shots", "painted")])
@@ -319,22 +323,23 @@ class TestOwnPhotos:
             Image.fromarray(values(0, 1)).save(label, format="JPEG")
         else:
             label.write_bytes(b"" if wrong == "empty" else label.read_bytes()[:50])
-        text = sentence(lambda: list(adopt.adopt(tmp_path)))
+        text = sentence(lambda: adopt.adopt(tmp_path))
         assert text.startswith(str(label))
         assert wrong in text
 
     def test_a_photo_of_few_colours_is_told_by_its_folder(self, tmp_path):
         self.lay(tmp_path, values(0, 1), "abc", "img_dir", "ann_dir")
         write_png(tmp_path / "img_dir/b.png", values(*range(64)), [*range(192)])
-        lines = list(adopt.adopt(tmp_path))
+        lines = adopt.adopt(tmp_path)
         assert lines[0] == "3 photos with a label each"
 
     @pytest.mark.parametrize("void", [255, (0, 0, 0)])
     def test_a_mask_of_two_values_has_two_classes(self, tmp_path, void):
         mask = values(0, 255)
         self.lay(tmp_path, mask if void == 255 else np.stack([mask] * 3, -1), "abc")
-        lines = list(adopt.adopt(tmp_path))
-        assert any(f"{void} is a class here" in line for line in lines)
+        lines = adopt.adopt(tmp_path)
+        assert any("255 is a class here" in line for line in lines)
+        assert any("written anew" in line for line in lines) == (void != 255)
         source = datasets.load("folder", str(tmp_path), "train")
         np.testing.assert_array_equal(source[0].label, mask // 255)
 
@@ -345,10 +350,10 @@ class TestOwnPhotos:
     def test_overwriting_keeps_files_of_the_users_own(self, root):
         own = "shots/IMG 00.png\tdrawn/IMG 00_mask.png\n"
         (root / "train.txt").write_text(own)
-        lines = list(adopt.adopt(root, overwrite=True))
+        lines = adopt.adopt(root, overwrite=True)
         assert "kept the old file as train.txt.bak" in lines
         (root / "train.txt").write_text("")
-        assert "kept the old file as train.txt.bak1" in list(adopt.adopt(root, overwrite=True))
+        assert "kept the old file as train.txt.bak1" in adopt.adopt(root, overwrite=True)
         assert (root / "train.txt.bak").read_text() == own
         assert not list(root.glob("classes.json.*"))  # the same as before
 
@@ -359,7 +364,7 @@ class TestOwnPhotos:
         for path in sorted((source / "val").glob("*.jpg"))[::12]:
             shutil.copy(path, tmp_path / "photos")
             shutil.copy(source / "valannot" / f"{path.stem}.png", tmp_path / "labels")
-        lines = list(adopt.adopt(tmp_path))
+        lines = adopt.adopt(tmp_path)
         assert lines[1] == "index labels, 12 classes:"
         plain = datasets.load("camvid", str(source), "val")
         adopted = datasets.load("folder", str(tmp_path), "val")
@@ -377,7 +382,8 @@ class TestOwnPhotos:
             ("x_gtFine_labelIds.png", "x"),
             ("pencil.png", "pencil"),
             ("mask.png", "mask"),
+            ("mask_7.png", "7"),
         ],
     )
     def test_label_words(self, tmp_path, name, key):
-        assert pairs._key(tmp_path / name) == key
+        assert words.label_keys(tmp_path / name)[-1] == key

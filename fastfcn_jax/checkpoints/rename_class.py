@@ -1,0 +1,39 @@
+"""Gives a class another name in a run and in the model that it left."""
+
+import json
+from pathlib import Path
+
+from fastfcn_jax import files
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.errors import UserError
+
+
+def rename_class(folder: Path, old: str, new: str) -> list[str]:
+    """Renames a class in `model.json` and, where there is one, in `run.json`.
+
+    Returns:
+      A line for each file that was written, and one about the data set's own list.
+
+    Raises:
+      UserError: no checkpoint folder, no class `old`, or there is a class `new` already.
+    """
+    card = model_folder.read_card(folder)
+    names = card["dataset"]["class_names"]
+    if old not in names:
+        raise UserError(f"{folder}: no class '{old}'; it has {', '.join(names)}.")
+    if new in names:
+        raise UserError(f"{folder}: there is a class '{new}' already; give another name.")
+    if not new.strip() or not new.isprintable():
+        raise UserError(f"'{new}' is no name of a class; give one with letters.")
+    number = names.index(old)
+    names[number] = new
+    run_file = folder / "run.json"
+    run = json.loads(run_file.read_text("utf-8")) if run_file.is_file() else None
+    files.write_json(folder / "model.json", card)
+    lines = [f"{folder / 'model.json'}: class {number} is '{new}', was '{old}'"]
+    classes = run["data"].get("classes", []) if run else []
+    if run and number < len(classes) and classes[number] == old:
+        classes[number] = new
+        files.write_json(run_file, run)
+        lines.append(f"{run_file}: the same")
+    return [*lines, "rename it in the classes.json of the data set too, if it is a folder's"]

@@ -1,0 +1,25 @@
+"""What a user decides instead of the doctor when a folder is adopted."""
+
+import shlex
+from typing import NamedTuple
+
+from fastfcn_jax.doctor.division import SplitBy
+
+
+class Options(NamedTuple):
+    """The keyword arguments of `adopt.adopt` that decide what is read and how."""
+
+    photos: str = ""
+    labels: str = ""
+    names: str = ""
+    split: SplitBy = "auto"
+    skip_bad: bool = False
+    clean: bool = False
+
+    def flags(self) -> str:
+        """As they are typed, those that differ from what they are by themselves."""
+        texts = []
+        for name, value in self._asdict().items():
+            if value != self._field_defaults[name]:
+                texts.append(f" --{name}" if value is True else f" --{name} {shlex.quote(value)}")
+        return "".join(texts)

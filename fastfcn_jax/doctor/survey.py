@@ -1,0 +1,88 @@
+"""Reads every photograph and label once: what the labels hold, how large all are, what is bad."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from fastfcn_jax.data import decode
+from fastfcn_jax.data.source import Encoded, check_sizes, read_file
+from fastfcn_jax.doctor import stored_labels
+from fastfcn_jax.doctor.bad_files import BadFile
+from fastfcn_jax.doctor.collect import Pair
+from fastfcn_jax.doctor.stored_labels import Facts, Value
+from fastfcn_jax.errors import UserError
+
+
+class Survey(NamedTuple):
+    """What was read; `facts` and `sizes` (height, width) hold the pairs that are whole."""
+
+    facts: dict[Pair, Facts]
+    sizes: dict[Pair, tuple[int, int]]
+    bad: list[BadFile]
+
+    def without(self, bad: Sequence[BadFile]) -> "Survey":
+        gone = {b.path for b in bad}
+        return Survey(
+            {p: f for p, f in self.facts.items() if not gone & set(p)},
+            {p: s for p, s in self.sizes.items() if not gone & set(p)},
+            [*self.bad, *bad],
+        )
+
+    def values(self) -> set[Value]:
+        """All numbers and colours as stored; greys as numbers if there is no other colour."""
+        found: set[Value] = set()
+        for facts in self.facts.values():
+            found |= facts.counts.keys()
+        if all(isinstance(v, int) or v[0] == v[1] == v[2] for v in found):
+            return {v if isinstance(v, int) else v[0] for v in found}
+        return found
+
+
+def survey(folder: Path, pairs: Sequence[Pair], *, takes_jpeg: bool = False) -> Survey:
+    """Reads all files of the pairs.
+
+    Args:
+      takes_jpeg: labels in JPEG are read, as they will be mended.
+    """
+    result = Survey({}, {}, [])
+    with ThreadPoolExecutor() as pool:
+        looks = pool.map(lambda pair: _look(folder, pair, takes_jpeg), pairs)
+        for pair, found in zip(pairs, looks, strict=True):
+            if isinstance(found, BadFile):
+                result.bad.append(found)
+            else:
+                result.facts[pair], result.sizes[pair] = found
+    return result
+
+
+def _look(folder: Path, pair: Pair, takes_jpeg: bool) -> tuple[Facts, tuple[int, int]] | BadFile:
+    photo, label = str(folder / pair.photo), str(folder / pair.label)
+    try:
+        stored = stored_labels.read(folder / pair.label)
+        data = read_file(label)
+        if data.startswith(decode.JPEG) and not takes_jpeg:
+            return BadFile(
+                pair.label,
+                f"{label}: a label in JPEG, which changes colours; export it as PNG, or let "
+                "--clean mend it.",
+            )
+    except UserError as error:
+        return BadFile(pair.label, str(error))
+    try:
+        files = Encoded(read_file(photo), data, photo, label)
+        image = decode.image(files.image, photo)
+        check_sizes(files, image, stored.pixels)
+    except UserError as error:
+        return BadFile(pair.photo, str(error))
+    return stored_labels.facts(stored), image.shape[:2]
+
+
+def totals(counters: Sequence[Counter]) -> tuple[Counter, Counter]:
+    """The sum of all, and in how many each value occurs."""
+    total, files = Counter(), Counter()
+    for counter in counters:
+        total.update(counter)
+        files.update(counter.keys())
+    return total, files

@@ -1,0 +1,68 @@
+"""A class gets another name: in the run, in its model, and without an end to resuming."""
+
+import json
+
+import pytest
+from layouts import sentence
+
+from fastfcn_jax.checkpoints.rename_class import rename_class
+from fastfcn_jax.training import run_card
+
+
+@pytest.fixture
+def run(tmp_path):
+    names = ["road", "class_1", "sky"]
+    card = {"format": 1, "dataset": {"name": "folder", "class_names": names, "palette": []}}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    (tmp_path / "run.json").write_text(json.dumps({"data": {"classes": names}, "starts": [1]}))
+    return tmp_path
+
+
+def test_a_run_and_its_model_take_the_name(run):
+    lines = rename_class(run, "class_1", "grass")
+    assert json.loads((run / "model.json").read_text())["dataset"]["class_names"] == [
+        "road",
+        "grass",
+        "sky",
+    ]
+    content = json.loads((run / "run.json").read_text())
+    assert content == {"data": {"classes": ["road", "grass", "sky"]}, "starts": [1]}
+    assert "class 1 is 'grass', was 'class_1'" in lines[0]
+
+
+def test_a_converted_model_has_no_run(run):
+    (run / "run.json").unlink()
+    rename_class(run, "sky", "air")
+    assert not (run / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("river", "x", "no class 'river'; it has road, class_1, sky"),
+        ("road", "sky", "a class 'sky' already"),
+        ("road", " ", "no name"),
+    ],
+)
+def test_what_cannot_be(run, old, new, text):
+    before = (run / "model.json").read_bytes()
+    assert text in sentence(lambda: rename_class(run, old, new))
+    assert (run / "model.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("now", "may_resume"),
+    [
+        (["road", "grass", "sky"], True),
+        (["class_1", "road", "sky"], False),
+        (["road", "sky", "class_1"], False),
+        (["road", "grass", "class_1"], False),
+    ],
+)
+def test_a_renamed_class_does_not_forbid_resuming_but_another_order_does(now, may_resume):
+    began = {"data": {"classes": ["road", "class_1", "sky"]}}
+    if may_resume:
+        run_card.check_classes(began, {"data": {"classes": now}})
+    else:
+        text = sentence(lambda: run_card.check_classes(began, {"data": {"classes": now}}))
+        assert "put the classes back in their order" in text
