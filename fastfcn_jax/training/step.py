@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fastfcn_jax.models import layers, normalize
-from fastfcn_jax.training import losses
+from fastfcn_jax.models.ops.forms import FAST, Forms
+from fastfcn_jax.training import gpu, losses
 from fastfcn_jax.training.optim import Optimizer, map_paths
 from fastfcn_jax.training.state import TrainState
 
@@ -30,6 +31,7 @@ def make_train_step(
     accumulate: int = 1,
     ema_decay: float = 0.0,
     axis_name: str | None = None,
+    forms: Forms = FAST,
 ) -> TrainStep:
     """Returns `train_step(state, batch) -> (state, metrics)`.
 
@@ -48,6 +50,7 @@ def make_train_step(
       seed: of dropout: key = fold_in(fold_in(key(seed), step), replica).
       ema_decay: ema += (1 - decay) * (params - ema) after each step; 0: none.
       axis_name: mapped axis over which the batch is split, if it is.
+      forms: in which form the operations outside of the model are computed.
 
     Metrics are scalars, equal on all replicas: `loss` and its parts, `accuracy`,
     `grad_norm`, `learning_rate`, `finite`.
@@ -57,7 +60,13 @@ def make_train_step(
         def shard_loss(params):
             outputs, batch_stats_after = forward(params, batch_stats, batch, key)
             total, parts = losses.total_loss(
-                outputs, batch["label"], num_classes, over=over, axis_name=axis_name, **loss
+                outputs,
+                batch["label"],
+                num_classes,
+                over=over,
+                axis_name=axis_name,
+                forms=forms,
+                **loss,
             )
             return total, (batch_stats_after, {"loss": total, **parts})
 
@@ -112,11 +121,11 @@ def make_train_step(
             grads, parts, batch_stats = accumulated(state, batch, key, over)
         if axis_name is not None:
             grads, parts = jax.lax.psum((grads, parts), axis_name)
-        norm = jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads)))
+        norm = gpu.global_norm(grads, forms)
         rate = optimizer.learning_rate(state.step)
         new = _updated(state, optimizer, grads, norm, rate, batch_stats, ema_decay)
         finite = jnp.isfinite(parts["loss"]) & jnp.isfinite(norm)
-        new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+        new = gpu.select(finite, new, state, forms)
         metrics = {**parts, "grad_norm": norm, "learning_rate": rate, "finite": finite}
         return dataclasses.replace(new, step=state.step + 1), metrics
 

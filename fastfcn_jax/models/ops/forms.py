@@ -19,6 +19,7 @@ from fastfcn_jax.models.ops import (
     convolution,
     depthwise,
     max_pool,
+    phases,
     pyramid_conv,
     resize,
     taps,
@@ -38,7 +39,7 @@ DIRECT, TAPS, WINOGRAD, BANDS = (
     Convolution(form.convolve, form.input_gradient, form.kernel_gradient)
     for form in (convolution, taps, winograd, bands)
 )
-BY_ROWS = DIRECT._replace(kernel_gradient=bands.kernel_gradient)
+PHASES = DIRECT._replace(kernel_gradient=phases.kernel_gradient)
 
 
 def _as_they_are(*arrays):
@@ -62,7 +63,7 @@ TABLE = {
     "1x1": Row(DIRECT, TAPS, TAPS, ""),
     "3x3": Row(DIRECT, DIRECT, DIRECT, ""),
     "wide 3x3": Row(DIRECT, WINOGRAD, DIRECT, ""),
-    "dilated 3x3": Row(DIRECT, DIRECT, BY_ROWS, ""),
+    "dilated 3x3": Row(DIRECT, DIRECT, PHASES, ""),
     "far dilated 3x3": Row(DIRECT, TAPS, BANDS, ""),
     "depthwise": Row(depthwise.convolve_plain, depthwise.convolve, depthwise.convolve, ""),
     "pyramid": Row(pyramid_conv.convolve_plain, pyramid_conv.convolve, pyramid_conv.convolve, ""),
