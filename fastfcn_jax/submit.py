@@ -18,7 +18,7 @@ from fastfcn_jax.data import datasets, decode, listing
 from fastfcn_jax.data.datasets import ade20k, cityscapes
 from fastfcn_jax.data.source import read_file
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.files import failing_in_words, replacing
+from fastfcn_jax.files import replacing
 from fastfcn_jax.terminal.progress import track
 
 FINDINGS = 1  # exit status of a check that found something
@@ -86,11 +86,7 @@ def write_zip(
     Raises:
       UserError: the disk is full or may not be written.
     """
-    with (
-        failing_in_words(path, "free space there, or give another --output"),
-        replacing(path) as temporary,
-        zipfile.ZipFile(temporary, "w") as archive,
-    ):
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, labels in predictions:
             archive.writestr(f"{text.shown(name)}.png", server.encode(labels))
 
