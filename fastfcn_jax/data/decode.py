@@ -52,10 +52,10 @@ def size(data: bytes, name: str) -> tuple[int, int]:
       UserError: no header of a picture.
     """
     found = _stored_size(data)
-    if found is None:  # a TIFF of 16-bit colours, for one, which PIL does not know
+    if found is None:  # PIL is stricter than OpenCV about some headers
         return image(data, name).shape[:2]
     height, width = found
-    if data[:4] in exif.TIFF:  # PIL has turned it
+    if data[:4] in exif.TIFF:  # turned already
         return height, width
     return (width, height) if exif.orientation(data) >= 5 else (height, width)
 
@@ -131,7 +131,7 @@ def _stored_size(data: bytes) -> tuple[int, int] | None:
         with Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
     except _PIL_ERRORS:
-        return None
+        return exif.tiff_size(data)  # 16-bit colours, for one, are not known to PIL
     return height, width
 
 
