@@ -1,6 +1,7 @@
 """Result files that are either complete or absent, whatever bytes their names are made of."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ from jaxtyping import UInt8
 
 from fastfcn_jax import text as text_files
 from fastfcn_jax.errors import UserError
+
+MAX_NAME = 200  # bytes; most file systems take 255
 
 
 @contextlib.contextmanager
@@ -40,8 +43,18 @@ def failing_in_words(path: Path, remedy: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        remedy = "shorten it" if error.errno == errno.ENAMETOOLONG else remedy
         name = text_files.shown(path)
         raise UserError(f"{name}: cannot be written ({reason}); {remedy}.") from error
+
+
+def name_of(sample_id: str) -> str:
+    """A sample's id as the name of one file, short enough with any suffix, in plain Unicode."""
+    name = text_files.shown(sample_id).replace("/", "_")
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(os.fsencode(sample_id)).hexdigest()[:16]
+    return f"{name.encode()[: MAX_NAME - 17].decode(errors='ignore')}-{digest}"
 
 
 def write_bytes(path: Path, data: bytes) -> None:

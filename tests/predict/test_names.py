@@ -62,7 +62,7 @@ def test_what_cannot_be_written_is_one_sentence_and_the_rest_is_done(tmp_path, n
     assert done == ["a.png", "a_overlay.png", "z.png", "z_overlay.png"]
     if len(name) > 245:
         (sentence,) = failures
-        assert "cannot be written (File name too long); free space there" in sentence
+        assert "cannot be written (File name too long); shorten it." in sentence
     elif name == "taken.png":
         (sentence,) = failures
         assert f"{tmp_path / 'out' / 'taken'}: cannot be written (Is a directory)" in sentence
