@@ -24,6 +24,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import __main__ as command
 from fastfcn_jax.export import export, metadata, readers, writers
 from fastfcn_jax.inference.network import network
+from fastfcn_jax.models.ops.forms import FAST
 
 ROOT = Path(__file__).parents[2]
 SIZE = (96, 128)
@@ -149,6 +150,16 @@ def test_onnx_properties_are_for_other_programs_too(files):
     assert json.loads(found["std"]) == [58.395, 57.12, 57.375]
     assert json.loads(found["channels"]) == "RGB"
     assert (said.producer_name, said.producer_version) == ("fastfcn_jax", fastfcn_jax.__version__)
+
+
+@pytest.mark.parametrize("height", [15, 45])
+def test_full_width_is_exported_for_any_batch_size(height):
+    """A form that asks how large the batch is finds no number there: 480x480 ended so."""
+    images = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), height, height, 128), "float32")
+    kernel = jax.ShapeDtypeStruct((3, 3, 128, 128), "float32")
+    program = jax.export.export(jax.jit(FAST.convolve), platforms=writers.PLATFORMS)
+    (made,) = program(images, kernel).out_avals
+    assert made.shape[1:] == (height, height, 128)
 
 
 def test_stablehlo_is_for_every_platform(files):
