@@ -25,6 +25,8 @@ from fastfcn_jax.export import __main__ as command
 from fastfcn_jax.export import export, metadata, readers, writers
 from fastfcn_jax.inference.network import network
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SIZE = (96, 128)
 NUM_CLASSES = 19
