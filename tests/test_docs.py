@@ -176,6 +176,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["api.md", "export.md"])
 def test_python_blocks_run(name, folder):
     text = "\n".join(blocks(ROOT / "docs" / name, "python"))

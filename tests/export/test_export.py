@@ -26,6 +26,8 @@ from fastfcn_jax.export import export, metadata, readers, writers
 from fastfcn_jax.inference.network import network
 from fastfcn_jax.models.ops.forms import FAST
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SIZE = (96, 128)
 NUM_CLASSES = 19

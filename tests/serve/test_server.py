@@ -20,6 +20,8 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference.predictor import Prediction
 from fastfcn_jax.serve import answer, handler, server
 
+pytestmark = pytest.mark.slow
+
 INFO = DatasetInfo("toy", ("sky", "<road>", "car"), np.eye(3, dtype=np.uint8) * 200)
 
 
