@@ -67,6 +67,10 @@ def _void(counts: Counter, names: NameList | None) -> tuple[list[Value], list[st
     if len(counts) - len(listed) < 2:  # a model needs two classes
         listed = []
     void, lines, left = list(listed), [], len(counts) - len(listed)
+    outside = names.unlabelled if names else None
+    if outside in counts and counts[outside] <= MAX_IGNORED_BLACK * counts.total() and left > 2:
+        void.append(outside)
+        lines.append("  what no outline covers is ignored, as it is that little")
     for value in (IGNORE_LABEL, BLACK):
         if value not in counts or value in void or (names and names.entry(value)):
             continue

@@ -1,12 +1,17 @@
 """All that lies in a folder: photographs with their labels, what is left over, lists, bad files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fastfcn_jax.data import listing
-from fastfcn_jax.doctor import pairs, renderings, roles, stored_labels
+from fastfcn_jax.data import decode, listing
+from fastfcn_jax.data.annotations import read as annotations
+from fastfcn_jax.data.source import read_file
+from fastfcn_jax.doctor import outlines, pairs, renderings, roles, stored_labels
 from fastfcn_jax.doctor.bad_files import BadFile, counted
+from fastfcn_jax.doctor.class_names import NameList
+from fastfcn_jax.doctor.outlines import Draw, Outlined
+from fastfcn_jax.doctor.stored_labels import Stored
 from fastfcn_jax.errors import UserError
 
 LABELS_FOLDER = "fastfcn_labels"
@@ -15,22 +20,54 @@ _TEXTS = (".txt", ".csv", ".names", ".json", ".yaml", ".xml", ".bak")
 
 
 class Pair(NamedTuple):
-    """A photograph and its label, relative to the folder."""
+    """A photograph and its label, relative to the folder; `draw` makes a label of outlines."""
 
     photo: Path
     label: Path
+    draw: Draw | None = None
+
+    @property
+    def name(self) -> Path:
+        """The file that messages about the label speak of: one of outlines has many labels."""
+        return self.label if self.draw is None else self.photo
+
+    def stored(self, folder: Path) -> Stored:
+        """The label as its file stores it, or as it is drawn.
+
+        Raises:
+          UserError: a file cannot be read, or outlines are for a photograph of another size.
+        """
+        if self.draw is None:
+            return stored_labels.read(folder / self.label)
+        photo = folder / self.photo
+        pixels = self.draw(decode.size(read_file(str(photo)), str(photo)))
+        return Stored("grey", pixels, None, None, False)
 
 
 class Collected(NamedTuple):
+    """`names` are the classes of outlines, or None where labels are pictures."""
+
     pairs: list[Pair]
     photos: list[Path]
     texts: list[Path]
     bad: list[BadFile]
     lines: list[str]
+    names: NameList | None = None
 
 
-def collect(folder: Path, *, photos: str = "", labels: str = "") -> Collected:
+def collect(
+    folder: Path,
+    *,
+    photos: str = "",
+    labels: str = "",
+    empty: bool = False,
+    values: Mapping[str, int] | None = None,
+) -> Collected:
     """Finds every photograph that has a label.
+
+    Args:
+      photos, labels: see `adopt.adopt`.
+      empty, values: see `outlines.find`.
 
     Raises:
       UserError: there is no pair, or two files could be the partner of one.
@@ -41,15 +78,21 @@ def collect(folder: Path, *, photos: str = "", labels: str = "") -> Collected:
     pictures = [p for p in inside if p.suffix.lower() in listing.IMAGE_SUFFIXES]
     if not pictures:
         raise UserError(f"{folder}: no pictures in it; set --folder to the one with your photos.")
-    for place in filter(None, (photos, labels)):
-        if not any(roles.is_within(p, place) for p in pictures):
-            raise UserError(
-                f"{folder / place}: no pictures in it; --photos and --labels take a folder or a "
-                "pattern such as 'masks/*_color.png', as seen from --folder."
-            )
-    found = roles.find_roles(folder, pictures, photos=photos, labels=labels)
-    matches = pairs.match(found.photos, found.labels)
-    chosen, lines = renderings.choose(matches, lambda p: _is_color(folder / p))
+    candidates = [p for p in inside if p.suffix.lower() in annotations.SUFFIXES]
+    candidates = [p for p in candidates if p.as_posix() not in WRITTEN]
+    if labels:
+        candidates = [p for p in candidates if roles.is_within(p, labels)]
+    _refuse_empty_places(folder, pictures, photos, labels, candidates)
+    texts = [p for p in inside if p.suffix.lower() in _TEXTS]
+    has_pictures = not labels or any(roles.is_within(p, labels) for p in pictures)
+    found, matches, chosen, lines = _of_pictures(
+        folder, pictures, photos, labels if has_pictures else "no labels are pictures"
+    )
+    if not chosen:
+        own = [p for p in pictures if not photos or roles.is_within(p, photos)]
+        drawn = outlines.find(folder, candidates, own, values=values, takes_empty=empty)
+        if drawn is not None and drawn.draws:
+            return _outlined(own, drawn, texts, unreadable)
     if not chosen and not found.bad:
         raise UserError(_no_pairs(folder, found.photos, found.labels))
     together = sorted(Pair(m.photo, m.label) for m in chosen)
@@ -59,7 +102,7 @@ def collect(folder: Path, *, photos: str = "", labels: str = "") -> Collected:
     return Collected(
         together,
         found.photos,
-        [p for p in inside if p.suffix.lower() in _TEXTS],
+        texts,
         found.bad,
         [
             f"{counted(len(together), 'photo')} with a label each",
@@ -68,6 +111,36 @@ def collect(folder: Path, *, photos: str = "", labels: str = "") -> Collected:
             *_listed(unreadable, "left out: {}", "that cannot be read"),
         ],
     )
+
+
+def _of_pictures(folder: Path, pictures: Sequence[Path], photos: str, labels: str):
+    """Photographs and labels among pictures, and which belong together."""
+    found = roles.find_roles(folder, pictures, photos=photos, labels=labels)
+    matches = pairs.match(found.photos, found.labels)
+    chosen, lines = renderings.choose(matches, lambda p: _is_color(folder / p))
+    return found, matches, chosen, lines
+
+
+def _outlined(photos: Sequence[Path], drawn: Outlined, texts, unreadable) -> Collected:
+    """Photographs with labels that are drawn."""
+    together = [Pair(p, file, draw) for p, (file, draw) in sorted(drawn.draws.items())]
+    single = [p for p in photos if p not in drawn.draws]
+    lines = [
+        f"{counted(len(together), 'photo')} with a label each",
+        *drawn.lines,
+        *_listed(single, "left out, without outlines: {}", "without outlines"),
+        *_listed(unreadable, "left out: {}", "that cannot be read"),
+    ]
+    return Collected(together, list(photos), texts, [], lines, drawn.names)
+
+
+def _refuse_empty_places(folder: Path, pictures, photos: str, labels: str, candidates) -> None:
+    for place, there in ((photos, pictures), (labels, [*pictures, *candidates])):
+        if place and not any(roles.is_within(p, place) for p in there):
+            raise UserError(
+                f"{folder / place}: no pictures in it; --photos and --labels take a folder or a "
+                "pattern such as 'masks/*_color.png', as seen from --folder."
+            )
 
 
 def _is_color(path: Path) -> bool:
