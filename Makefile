@@ -1,4 +1,5 @@
 # make demo   train, evaluate and predict on generated street scenes (no data set needed)
+# make check  the linter, the types and the tests that take seconds: for every commit
 # make test   the linter, the types and every test, against the real PyTorch references
 # make lock   write requirements.lock anew: the newest versions that pyproject.toml allows
 #
@@ -7,16 +8,21 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 DEMO := runs/demo
+# A file's tests stay together, for they share what is dear: models, compiled programs, runs.
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 # The lock is of one Python; on others the tests take the newest versions there are.
 LOCK := $(shell $(PYTHON) -c "import sys; sys.version_info[:2] == (3, 11) and print('--constraint requirements.lock')")
 
-.PHONY: demo test lint lock clean
+.PHONY: demo check test lint lock clean
 
 demo: $(VENV)/run.stamp
 	$(VENV)/bin/python -m fastfcn_jax demo --workdir $(DEMO)
 
+check: lint
+	$(PYTEST) -m "not slow"
+
 test: lint
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup tests
+	$(PYTEST)
 
 lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .

@@ -1,12 +1,12 @@
-"""Trains a real network in bfloat16 and in float32 and holds the difference against noise.
+"""Trains a real network in bfloat16 and in float32 and compares the difference with noise.
 
 python benchmarks/bfloat16.py [--config configs/demo.py] [--steps 200] [--json FILE]
 
-All runs see the same batches. Noise is what float32 differs from itself: begun one rounding away
-(every weight times 1 + 2^-23), and with other dropout masks. Printed are the mean losses of
-quarters of the run and the RMS difference of the loss, step by step, from the first float32 run.
-Exit status 0: bfloat16 differs by less than the larger noise, and its parameters, momenta and
-statistics are float32.
+All runs see the same batches. Noise is the difference of two other float32 runs from the first: one
+with every initial weight changed by one rounding (times 1 + 2^-23), one with other dropout masks.
+Printed are the mean loss of each quarter of a run, and the RMS difference of its losses from those
+of the first float32 run. Exit status 0: bfloat16 differs by less than the larger noise, and its
+parameters, momenta and statistics are float32.
 """
 
 import argparse
@@ -35,7 +35,7 @@ RUNS = {  # name: (precision, seed of dropout, factor on the initial weights)
 
 
 def losses(config, source, params, precision: str, seed: int, factor: float) -> np.ndarray:
-    """The loss of each step, float64 "steps"; `params` are the initial weights."""
+    """The loss of each step, float64; `params` are the initial weights."""
     c = config.copy_and_resolve_references()
     c.seed, c.model.precision = seed, precision
     _, state, train_step, _ = setup.build_training(c, source, PLAN)

@@ -1,10 +1,10 @@
-"""Figures of docs/camvid.md and docs/parity.md from runs on CamVid; no photograph is in them.
+"""Figures of the docs from runs on CamVid; they contain no photograph.
 
 python benchmarks/camvid_figures.py curves --output docs/FILE.svg NAME=RUN/metrics.jsonl ...
 python benchmarks/camvid_figures.py classes --output docs/FILE.png --checkpoint RUN --root CAMVID
 
-`curves`: mIoU over steps, one line a run. `classes`: the classes predicted for four validation
-photographs, above a legend. The JSON of a run of `camvid_parity.py` serves as metrics too.
+`curves`: mIoU over steps, one line for each run; NAME=RUN.json takes a run of `camvid_parity.py`.
+`classes`: the classes predicted for four validation photographs, above a legend.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]  # the package uninstalled
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]  # works without installing the package
 
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 720, 320, 44, 170, 30, 26  # in user units
 COLOURS = ("#1d5fbf", "#6fa8ff", "#c2410c", "#fb923c", "#15803d", "#4ade80")
@@ -34,7 +34,7 @@ def evaluations(path: Path) -> list[tuple[int, float]]:
 
 
 def curves(runs: dict[str, list[tuple[int, float]]]) -> str:
-    """A standalone SVG on white, so that it reads on any page."""
+    """A standalone SVG with a white background, so that it is readable on any page."""
     last = max(step for points in runs.values() for step, _ in points)
     high = 10 * np.ceil(max(value for points in runs.values() for _, value in points) / 10)
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("figure", choices=("curves", "classes"))
     parser.add_argument("runs", nargs="*", help="curves: NAME=FILE")
     parser.add_argument("--checkpoint", type=Path, help="classes: folder of the run")
-    parser.add_argument("--root", default="../shared/data/camvid", help="classes: CamVid")
+    parser.add_argument("--root", default="", help="classes: folder of CamVid")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_intermixed_args()
     if arguments.figure == "curves":

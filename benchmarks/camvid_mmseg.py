@@ -1,12 +1,12 @@
-"""One of our CamVid configurations trained by real mmsegmentation 1.2.2, with its own Runner.
+"""Trains one of our CamVid configurations with mmsegmentation 1.2.2 and its own Runner.
 
 python benchmarks/camvid_mmseg.py --config configs/jpu_psp_camvid.py:cpu --workdir DIR
     --config.data.root=CAMVID
 
-Takes what `train.py` takes and leaves a `metrics.jsonl` of the same records (losses of every step;
-mIoU and IoU per class). With `--weights FILE.pth` it evaluates that file and does not train.
-Everything that computes is mmsegmentation's: data set, pipeline, data preprocessor, initial
-weights, losses, OptimWrapper, PolyLR, IoUMetric. SyncBN is BN, as there is one process.
+It takes the flags of `train.py` and writes the same records to `metrics.jsonl` (the loss of every
+step; mIoU and IoU per class). With `--weights FILE.pth` it evaluates that file instead of training.
+Data set, pipeline, data preprocessor, initial weights, losses, OptimWrapper, PolyLR and IoUMetric
+are mmsegmentation's. BN replaces SyncBN, as there is one process.
 """
 
 import json
@@ -31,12 +31,12 @@ SHIPPED = "fastfcn/fastfcn_r50-d32_jpu_psp_4xb2-80k_cityscapes-512x1024"
 
 
 def runner_config(c: ConfigDict, layout: Path, workdir: Path):
-    """mmsegmentation's shipped PSP configuration, changed into the experiment `c`.
+    """mmsegmentation's own FastFCN-PSP configuration, changed to the experiment `c`.
 
     layout: a folder of `write_layout`.
 
     Raises:
-      UserError: `c` asks for what this translation does not know.
+      UserError: `c` has a setting that cannot be translated.
     """
     import oracle
 
@@ -101,7 +101,7 @@ def _check(c: ConfigDict) -> None:
 
 
 def model_overrides(m: ConfigDict, num_classes: int) -> dict[str, dict]:
-    """What our `config.model` changes in the parts of mmsegmentation's FastFCN-R50-PSP."""
+    """What our `config.model` changes in mmsegmentation's FastFCN-R50-PSP."""
     depth = int(m.backbone.removeprefix("resnet"))
     expansion = 4 if depth >= 50 else 1
     stages = tuple(expansion * m.base_width * 2**i for i in (1, 2, 3))
@@ -141,7 +141,7 @@ def train_pipeline(d: ConfigDict) -> list[dict]:
 
 
 def test_pipeline(d: ConfigDict) -> list[dict]:
-    """Labels are loaded after resizing, so the score is taken at the photograph's own size."""
+    """The test transforms; labels are loaded after resizing, so scores are at their own size."""
     return [
         {"type": "LoadImageFromFile"},
         {"type": "Resize", "scale": tuple(d.test_scale), "keep_ratio": True},
@@ -151,7 +151,7 @@ def test_pipeline(d: ConfigDict) -> list[dict]:
 
 
 def dataset(layout: Path, split: str, pipeline: list[dict]) -> dict:
-    """mmsegmentation's data set of plain folders, over a folder of `write_layout`."""
+    """mmsegmentation's data set for plain folders, reading a folder of `write_layout`."""
     names, palette = camvid.INFO.class_names, camvid.INFO.palette.tolist()
     return {
         "type": "BaseSegDataset",
@@ -165,7 +165,7 @@ def dataset(layout: Path, split: str, pipeline: list[dict]) -> dict:
 
 
 def write_layout(root: Path, folder: Path) -> Path:
-    """CamVid as mmsegmentation's plain data set reads it: links to photographs, void as 255."""
+    """Writes CamVid in the layout of mmsegmentation's plain data set, with void as 255."""
     for split in ("train", "val"):
         lines = (root / f"{split}.txt").read_text().splitlines()
         stems = []
@@ -185,7 +185,7 @@ def write_layout(root: Path, folder: Path) -> Path:
 
 
 def register() -> None:
-    """Adds to mmsegmentation's registries what writes down losses and scores."""
+    """Registers a metric and a hook with mmsegmentation that record scores and losses."""
     import oracle
 
     oracle.import_mmseg()
@@ -195,7 +195,7 @@ def register() -> None:
 
     @METRICS.register_module(force=True)
     class RecordedIoU(IoUMetric):
-        """IoUMetric, which prints the classes' IoU only, keeping them."""
+        """IoUMetric that keeps the IoU of the classes, which it otherwise only prints."""
 
         def compute_metrics(self, results):
             intersection, union = (sum(x).numpy() for x in list(zip(*results, strict=True))[:2])
@@ -205,7 +205,7 @@ def register() -> None:
 
     @HOOKS.register_module(force=True)
     class Records(Hook):
-        """Appends our records to `path`: losses `every` so many steps, and each evaluation."""
+        """Appends records to `path`: losses after every `every` steps, and each evaluation."""
 
         def __init__(self, path, every):
             self.path, self.every, self.losses = Path(path), every, []

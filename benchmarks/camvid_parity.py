@@ -1,13 +1,13 @@
-"""Whole trainings on CamVid: real mmsegmentation 1.2.2 and this package, same recipe, some seeds.
+"""Whole trainings on CamVid by mmsegmentation 1.2.2 and by this package, with the same recipe.
 
 OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/camvid_parity.py --runs ours:0,mmseg:0
     --root CAMVID --output DIR
 python benchmarks/camvid_parity.py --report --output DIR
 
 Each run is a process of its own, `train.py` or `camvid_mmseg.py`, with the same configuration
-flags, and leaves SIDE-SEED.json: its records (loss of every step; mIoU and IoU per class at each
-evaluation), each stamped with the seconds and the CPU seconds that the process had used by then.
-What follows `--` goes to both, e.g. `-- --config.train.steps=9000`.
+flags. It leaves SIDE-SEED.json: its records (loss of every step; mIoU and IoU per class at each
+evaluation), each with the seconds and CPU seconds that the process had used by then.
+Flags after `--` are given to both, for example `-- --config.train.steps=9000`.
 """
 
 import argparse
@@ -23,14 +23,14 @@ import numpy as np
 from scipy import stats
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]  # the package uninstalled
+sys.path[:0] = [str(ROOT)]  # works without installing the package
 
 from fastfcn_jax.config import experiment  # noqa: E402
 
 SCRIPTS = {"ours": "train.py", "mmseg": "benchmarks/camvid_mmseg.py"}
-POLL = 0.2  # seconds between two looks at a run's records
+POLL = 0.2  # seconds between two checks of a run's records
 
-# What does not change the training: what is written when, and threads for a single core.
+# Settings that do not change the training: what is written when, and threads for a single core.
 SETTINGS = {
     "train.log_every": 25,
     "train.save_every": 1_000_000,
@@ -70,7 +70,7 @@ def run(side: str, seed: int, arguments) -> None:
 
 
 def _watch(process: subprocess.Popen, path: Path, started: float) -> list[dict[str, float]]:
-    """Waits for the process; seconds and CPU seconds at which each line of `path` appeared."""
+    """Waits for the process; returns when each line of `path` appeared: seconds, CPU seconds."""
     stamps: list[dict[str, float]] = []
     while True:
         ended = process.poll() is not None
@@ -96,9 +96,9 @@ def evaluations(result: dict) -> dict[int, dict]:
 
 
 def seconds_per_step(result: dict, clock: str) -> float:
-    """Median over the spans between two training records with no evaluation in between.
+    """Median over the spans between two training records without an evaluation between them.
 
-    The first span, which holds what is compiled or warmed up, is left out.
+    The first span, which includes compilation, is left out.
     """
     records = result["records"]
     spans = [
@@ -163,14 +163,14 @@ def report(folder: Path) -> str:
 
 
 def batch_size(result: dict) -> int:
-    """As the run's command says it, or else its configuration."""
+    """A setting from the run's command line, or from its configuration."""
     values = dict(word.removeprefix("--").split("=", 1) for word in result["command"][2:])
     given = values.get("config.train.batch_size")
     return int(given or experiment.load(str(ROOT / values["config"])).train.batch_size)
 
 
 def verdict(sides: dict[str, list[dict]], steps: list[int]) -> str:
-    """Whether the sides differ by more than seeds of one side do."""
+    """One sentence: do the sides differ by more than the seeds of one side?"""
     curves = {
         side: np.array([[evaluations(r)[s]["mIoU"] for s in steps] for r in results])
         for side, results in sides.items()
@@ -198,10 +198,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", default="", help="SIDE:SEED,... one after the other")
     parser.add_argument("--report", action="store_true", help="print the runs in --output")
-    parser.add_argument("--root", default="../shared/data/camvid", help="folder of CamVid")
+    parser.add_argument("--root", default="", help="folder of CamVid, for --runs")
     parser.add_argument("--config", default="configs/jpu_psp_camvid.py:cpu")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(words[:cut])
+    if arguments.runs and not arguments.root:
+        parser.error("--runs needs --root, the folder of CamVid")
     arguments.overrides = words[cut + 1 :]
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name in filter(None, arguments.runs.split(",")):

@@ -1,10 +1,10 @@
-"""Scores of CamVid runs with their own BatchNorm statistics and with ones taken anew.
+"""Scores of CamVid runs with their own BatchNorm statistics and with recomputed ones.
 
 python benchmarks/camvid_statistics.py --root CAMVID DIR/ours-3 DIR/mmseg-3/iter_200.pth ...
 
-Running statistics are those of the last ten batches or so. Taken anew they are the mean of 40
-training batches under the final weights, the same batches for every run: what then differs between
-two runs is their weights. Runs are folders of `train.py` or files of mmsegmentation.
+Running statistics reflect the last ten batches or so. Recomputed ones are the mean over 40 training
+batches with the final weights, the same batches for every run, so that only the weights differ
+between two runs. Runs are folders of `fastfcn train` or files of mmsegmentation.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def load(run: Path) -> dict:
 
 
 def taken_anew(model, variables: dict, batches: list[dict]) -> dict:
-    """The variables with the mean statistics of the batches."""
+    """The variables with statistics averaged over the batches."""
 
     @jax.jit
     def update(image, size, key):
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--config", default=str(ROOT / "configs" / "jpu_psp_camvid.py:cpu"))
     arguments = parser.parse_args()
     config = experiment.load(arguments.config)
-    config.data.root, config.seed = arguments.root, 123  # batches that no run ended with
+    config.data.root, config.seed = arguments.root, 123  # batches that no run was trained on last
     train, val = (datasets.load("camvid", arguments.root, split) for split in ("train", "val"))
     made = pipeline.build_train(config, train)
     batches = [next(made) for _ in range(BATCHES)]
@@ -72,7 +72,7 @@ def main() -> None:
         for tried in (variables, taken_anew(model, variables, batches)):
             scores = evaluate(predictor.build(config, model, tried), val, progress=False).metrics()
             row.append(f"mIoU {scores['mIoU']:.2f} aAcc {scores['aAcc']:.2f}")
-        print(f"{run}: its own {row[0]}; taken anew {row[1]}", flush=True)
+        print(f"{run}: its own {row[0]}; recomputed {row[1]}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Feeds mutated weight files to the reader: each must give tensors or one clear error, cheaply.
+"""Feeds damaged weight files to the reader: each must quickly give tensors or one clear error.
 
     python -m benchmarks.fuzz_pth --files 10000
 
-Starts from files that PyTorch itself writes (both containers, several kinds of training file) and
-flips bytes, overwrites fields with extreme numbers, cuts, doubles and splices pieces, and swaps
-pickle opcodes. A run fails at the first file that escapes with anything but `UserError`, that takes
-longer than a second, or that changes the canary which its pickles try to run.
+It starts from files that PyTorch writes (both containers, several kinds of training file), flips
+bytes, overwrites fields with extreme numbers, cuts, repeats and splices pieces, and swaps pickle
+opcodes. It fails at the first file that raises anything but `UserError`, takes longer than a
+second, or manages to execute code, which the pickles try to do.
 """
 
 import builtins
@@ -31,14 +31,14 @@ EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFF
 
 
 class _Canary:
-    """Pickles as a call of `builtins.exec`, which would leave a mark in `builtins`."""
+    """Pickles as a call of `builtins.exec` that would set a marker in `builtins`."""
 
     def __reduce__(self):
         return exec, ("import builtins; builtins.pth_was_executed = True",)
 
 
 def seed_files() -> dict[str, bytes]:
-    """Small files as PyTorch writes them: both containers, plain, training and hostile content."""
+    """Small files written by PyTorch: both containers; plain, training and hostile content."""
     import torch
 
     weights = collections.OrderedDict(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).state_dict())
@@ -51,7 +51,7 @@ def seed_files() -> dict[str, bytes]:
     }
     files = {}
     for name, content in contents.items():
-        # Without checksums a damaged description gets past the container.
+        # Without checksums, damage is not already noticed by the container.
         for container in ("zip", "zip without checksums", "legacy stream"):
             torch.serialization.set_crc32_options(container == "zip")
             buffer = io.BytesIO()
@@ -62,7 +62,7 @@ def seed_files() -> dict[str, bytes]:
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    """One to four random damages."""
+    """Damages a file in one to four random ways."""
     changed = bytearray(data)
     for _ in range(rng.integers(1, 5)):
         at = int(rng.integers(len(changed)))

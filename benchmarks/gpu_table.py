@@ -1,13 +1,13 @@
-"""Measures what docs/performance.md has open for want of a GPU, row by row, in pieces.
+"""Runs the open GPU measurements of docs/background/performance.md, row by row, resumably.
 
 python benchmarks/gpu_table.py --out DIR --minutes 10
 
 Rows run one after the other, the most important first, each in a process of its own, which is
-killed when `--minutes` are over. A row that is finished is kept in DIR and not run again, so the
-same command goes on where the last one stopped, with what failed before after all the others.
-DIR/table.txt, in Markdown, has all finished rows after each of them; DIR/cache what they compiled.
-Needs what `versus_mmseg.py` needs. `--rehearse` takes small images and few rounds, on any
-machine: it shows that everything is in place, and its figures mean nothing.
+killed after `--minutes`. Finished rows are kept in DIR: the same command continues where the last
+one stopped; rows that failed are tried again after all others. DIR/table.txt (Markdown) lists the
+finished rows and is updated after each; DIR/cache has the compiled programs.
+Needs the same packages as `versus_mmseg.py`. `--rehearse` runs small images and few rounds on any
+machine, to see that everything is in place; its figures mean nothing.
 """
 
 import contextlib
@@ -27,16 +27,16 @@ ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = "mmseg"
 TUNED = "mmseg+channels_last+compile+bf16"
 GRAPHS = f"{TUNED}+cudagraphs"
-LIMIT = 480.0  # seconds of a row; its compilations take most of them
+LIMIT = 480.0  # seconds per row, most of them for compilation
 FORMS = ("depthwise", "dilated", "normalized", "batch_norm", "upsampling", "loss")
 
 flags.DEFINE_string("out", None, "Folder of the results.", required=True)
-flags.DEFINE_float("minutes", 10.0, "What runs later than this is killed.")
+flags.DEFINE_float("minutes", 10.0, "Stop after this time.")
 flags.DEFINE_bool("rehearse", False, "Small images, one round, on any machine.")
 
 
 class Aim(NamedTuple):
-    """of: speed or memory, ours over the `other` contender's; aim and floor: of that ratio."""
+    """A target for the ratio of speed or memory, ours to the `other` contender's."""
 
     of: str
     other: str
@@ -45,7 +45,7 @@ class Aim(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One process: Python's arguments, and what its figures are compared with, if anything."""
+    """One process: its arguments for Python, and the targets its figures are compared with."""
 
     name: str
     command: list[str]
@@ -53,7 +53,7 @@ class Row(NamedTuple):
     limit: float = LIMIT
 
     def file(self, kind: str) -> str:
-        """json: its figures once it is finished; log: what it printed; failed: how often."""
+        """Paths: json has the figures once finished, log the output, failed how often it failed."""
         return f"{re.sub(r'[^a-z0-9]+', '-', self.name)}.{kind}"
 
 
@@ -118,10 +118,10 @@ def rows(rehearse: bool) -> list[Row]:
 
 
 def run(row: Row, folder: Path, seconds: float) -> str:
-    """Runs a row, `seconds` at most; returns "" or what went wrong, and counts what failed.
+    """Runs a row for at most `seconds`; returns "" or what went wrong.
 
-    It is counted as failed from its start, for what ends this process may be the row's doing;
-    one that is only cut short of its limit is not.
+    A row counts as failed from its start, because it may crash this process as well. The count is
+    taken back when it finishes, or is stopped before its own time limit.
     """
     figures, count, log = (folder / row.file(kind) for kind in ("json", "failed", "log"))
     unfinished = figures.with_suffix(".part")
@@ -148,7 +148,7 @@ def run(row: Row, folder: Path, seconds: float) -> str:
 
 
 def finish(command: list[str], environment: dict, log: Path, seconds: float) -> int | None:
-    """A process's exit status; None if it took longer. Whatever it began is ended with it."""
+    """A process's exit status; None if it took longer and was killed with its children."""
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
@@ -169,7 +169,7 @@ def finish(command: list[str], environment: dict, log: Path, seconds: float) -> 
 
 
 def caching(cache: Path) -> dict[str, str]:
-    """The environment in which a repeated row neither compiles nor tunes anew, on either side."""
+    """Environment with caches, so that a repeated row neither compiles nor tunes again."""
     return os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str((cache / "xla").absolute()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -178,13 +178,13 @@ def caching(cache: Path) -> dict[str, str]:
 
 
 def failures(row: Row, folder: Path) -> int:
-    """How often a row failed so far."""
+    """How often a row has failed so far."""
     path = folder / row.file("failed")
     return int(path.read_text()) if path.exists() else 0
 
 
 def table(every: list[Row], folder: Path) -> str:
-    """The measured ratios of finished rows beside their aims, in Markdown, and what failed."""
+    """Markdown: the measured ratios of finished rows with their targets, and what failed."""
     lines = ["| row | measured | aim | floor |", "|---|---|---|---|"]
     finished = [row for row in every if (folder / row.file("json")).exists()]
     for row in finished:
@@ -201,7 +201,7 @@ def table(every: list[Row], folder: Path) -> str:
 
 
 def measured(aim: Aim, summary: dict) -> float:
-    """The speed or memory of ours over the other contender's, of one comparison."""
+    """The ratio of speed or memory, ours to the other contender's, in one comparison."""
     (ratio,) = (
         ratio
         for names, ratio in summary["time_ratios"].items()
@@ -231,5 +231,5 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # its row is ended with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # ends its row too
     app.run(main)

@@ -1,7 +1,7 @@
-"""Reads an optimised GPU program: kernels, bytes moved, arithmetic, collectives in its schedule.
+"""Reads a compiled GPU program: its kernels, bytes moved, arithmetic and collectives.
 
-Takes the text that `compiled.as_text()` gives. Every top-level instruction that is not mere
-book-keeping counts as one kernel which reads its operands and writes its results once.
+The input is the text of `compiled.as_text()`. Every instruction of the schedule, except bookkeeping
+such as tuples, counts as one kernel that reads its operands and writes its results once.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """What one launch does. kind: conv, dot, fusion, collective or other."""
+    """One launch of a kernel. kind: conv, dot, fusion, collective or other."""
 
     name: str
     kind: str
@@ -53,14 +53,14 @@ class Kernel:
     source: str = ""
 
     def seconds(self, machine: "Machine") -> float:
-        """The larger of the times that its arithmetic and its traffic need at least."""
+        """Lower bound on its seconds: the larger of those for arithmetic and for memory traffic."""
         rate = machine.float32_flops if self.float32 else machine.flops
         return max(self.flops / rate, self.bytes / machine.bandwidth)
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Attainable rates per second: bf16 and float32 (TF32) matrix arithmetic, memory traffic."""
+    """Attainable rates per second: matrix arithmetic in bf16 and float32 (TF32), memory traffic."""
 
     flops: float
     float32_flops: float
@@ -68,7 +68,7 @@ class Machine:
 
 
 class Program:
-    """The computations of a module by name; `entry` is the schedule."""
+    """The computations of a program by name; `entry` is the schedule."""
 
     def __init__(self, text: str):
         self.computations: dict[str, dict[str, Instruction]] = {}
@@ -83,7 +83,7 @@ class Program:
                 current[instruction.name] = instruction
 
     def kernels(self, computation: str | None = None) -> Iterator[Kernel]:
-        """Yields every launch in the order of the schedule; loops as often as they run."""
+        """Yields every launch in the order of the schedule; a loop's body as often as it runs."""
         table = self.computations[computation or self.entry]
         for instruction in table.values():
             yield from self._kernels_of(instruction, table)
@@ -128,7 +128,7 @@ class Program:
         return Kernel(instruction.name, kind, moved, flops, types == {"f32"}, source)
 
     def transfers(self, machine: Machine) -> list["Transfer"]:
-        """The collectives of the schedule, in the order in which they end."""
+        """The collectives, in the order in which they end."""
         table = self.computations[self.entry]
         clock = 0.0
         running: dict[str, Transfer] = {}
@@ -151,7 +151,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """A collective, and the seconds of other kernels before it may start and before it must end."""
+    """A collective; seconds of other kernels before it may start, and before it must end."""
 
     bytes: int
     start: float
@@ -171,7 +171,7 @@ def is_collective(instruction: Instruction) -> bool:
 
 
 def payload(instruction: Instruction, table: dict[str, Instruction]) -> int:
-    """Bytes that a collective takes in on each device."""
+    """Bytes of a collective's input on each device."""
     return _operand_bytes(instruction, table)
 
 
@@ -204,14 +204,14 @@ def _operand_bytes(instruction, table) -> int:
 
 
 def _useful_result_bytes(instruction) -> int:
-    """Results without a library's scratch space, which comes last in its tuple."""
+    """The results without a library's scratch space, the last element of its tuple."""
     if instruction.opcode == "custom-call" and len(instruction.shapes) > 1:
         return sum(map(shape_bytes, instruction.shapes[:-1]))
     return instruction.result_bytes
 
 
 def _fusion_bytes(instruction, table, fused) -> int:
-    """Operands of which a fusion only takes slices count as those; updates in place likewise."""
+    """Bytes of a fusion; operands that it only slices or updates in place count as the slices."""
     total = 0
     parameters = [i for i in fused.values() if i.opcode == "parameter"]
     in_place = set()
@@ -233,9 +233,9 @@ def _fusion_bytes(instruction, table, fused) -> int:
 
 
 def _share_read(instruction, users, known) -> float:
-    """The share of a value that its users need: all of it, unless they are slices in the end.
+    """The share of a value that its users read: all of it, unless all of them slice it.
 
-    known: shares found so far by name; values meet again behind many forks.
+    known: shares found so far, by name, as many paths lead to the same value.
     """
     if instruction.name not in known:
         known[instruction.name] = _share_of_users(instruction, users, known)
@@ -265,7 +265,7 @@ def _origin(name, fused) -> str:
 
 
 def _arithmetic(instruction, table) -> int:
-    """Floating-point operations of a convolution or matrix product, by library call or not."""
+    """Floating-point operations of a convolution or matrix product, in a library call or not."""
     target = instruction.attribute(r'custom_call_target="([^"]*)"') or ""
     if instruction.opcode == "convolution" or "$conv" in target:
         return _convolution_flops(instruction, table, target)

@@ -1,13 +1,13 @@
-"""Predictions, scores and throughput against real mmsegmentation on labelled images, in one run.
+"""Compares predictions, scores and speed with mmsegmentation on labelled images, in one run.
 
 python benchmarks/inference.py --data ade20k|cityscapes|camvid --root FOLDER [--split val]
     [--count 2] [--heads psp,aspp,enc] [--protocols single,slide,ms_flip,ms_flip_0x]
     [--rounds 1] [--scale WIDTH,HEIGHT] [--json FILE]
 
-Both sides get the same random weights (FastFCN ResNet-50) and the same decoded images, and give
-class maps at the images' own size; mmsegmentation through `inference_model` and its
-test-time-augmentation model, ours through `Predictor`. Its maps are scored by its `IoUMetric`, ours
-by `evaluation.metrics`. Rounds alternate; the medians are compared. Compilation is timed apart.
+Both sides get the same random weights (FastFCN ResNet-50) and decoded images, and return label maps
+at the images' own size: mmsegmentation by `inference_model` and its test-time augmentation, ours by
+`Predictor`. mmsegmentation's maps are scored by its `IoUMetric`, ours by `evaluation.metrics`. The
+sides take turns; medians are compared. Compilation is timed separately.
 """
 
 # ruff: noqa: E402
@@ -31,7 +31,7 @@ from fastfcn_jax.evaluation.metrics import confusion_matrix, scores
 from fastfcn_jax.inference import protocols
 from fastfcn_jax.inference.predictor import Predictor
 
-# The test scales of mmsegmentation's configurations; CamVid at its own size.
+# The test scales of mmsegmentation's configurations; for CamVid the photographs' own size.
 SCALES = {"ade20k": (2048, 512), "cityscapes": (2048, 1024), "camvid": (480, 360)}
 DATA = flags.DEFINE_enum("data", "ade20k", list(SCALES), "Data set.")
 DATA_ROOT = flags.DEFINE_string("root", None, "Its folder.", required=True)

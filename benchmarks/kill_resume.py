@@ -1,14 +1,14 @@
-"""Kills a training with SIGKILL at random moments, resumes it, and compares with one left alone.
+"""Kills a training with SIGKILL at random moments, resumes it, and compares with a whole one.
 
 python benchmarks/kill_resume.py [--kills 20] [--steps 400] [--output DIR]
 python benchmarks/kill_resume.py --entry train.py --config configs/jpu_psp_camvid.py:small \
-    --data_root ../shared/data/camvid --kills 10 --steps 120
+    --data_root CAMVID --kills 10 --steps 120
 
-The moments alternate between: while the decoded cache is built (removed first, so that there is
-one to build), while starting (import, reading, restoring, compiling), between steps, inside a
-checkpoint's saving, inside an evaluation. Exit status 0: every loss of every step, every
-evaluation, the final weights, momenta and statistics and the cache are the same bits, every
-checkpoint found after a kill was whole, and each start went on from the newest of them.
+The kills alternate between five moments: while the decoded cache is being built (it is removed
+before), while starting (import, reading, restoring, compiling), between steps, while a checkpoint
+is being saved, and during an evaluation. Exit status 0: the losses of all steps, all evaluations,
+the final weights, momenta and statistics, and the cache are bit-identical; every checkpoint found
+after a kill could be read; and each start resumed from the newest one.
 """
 
 import argparse
@@ -37,7 +37,7 @@ SCENES = {"train": 240, "val": 8}
 
 
 class Training:
-    """A training process whose output is followed line by line."""
+    """A training process whose output is read line by line."""
 
     def __init__(self, arguments: argparse.Namespace, workdir: Path):
         self.workdir = workdir
@@ -69,18 +69,18 @@ class Training:
 
     @property
     def step(self) -> int:
-        """The last step that a line reported."""
+        """The last step that the output reported."""
         found = [re.match(r"step (\d+)/", line) for line in self.lines]
         return max((int(match[1]) for match in found if match), default=-1)
 
     def kill_at(self, moment: str, rng: random.Random, ahead: int) -> bool:
-        """Kills in the given moment, `ahead` steps from where it begins; False: it ended first."""
+        """Kills at the given moment, `ahead` steps later; False if the training ended before."""
         if moment == "caching":
             share = rng.uniform(0, 0.95) * cached_bytes(self.workdir.with_name("alone"))
             self._wait(lambda: cached_bytes(self.workdir) > share)
             time.sleep(rng.uniform(0, 0.01))
         elif moment == "starting":
-            said = rng.randrange(8)  # lines; the seventh and last before a step: compiling
+            said = rng.randrange(8)  # lines; after the seventh it compiles
             self._wait(lambda: len(self.lines) >= said or self.step >= 0)
             time.sleep(rng.uniform(0, 0.5))
         else:
@@ -132,12 +132,12 @@ def cache_of(workdir: Path) -> Path:
 
 
 def cached_bytes(workdir: Path) -> int:
-    """How much of the decoded cache is written."""
+    """How many bytes of the decoded cache are written."""
     return sum(path.stat().st_size for path in cache_of(workdir).glob("*/pixels.bin"))
 
 
 def unreadable(workdir: Path) -> list[str]:
-    """What is wrong with the checkpoints that a kill left."""
+    """The checkpoints that a kill left unreadable, in words."""
     problems = []
     for step in model_folder.finished_steps(workdir):
         try:
@@ -148,7 +148,7 @@ def unreadable(workdir: Path) -> list[str]:
 
 
 def compare(left: Path, right: Path) -> list[str]:
-    """Differences between two finished runs, in words; empty if they agree to the last bit."""
+    """Differences between two finished runs, in words; empty if they are bit-identical."""
 
     def history(workdir):
         timing = ("images_per_second", "data_wait", "seconds_per_step", "seconds")
@@ -181,7 +181,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--entry", default="tests/tiny.py")
     parser.add_argument("--config", default="tests/tiny.py")
-    parser.add_argument("--data_root", help="a data set of files; default: scenes are written")
+    parser.add_argument("--data_root", help="folder of the data set; default: generated scenes")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--save_every", type=int, default=10)

@@ -3,9 +3,9 @@
 python benchmarks/large_image.py --checkpoint DIR --photo FILE [--sides 20000,10000]
     [--suffix png|jpg|tif] [--tile 1024] [--folder FOR_THE_PICTURES]
 
-Each picture is the photograph repeated. Three processes are measured for each: one that only
-decodes it, one that is the command itself, and beforehand the command on one tile's worth. What the
-command needs beyond the decoder's peak and the labels is what tiles, JAX and drawing take.
+Each picture is the photograph repeated. For each, one process only decodes it and another one is
+the command itself; before that, the command runs on a picture of one tile. The memory of the
+command beyond the decoder's peak and the labels is that of tiles, JAX and drawing.
 """
 
 import json
@@ -22,11 +22,11 @@ from absl import app, flags
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A small model.", required=True)
-PHOTO = flags.DEFINE_string("photo", None, "What is repeated.", required=True)
+PHOTO = flags.DEFINE_string("photo", None, "Photograph to repeat.", required=True)
 SIDES = flags.DEFINE_list("sides", ["20000", "10000"], "Sides of the pictures.")
 SUFFIX = flags.DEFINE_enum("suffix", "png", ["png", "jpg", "tif"], "Format of the pictures.")
 TILE = flags.DEFINE_integer("tile", 1024, "Side of a tile.")
-FOLDER = flags.DEFINE_string("folder", None, "Where pictures and results go; default: temporary.")
+FOLDER = flags.DEFINE_string("folder", None, "Folder for pictures and results; default: temporary.")
 DECODE = (
     "import sys; from fastfcn_jax.evaluation.photographs import Photograph; "
     "from pathlib import Path; Photograph(Path(sys.argv[1]), '').decode()"

@@ -1,12 +1,11 @@
-"""Samples a second and core: mmsegmentation's pipeline, ours from PNG, ours from the cache.
+"""Samples per second and core: mmsegmentation's pipeline, ours from PNG, ours from the cache.
 
 python benchmarks/loader.py --root CITYSCAPES [--crops 512x1024,512x512] [--workers 1,2]
     [--rounds 15] [--output FILE.json]
 
-All contenders run in turns within each round and the median over rounds counts, so a machine that
-is busy with something else slows them alike. One worker is one process bound to one core; "x mmseg"
-and the shares of the two limits compare processor time. The real mmsegmentation is needed
-(`make test` installs it).
+All contenders take turns in each round, and the median over the rounds counts: a busy machine
+affects them alike. A worker is a process bound to one core; "x mmseg" and the shares of the two
+limits compare processor time. Needs mmsegmentation (`make test` installs it).
 """
 
 import json
@@ -50,7 +49,7 @@ CONTENDERS = (
 
 
 def sampler(name: str, root: str, folder: str, crop_size: tuple[int, int]):
-    """A function of the sample number that reads and augments one sample."""
+    """A function from a sample's number to the sample, read and augmented."""
     settings = SETTINGS | {"crop_size": crop_size}
     if name == "mmseg":
         return _mmseg(root, crop_size)
@@ -67,7 +66,7 @@ def sampler(name: str, root: str, folder: str, crop_size: tuple[int, int]):
 
 
 def _batches(source, augment):
-    """The loader as training uses it: Grain's order and batches of 8 for the samples."""
+    """The loader as in training: Grain's order, and batches of 8."""
     stream = pipeline.train_batches(
         source, augment, batch_size=BATCH, seed=0, threads=0, prefetch=0
     )
@@ -75,10 +74,10 @@ def _batches(source, augment):
 
 
 def _limit(cached, crop_size, all_stages: bool, i: int):
-    """What a loader of uint8 crops can hardly go below: copy the window and resize it.
+    """A limit for loaders of uint8 crops: copy the window and resize it.
 
-    With all stages: one look at the label, flip, and distortion by the functions that are used,
-    because they have to equal mmsegmentation's.
+    With all stages also read the label once, flip, and distort with the same functions, as the
+    result has to equal mmsegmentation's.
     """
     malloc.keep_freed()
     rng = np.random.default_rng((0, i))
@@ -129,7 +128,7 @@ def _mmseg(root: str, crop_size: tuple[int, int]):
 
 
 def worker(core: int, name: str, root: str, folder: str, crop: str, pipe) -> None:
-    """Runs in its own process: on "go" times a block of samples and sends seconds (wall, CPU)."""
+    """A process that times a block of samples on "go" and sends its seconds (wall, CPU)."""
     os.sched_setaffinity(0, {core})
     cv2.setNumThreads(1)
     sample = sampler(name, root, folder, CROPS[crop])
@@ -146,7 +145,7 @@ def worker(core: int, name: str, root: str, folder: str, crop: str, pipe) -> Non
 
 
 def measure(crop: str, workers: int, root: str, folder: str, rounds: int) -> dict[str, dict]:
-    """Samples a second of each contender with that many worker processes, interleaved."""
+    """Samples per second of each contender with that many worker processes, in turns."""
     cores = sorted(os.sched_getaffinity(0))[:workers]
     context = multiprocessing.get_context("spawn")
     teams = {}
@@ -195,9 +194,9 @@ def _summary(values: list[tuple], times: dict[str, list[tuple]], workers: int) -
 
 
 def sizes(root: str, folder: str) -> dict[str, float]:
-    """Megabytes a sample on disk, and in the window of a crop: of the image and of one label.
+    """Megabytes per sample on disk, and in the window of a crop (image and label).
 
-    Each crop that is drawn again for `cat_max_ratio` reads another window of the label.
+    Each crop that is redrawn because of `cat_max_ratio` reads another window of the label.
     """
     source = datasets.load("cityscapes", root, "train")
     cached = cache.open_or_build(folder, source)
@@ -215,7 +214,7 @@ def sizes(root: str, folder: str) -> dict[str, float]:
 
 
 def resume(root: str, folder: str) -> dict[str, float]:
-    """Seconds from nothing to the first batch of a run that begins at a step; the least of five."""
+    """Seconds until the first batch of a run that starts at a step; the least of five."""
     cached = cache.open_or_build(folder, datasets.load("cityscapes", root, "train"))
     augment = partial(crop_first.augment, **SETTINGS, crop_size=(64, 64))
     result = {}
@@ -236,7 +235,7 @@ def resume(root: str, folder: str) -> dict[str, float]:
 def main(arguments: list[str]) -> None:
     del arguments
     root = _ROOT.value
-    cityscapes.load(root, "train")  # a wrong root ends here, with its sentence
+    cityscapes.load(root, "train")  # a wrong root fails here, with a clear message
     report = {"cpu": os.cpu_count(), "opencv": cv2.__version__}
     with tempfile.TemporaryDirectory(dir=_CACHE.value) as folder:
         cache.open_or_build(folder, datasets.load("cityscapes", root, "train"))
@@ -267,6 +266,6 @@ if __name__ == "__main__":
     _CROPS = flags.DEFINE_list("crops", list(CROPS), "Crop sizes.")
     _WORKERS = flags.DEFINE_list("workers", ["1", "2"], "Numbers of worker processes.")
     _ROUNDS = flags.DEFINE_integer("rounds", 15, "Interleaved rounds; the median counts.")
-    _CACHE = flags.DEFINE_string("cache", None, "Where to build the caches; default: temporary.")
+    _CACHE = flags.DEFINE_string("cache", None, "Folder for the caches; default: temporary.")
     _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the figures.")
     app.run(main)

@@ -1,10 +1,10 @@
-"""Where a sample's time goes: each stage of mmsegmentation's pipeline and of ours, on one core.
+"""Time of each stage of mmsegmentation's data pipeline and of ours, on one core.
 
 python benchmarks/loader_stages.py --root CITYSCAPES [--crop 512x1024] [--samples 24]
     [--contenders mmseg,png] [--cache DIR]
 
-Processor milliseconds, means over the samples; each sample is made three times and the least time
-of a stage counts.
+Processor time in ms, mean over the samples; each sample is made three times and the least time of
+each stage counts.
 """
 
 import collections
@@ -47,7 +47,7 @@ class Stages:
         return run
 
     def table(self, sample, count: int) -> dict[str, float]:
-        """Milliseconds a sample of every stage and of all together."""
+        """Milliseconds per sample, of each stage and in total."""
         total = collections.Counter()
         for i in range(-2, count):
             least = {}
@@ -89,6 +89,6 @@ if __name__ == "__main__":
         [c for c in loader.CONTENDERS if "batches" not in c],
         "Which of the contenders of loader.py.",
     )
-    _CACHE = flags.DEFINE_string("cache", None, "Where the decoded cache is; default: temporary.")
+    _CACHE = flags.DEFINE_string("cache", None, "Folder of the decoded cache; default: temporary.")
     _SAMPLES = flags.DEFINE_integer("samples", 24, "Samples of each contender.", lower_bound=1)
     app.run(main)

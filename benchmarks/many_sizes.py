@@ -1,18 +1,17 @@
-"""A data set of many image sizes: padded groups against one compiled program a size.
+"""A data set of many image sizes: padded groups against one compiled program for each size.
 
 python benchmarks/many_sizes.py [--model small|resnet50] [--count 12] [--batch 2] [--json FILE]
     [--cpu_time]
 
-Sizes are drawn like ADE20K's validation set, from what is published of it: photographs scaled down
-to a short side of 512 where they were larger, mostly 4:3 and 3:2, a quarter upright, the smaller
-ones left as they were. That is an assumption, not a copy of the set.
+Sizes are drawn to resemble ADE20K's validation set as it is described: photographs scaled down to a
+short side of 512 if they were larger, mostly 4:3 and 3:2, a quarter of them upright. This is an
+assumption, not a copy of the set.
 
-Prints what the plan for 2000 images costs in programs and padding. Then runs the first `count` of
-them both ways on this machine, each twice in one process, without a compilation cache on disk: the
-first run less the second is compilation. Predictions of both ways are compared. What the measured
-parts (seconds a program, seconds a megapixel) give for all 2000 is computed, and labelled so; so is
-what they would give on a device where an image of mean size takes 20 ms and a program compiles
-as slowly as here.
+It prints the number of programs and the padding of the plan for 2000 images. Then it predicts the
+first `count` of them both ways, each twice in one process, without a compilation cache on disk: the
+first run minus the second is compilation. The predictions of both ways are compared. From the
+measured parts (seconds per program and per megapixel) it computes the time for all 2000 images,
+here and on a device that needs 20 ms for an image of mean size and compiles as slowly as this one.
 
 Models: FastFCN ResNet-50 + JPU + PSP, or a ResNet-18 a quarter as wide; 150 classes, random.
 """
@@ -25,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # every compilation counts
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # no cache on disk
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
@@ -39,10 +38,10 @@ from fastfcn_jax.inference import protocols
 from fastfcn_jax.inference.plan import Plan
 from fastfcn_jax.inference.predictor import Predictor
 
-MODEL = flags.DEFINE_enum("model", "small", ["small", "resnet50"], "What is run.")
+MODEL = flags.DEFINE_enum("model", "small", ["small", "resnet50"], "Model to run.")
 COUNT = flags.DEFINE_integer("count", 12, "Images timed.")
 CPU_TIME = flags.DEFINE_bool("cpu_time", False, "Count CPU seconds: on a busy machine, one core.")
-BATCH = flags.DEFINE_integer("batch", 2, "Images a pass in the padded run.")
+BATCH = flags.DEFINE_integer("batch", 2, "Images per pass in the padded run.")
 JSON = flags.DEFINE_string("json", None, "Write the figures to this file.")
 SCALE = (2048, 512)
 TOTAL = 2000
@@ -102,7 +101,7 @@ def timed(predictor: Predictor, images: list[np.ndarray]) -> tuple[float, dict]:
 
 
 def megapixels_run(plan: Plan, sizes: list[tuple[int, int]], batch: int) -> float:
-    """What the network sees: whole batches, the last of each group filled up."""
+    """The sizes that go through the network, in whole batches; the last one is filled up."""
     used = Counter(plan.group(size) for size in sizes)
     return sum(-(-n // batch) * batch * group.pixels for group, n in used.items()) / 1e6
 
@@ -126,12 +125,12 @@ def run_padded(network, protocol, all_sizes, images) -> tuple[dict, dict]:
 
 
 def run_alone(network, protocol, all_sizes, images, expected) -> dict:
-    """Measured parts of one program a size, one image a pass; compares the predictions."""
+    """Measured parts of one program for each size, one image a pass; compares predictions."""
     first = again = 0.0
     equal = 1.0
     for i, image in enumerate(images):
         predictor = Predictor(*network, protocol=protocol)
-        predictor.expect([image.shape[:2]])  # exact: nothing is padded
+        predictor.expect([image.shape[:2]])  # no padding
         seconds, answer = timed(predictor, [image])
         first += seconds
         again += timed(predictor, [image])[0]
@@ -170,7 +169,7 @@ def main(_) -> None:
     alone = run_alone(network, protocol, sizes, images, answers)
     print(json.dumps({"one_program_a_size": alone}), flush=True)
 
-    device = DEVICE_IMAGE_S * TOTAL / alone["megapixels_2000"]  # seconds a megapixel
+    device = DEVICE_IMAGE_S * TOTAL / alone["megapixels_2000"]  # seconds per megapixel
     computed = {
         "padded_s": seconds_2000(padded),
         "one_program_a_size_s": seconds_2000(alone),

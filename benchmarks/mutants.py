@@ -4,9 +4,9 @@
     python benchmarks/mutants.py --only=losses      those whose file or name contains this
     python benchmarks/mutants.py --list             what is planted where
 
-Each mutant is one replacement in a copy of the tree, in which its tests then run (`-x`). Before
-that the same tests run in an unchanged copy, where they have to pass. Exit status 1 if a mutant
-survives, does not even import, or no longer finds its text.
+Each mutant is one replacement of `mutants.toml` in a copy of the tree, in which its tests then run
+(`-x`). Before that the same tests run in an unchanged copy, where they have to pass. Exit status 1
+if a mutant survives, does not even import, or no longer finds its text.
 """
 
 import argparse
@@ -17,14 +17,23 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from planted_bugs import BUGS, Bug
-
 ROOT = Path(__file__).resolve().parents[1]
 PASSED, FAILED = 0, 1  # pytest's exit statuses
+
+
+class Bug(NamedTuple):
+    """One entry of `mutants.toml`, which says what its parts are."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: list[str]
 
 
 class Outcome(NamedTuple):
@@ -42,7 +51,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="mutants tried at the same time")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     options = parser.parse_args()
-    chosen = [m for m in BUGS if options.only in f"{m.file} {m.name}"]
+    chosen = [m for m in planted_bugs() if options.only in f"{m.file} {m.name}"]
     if options.list:
         print("\n".join(f"{m.file}: {m.name}" for m in chosen))
         return 0
@@ -58,6 +67,11 @@ def main() -> int:
     killed = sum(outcome.verdict == "killed" for outcome in outcomes)
     print(f"{killed} of {len(outcomes)} mutants killed")
     return int(killed < len(outcomes))
+
+
+def planted_bugs() -> list[Bug]:
+    table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+    return [Bug(**entry) for entry in table["bug"]]
 
 
 def is_applicable(bug: Bug) -> bool:
@@ -103,7 +117,7 @@ def copy_tree(folder: Path) -> None:
             shutil.copyfile(ROOT / name, folder / name)
 
 
-def run_tests(folder: Path, tests: tuple[str, ...] | list[str]) -> tuple[int, str]:
+def run_tests(folder: Path, tests: list[str]) -> tuple[int, str]:
     """pytest's exit status and output. Everything is imported from `folder`, not from here."""
     # The cache would give a mutant's compiled file to the next one: sizes and times may agree.
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}

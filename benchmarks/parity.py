@@ -1,11 +1,11 @@
-"""Prints the largest error of every stage against both references, with random weights.
+"""Prints the largest difference of every stage from both references, with random weights.
 
 python benchmarks/parity.py [mmseg] [official]
 
-mmseg: real mmsegmentation 1.2.2: FastFCN's three heads at the tests' four sizes (the configs of a
-head differ in the class count alone, 19 or 150), and the dilated twins.
-official: the golden values of `tests/golden/official.npz`, relative to each stage's largest value
-where that exceeds 1. Rows are Markdown.
+mmseg: mmsegmentation 1.2.2, FastFCN's three heads at the four sizes of the tests (the
+configurations of a head differ in the class count alone, 19 or 150), and the dilated twins.
+official: golden values in `tests/golden/official.npz`, relative to each stage's largest value if
+that exceeds 1. The output is Markdown.
 """
 
 import sys

@@ -3,7 +3,7 @@
 python benchmarks/time_forms.py [--size 64 128] [--batch 1] [--rounds 7] [--calls 1]
     [--json FILE] [FAMILY ...]
 
-Prints, for every form and pass, the median milliseconds and the ratio to the direct form, which
+Prints, for every form and pass, the median milliseconds and the ratio to the plain form, which
 comes first. On a CPU the processor time of all threads is printed too: other processes disturb
 that less. On a GPU each turn makes many calls and waits for the last, so that starting them is not
 what is timed.
@@ -74,11 +74,11 @@ def measure(programs, rounds, calls):
 
 
 def report(family, medians):
-    print(f"\n{family}: ms wall, processor; ratios to the direct form")
-    direct = {}
+    print(f"\n{family}: ms wall, processor; ratios to the plain form")
+    plain = {}
     for name, (wall, processor) in medians.items():
         rest = name.split(" ")[1:]
-        base = direct.setdefault(" ".join(rest), (wall, processor))
+        base = plain.setdefault(" ".join(rest), (wall, processor))
         ratios = f"{wall / base[0]:6.2f} {processor / base[1]:6.2f}"
         print(f"{name:45} {1e3 * wall:9.3f} {1e3 * processor:9.3f}  {ratios}", flush=True)
 

@@ -1,17 +1,17 @@
-"""Trains real mmsegmentation and this package on the same batches and compares them step by step.
+"""Trains mmsegmentation and this package on the same batches and compares them step by step.
 
 python benchmarks/training_parity.py [--head psp enc aspp] [--steps 50] [--json FILE]
 python benchmarks/training_parity.py --precision float64 --steps 1 --size 97 131
 
 Both sides start from the same weights, those of mmseg's own initialisation, and see the same
 images; dropout is 0. mmseg's side is its own model (`fastfcn_r50-d32_jpu_*`), `loss`, OptimWrapper
-with torch.optim.SGD, and PolyLR. Printed per head: the relative difference of each part of the
-loss over the steps, the same between two mmseg runs of which one began one rounding away ("twin"),
-and after the last step the relative difference of parameters, of their change since the start, of
-momenta and of statistics, each as norms over all arrays.
+with torch.optim.SGD, and PolyLR. Printed for each head: the relative difference of each part of the
+loss over the steps; the same between mmseg and a "twin", mmseg with its initial weights changed by
+one rounding; and, after the last step, the relative differences of parameters, of their change
+since the start, of momenta and of statistics, as norms over all arrays.
 
-In float64 both sides compute everything in it, and a ReLU that rounding flips, which moves a
-float32 gradient by far more than rounding does, no longer hides what the two functions are.
+In float32, rounding can move an activation across a ReLU's zero. That changes gradients by far more
+than rounding and hides whether both sides are the same function; in float64 it does not.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CLASSES = 19
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What both sides do; size is (height, width), precision float32 or float64."""
+    """The recipe of both sides; size is (height, width), precision float32 or float64."""
 
     head: str
     depth: int = 50
@@ -48,7 +48,7 @@ class Recipe:
 
 
 def build_reference(recipe: Recipe):
-    """mmseg's model as it initialises itself, its optimiser wrapper and its scheduler."""
+    """mmseg's model with its own initialisation, its optimiser wrapper and its scheduler."""
     import oracle
     import torch
     from mmengine.logging import MMLogger
@@ -61,7 +61,7 @@ def build_reference(recipe: Recipe):
     decode, auxiliary = config.model.decode_head, config.model.auxiliary_head
     for part in (decode, auxiliary):
         part.dropout_ratio = 0.0
-    torch.manual_seed(0)  # codewords are drawn by the constructor, the rest by init_weights
+    torch.manual_seed(0)  # the constructor draws the codewords, init_weights everything else
     model = oracle.build_mmseg(config, backbone={"depth": recipe.depth}).train()
     MMLogger.get_current_instance().setLevel("ERROR")
     model.init_weights()
@@ -75,10 +75,10 @@ def build_reference(recipe: Recipe):
 
 
 def nudge(model) -> None:
-    """Moves every weight by one rounding, up or down; zeros stay, they were not rounded.
+    """Changes every weight by one rounding, up or down, except zeros.
 
-    A residual branch begins with a scale of 0: moving that would put the ReLU behind it, which
-    sits on exact zeros, on its other side, and measure that instead of rounding.
+    A residual branch starts with a scale of 0, so its ReLU gets exact zeros. Changing the scale
+    would move them to either side, which is more than rounding.
     """
     import torch
 
@@ -101,7 +101,7 @@ def train_reference(model, wrapper, scheduler, batches) -> list[dict[str, float]
     dtype = next(model.parameters()).dtype
     for batch in batches:
         scaled = (batch["image"].astype(np.float32) - np.float32(MEAN)) / np.float32(STD)
-        if dtype == torch.float64:  # XLA's reciprocal is a rounding away: a float32 one
+        if dtype == torch.float64:  # exactly our input: it differs by a float32 rounding
             scaled = np.array(jax.jit(normalize)(batch["image"]))
         samples = [oracle.data_sample(torch.from_numpy(x).long()) for x in batch["label"]]
         parts = model.loss(oracle.to_torch(scaled).to(dtype), samples)
@@ -154,7 +154,7 @@ def _train_ours(tensors, recipe, batches):
 
 
 def make_batches(recipe: Recipe) -> list[dict[str, np.ndarray]]:
-    """Images of coloured rectangles with their classes as labels, a part of them ignored."""
+    """Images of coloured rectangles, labelled with their classes; a part is ignored."""
     size, batch = recipe.size, recipe.batch
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 256, (CLASSES, 3))
@@ -175,7 +175,7 @@ def make_batches(recipe: Recipe) -> list[dict[str, np.ndarray]]:
 
 
 def arrays_of(model, wrapper) -> dict[str, dict[str, np.ndarray]]:
-    """The parameters, momenta and statistics of mmseg's side, by our names."""
+    """Parameters, momenta and statistics of mmseg's side, under our names."""
     import oracle
 
     from fastfcn_jax.convert import mmseg_names
@@ -192,7 +192,7 @@ def arrays_of(model, wrapper) -> dict[str, dict[str, np.ndarray]]:
 
 
 def arrays_of_state(state) -> dict[str, dict[str, np.ndarray]]:
-    """The same of our side."""
+    """Parameters, momenta and statistics of our side."""
     import optax
 
     return {
@@ -203,7 +203,7 @@ def arrays_of_state(state) -> dict[str, dict[str, np.ndarray]]:
 
 
 def with_change(arrays, first):
-    """The arrays of a side, and how far its parameters have come from `first`, in float64."""
+    """The arrays of a side and the change of its parameters since `first`, in float64."""
     import jax
 
     def change(now, then):
@@ -213,7 +213,7 @@ def with_change(arrays, first):
 
 
 def differences(left, right) -> dict[str, float]:
-    """Of each group of arrays, the norm of the difference over the norm of `right`."""
+    """For each group of arrays, the norm of the difference divided by the norm of `right`."""
     import jax
 
     def norm(tree):
@@ -228,7 +228,7 @@ def differences(left, right) -> dict[str, float]:
 
 
 def relative(left, right) -> dict[str, list[float]]:
-    """Per part, the relative difference of two histories at each step."""
+    """For each part of the loss, the relative difference of two histories at each step."""
     return {
         name: [
             abs(a[name] - b[name]) / max(abs(b[name]), 1e-12)
@@ -239,7 +239,7 @@ def relative(left, right) -> dict[str, list[float]]:
 
 
 def compare(recipe: Recipe, *, with_twin: bool = True) -> dict:
-    """Both sides of a recipe, and mmseg's twin; see the module's text for what comes back."""
+    """Trains both sides of a recipe and mmseg's twin; returns the differences listed above."""
     import oracle
 
     from fastfcn_jax.convert import mmseg_names

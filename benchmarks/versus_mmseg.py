@@ -1,16 +1,16 @@
-"""Real mmsegmentation 1.2.2 against this package: same weights, same inputs, turn by turn.
+"""Speed of this package and of mmsegmentation 1.2.2: same weights, same inputs, taking turns.
 
 python benchmarks/versus_mmseg.py --mode=train --head=psp --height=256 --width=512 --batch=2
 python benchmarks/versus_mmseg.py --mode=inference --head=psp,enc,aspp --height=1024 --width=2048
 
-Each contender lives in its own process; in every round each takes its turn, so that a machine
-that slows down slows all of them. Logits (or the losses of the first steps) are compared in the
-same run. A dropout of 0 and a learning rate of 1e-6 on both sides make that possible. Printed are
-medians, the ratio of times round by round (median, smallest, largest) and peak memory: on a GPU
-what the framework allocated, on a CPU the resident set of the process.
+Each contender has its own process; in every round each takes its turn, so that a busy machine
+affects all alike. Logits (or the losses of the first steps) are compared in the same run, which is
+why dropout is 0 and the learning rate 1e-6 on both sides. Printed are medians, the ratio of times
+in each round (median, smallest, largest) and peak memory: on a GPU what the framework allocated, on
+a CPU the resident set of the process.
 
-`mmseg` is PyTorch as shipped, `mmseg+channels_last+compile+bf16` the tuned one; see contenders.py.
-Needs the parity requirements (`make test` installs them) and, for `+compile`, a C++ compiler.
+`mmseg` is PyTorch by default, `mmseg+channels_last+compile+bf16` is tuned; see contenders.py. Needs
+mmsegmentation and PyTorch (`make test` installs them) and, for `+compile`, a C++ compiler.
 """
 
 import itertools
@@ -50,7 +50,7 @@ def compare(job: contenders.Job, names: list[str], rounds: int, iterations: int)
     processes, pipes, result = {}, {}, {}
 
     def ask(name: str, iterations: int | None = None):
-        """A contender's answer, or, without a number, what it says once it is ready."""
+        """A contender's answer; without a number of iterations, its message that it is ready."""
         try:
             if iterations is not None:
                 pipes[name].send(iterations)
@@ -61,7 +61,7 @@ def compare(job: contenders.Job, names: list[str], rounds: int, iterations: int)
             raise RuntimeError(f"{name} died, exit status {status}") from None
 
     try:
-        for name in names:  # one after the other: compilers use all cores
+        for name in names:  # one after the other, as compilers use all cores
             pipe, far = context.Pipe()
             process = context.Process(target=contenders.serve, args=(name, job, far), daemon=False)
             process.start()
@@ -76,7 +76,7 @@ def compare(job: contenders.Job, names: list[str], rounds: int, iterations: int)
         for name in names:
             result[name]["peak_bytes"], result[name]["versions"] = ask(name, 0)
     except BaseException:
-        for process in processes.values():  # the others wait for a number that does not come
+        for process in processes.values():  # the others would wait for ever
             process.terminate()
         raise
     finally:
@@ -87,7 +87,7 @@ def compare(job: contenders.Job, names: list[str], rounds: int, iterations: int)
 
 
 def disagreement(mode: str, evidence: np.ndarray, reference: np.ndarray) -> dict:
-    """How far a contender's logits or losses lie from mmseg's."""
+    """Largest difference of a contender's logits or losses from mmseg's."""
     error = float(np.abs(evidence - reference).max())
     found = {"max_error": error, "of_largest": error / float(np.abs(reference).max())}
     if mode != "train":

@@ -16,6 +16,7 @@ COMMANDS = {
     "serve": ("serve.__main__", "a page in the browser that labels photographs"),
     "doctor": ("doctor.__main__", "check data and settings; make ready a folder of photographs"),
     "convert": ("convert.__main__", "PyTorch weights in and out"),
+    "weights": ("weights.__main__", "published weights by name: list, get, where"),
     "export": ("export.__main__", "a model as one file: StableHLO, ONNX, safetensors, TFLite"),
     "config": ("config.__main__", "list, show, compare and document configurations"),
     "bench": ("bench.__main__", "where the time of a training step goes on this device"),

@@ -13,12 +13,13 @@ from PIL import Image
 from fastfcn_jax import models, pictures
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment
-from fastfcn_jax.convert import fit, pth
+from fastfcn_jax.convert import convert
 from fastfcn_jax.data import datasets, decode, exif
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
 from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.weights import store
 
 Photograph = np.ndarray | str | Path
 
@@ -82,38 +83,48 @@ class Model:
 
 
 def load(folder: str | Path, *, which: str = "best", protocol: str | None = None) -> Model:
-    """Loads a checkpoint folder: a training's workdir, or what `fastfcn_jax.convert` wrote.
+    """Loads a model: a training's workdir, what `fastfcn_jax.convert` wrote, or published weights.
 
     Args:
+      folder: a checkpoint folder, a registered name ("jpu_psp_cityscapes"; `fastfcn weights list`),
+        "hf://OWNER/NAME", or a local folder as the Hugging Face hub has it.
       which: "best" or "latest" checkpoint.
       protocol: how to test ("single", "ms_flip", ...); None: as its configuration says.
 
     Raises:
-      UserError: the folder holds no whole model, or `which` is neither word.
+      UserError: no such folder or name, no whole model in it, or `which` is neither word.
     """
-    loaded = model_folder.load_model(Path(folder), which)
+    loaded = model_folder.load_model(store.checkpoint(folder), which)
     return Model(loaded.config, loaded.info, loaded.variables, protocol=protocol)
 
 
 def load_pth(
-    file: str | Path, config: str | Path | ConfigDict, *, protocol: str | None = None
+    file: str | Path,
+    config: str | Path | ConfigDict = "auto",
+    *,
+    classes: str | Path | None = None,
+    weights: str | None = None,
+    protocol: str | None = None,
 ) -> Model:
     """Reads weights of mmsegmentation or of the official code; nothing in the file is run.
 
     Args:
-      config: the experiment whose model the file holds, e.g. "configs/jpu_psp_ade20k.py".
+      file: `.pth` or `.safetensors`.
+      config: the experiment whose model the file holds, e.g. "jpu_psp_ade20k"; "auto": told from
+        the file's names and shapes.
+      classes: file of class names (JSON, YAML or one a line), where `file` does not say them.
+      weights: "ema" or "model", where the file has both; None: the averaged ones.
 
     Raises:
       UserError: the file cannot be read, or holds another model.
     """
-    config = _as_config(config)
-    info = datasets.info(config.data.name, config.data.root)
-    content = pth.read(file)
-    try:
-        fitted = fit.to_variables(content, config.model, info.num_classes)
-    except UserError as error:
-        raise UserError(f"{file}: {error}.") from error
-    return Model(config, info, fitted.variables, protocol=protocol)
+    converted = convert.read(
+        Path(file),
+        convert.as_config(config),
+        class_file=None if classes is None else Path(classes),
+        weights=weights,
+    )
+    return Model(converted.config, converted.info, converted.variables, protocol=protocol)
 
 
 def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn.Module:

@@ -7,6 +7,7 @@ a configuration (`--config.train.steps=10`) are still parsed by ml_collections (
 
 import argparse
 import difflib
+import io
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fastfcn_jax import text
 from fastfcn_jax.errors import UserError
 
 BAD_INPUT = 2
@@ -56,12 +58,13 @@ class Command:
 def guarded(action: Callable[[], int | None]) -> int:
     """Runs `action` and returns its exit status; mistakes and Ctrl-C are said in one line."""
     _quiet_libraries()
+    _print_any_name()
     try:
         status = action() or 0
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {text.shown(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -85,20 +88,23 @@ class Parser(argparse.ArgumentParser):
         )
         self.example = example
         self._examples: dict[str, str] = {}
-        self._takes_config = False
+        self._takes_config = self._auto = False
 
     def need(self, flag: str, example: str, help: str, **options: Any) -> None:
         """Adds a flag that has to be given; `example` is named where it is not."""
         self._examples[flag.lstrip("-").replace("-", "_")] = f"{flag} {example}"
         self.add_argument(flag, help=help, **options)
 
-    def add_config(self, help: str, *, needed: bool = True) -> None:
+    def add_config(self, help: str, *, needed: bool = True, auto: bool = False) -> None:
         """Adds `--config SPEC` and, with it, every `--config.KEY=VALUE`.
 
         The parsed `config` is the configuration itself, or None; `spec` is what was typed.
+
+        Args:
+          auto: `--config auto`, which is also the default, is None: the command finds out itself.
         """
-        self._takes_config = True
-        add = self.need if needed else self._may
+        self._takes_config, self._auto = True, auto
+        add = self.need if needed and not auto else self._may
         add("--config", "jpu_psp_cityscapes", f"{help} A file or a bare name, [:variant].",
             metavar="CONFIG")  # fmt: skip
 
@@ -129,6 +135,8 @@ class Parser(argparse.ArgumentParser):
         from fastfcn_jax.config import flags
 
         arguments.spec = arguments.config
+        if self._auto and arguments.spec == "auto":
+            arguments.config = arguments.spec = None
         if arguments.spec is not None:
             arguments.config = flags.parse(arguments.spec, overrides)
         elif overrides:
@@ -205,6 +213,12 @@ def _dashed(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
+
+
+def _print_any_name() -> None:
+    """File names may hold bytes that are no UTF-8; printing one would end in a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _quiet_libraries() -> None:

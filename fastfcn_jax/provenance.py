@@ -1,5 +1,6 @@
 """What made a result: the versions of packages, the state of the checkout, the command line."""
 
+import hashlib
 import importlib.metadata
 import platform
 import shlex
@@ -23,6 +24,14 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def program() -> str:
+    """A hash of the package's own files: two installations of one version may differ."""
+    folder, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def git_state() -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     card = run_card.read(workdir)
     if card is None:
         raise UserError(f"{workdir} is not a training workdir: run.json is missing.")
-    config = experiment.from_json(card["config"])
+    config = experiment.from_json(card["config"], workdir / "run.json")
     if config.train.deterministic:
         runtime.make_deterministic()
     runtime.cache_compilations()

@@ -1,10 +1,12 @@
 """What is set before JAX computes anything: processes, compilation cache, determinism."""
 
+import hashlib
+import json
 import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -32,12 +34,15 @@ def join_processes(
     given = [coordinator is not None, num_processes is not None, process_id is not None]
     if any(given) and not all(given):
         raise UserError("--coordinator, --num_processes and --process_id go together: give all.")
-    if all(given):
-        jax.distributed.initialize(coordinator, num_processes, process_id)
-    elif launched_in_parallel(os.environ):
-        jax.distributed.initialize()
-    else:
+    if not all(given) and not launched_in_parallel(os.environ):
         return
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:  # among them what the coordination service says
+        raise UserError(
+            f"the processes did not find each other: {str(error).splitlines()[0]}; give all the "
+            "same --coordinator and --num-processes, and each its own --process-id."
+        ) from error
     # All have just met. Collectives on CPU wait only 30 s for the other side to set them up,
     # which a process that reads its data slowly would later miss.
     multihost_utils.sync_global_devices("all processes have joined")
@@ -62,6 +67,30 @@ def gather(text: str) -> list[str]:
         bytes(row[: int(length)]).decode()
         for row, length in zip(rows, lengths.ravel(), strict=True)
     ]
+
+
+def agree(facts: Mapping[str, Any]) -> None:
+    """Makes sure that all processes hold the same facts (plain values by name).
+
+    Raises:
+      UserError: in every process, naming those that differ.
+    """
+    mine = json.dumps(facts, sort_keys=True)
+    if len(set(gather(hashlib.sha256(mine.encode()).hexdigest()))) == 1:
+        return
+    everyone = [json.loads(text) for text in gather(mine)]
+    for process, theirs in enumerate(everyone):
+        differing = [
+            f"{name} ({theirs.get(name)!r} instead of {everyone[0].get(name)!r})"
+            for name in sorted(theirs.keys() | everyone[0].keys())
+            if theirs.get(name) != everyone[0].get(name)
+        ]
+        if differing:
+            raise UserError(
+                f"process {process} is not of the same training as process 0, it has another "
+                f"{', another '.join(differing[:4])}; start all of them with one command on one "
+                "installation."
+            )
 
 
 def together(action: Callable[[], T]) -> T:

@@ -5,7 +5,6 @@ with the form of each entry; or a function that returns what is wrong, "" if not
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def read(path: Path, form: Any, remedy: str) -> Any:
       UserError: it cannot be read, is no JSON, or a key in it has another form.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), parse_constant=_refuse)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {remedy}.") from error
     except (ValueError, RecursionError) as error:
@@ -110,10 +109,16 @@ def fault(value: Any, form: Any, name: str = "") -> str:
     return _says(name, wrong) if wrong else ""
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
 def _is(value: Any, kind: type) -> bool:
     if kind is float:
         whole_or_not = isinstance(value, int | float) and not isinstance(value, bool)
-        return whole_or_not and math.isfinite(value)
+        return whole_or_not and abs(value) < 1e300  # neither NaN nor more than a float holds
+    if kind is int and isinstance(value, int) and abs(value) >= 2**63:
+        return False
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
@@ -122,5 +127,5 @@ def _says(name: str, what: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -3,20 +3,22 @@
 import dataclasses
 import sys
 import zipfile
+import zlib
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from fastfcn_jax import cli
-from fastfcn_jax.data import decode
+from fastfcn_jax import cli, text
+from fastfcn_jax.data import datasets, decode, listing
 from fastfcn_jax.data.datasets import ade20k, cityscapes
+from fastfcn_jax.data.source import read_file
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.files import replacing
+from fastfcn_jax.files import failing_in_words, replacing
 from fastfcn_jax.terminal.progress import track
 
 FINDINGS = 1  # exit status of a check that found something
@@ -49,12 +51,17 @@ class Server:
         """Image files by the name that their predictions start with.
 
         Raises:
-          UserError: none there.
+          UserError: none there, or two of one name.
         """
-        found = sorted(folder.rglob(f"*{self.suffix}"))
+        found = [p for p in listing.below(folder).files if p.name.endswith(self.suffix)]
         if not found:
             raise UserError(f"--images {folder}: no file ending in {self.suffix}.")
-        return {path.name.removesuffix(self.suffix): path for path in found}
+        named: dict[str, Path] = {}
+        for path in found:
+            other = named.setdefault(path.name.removesuffix(self.suffix), path)
+            if other != path:
+                raise UserError(f"{path}: has the name of {other}; remove or rename one of them.")
+        return named
 
 
 SERVERS = {
@@ -74,10 +81,18 @@ SERVERS = {
 def write_zip(
     server: Server, path: Path, predictions: Iterable[tuple[str, UInt8[np.ndarray, "_ _"]]]
 ) -> None:
-    """Writes (image name, class indices) as the server wants them; the file is whole or absent."""
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    """Writes (image name, class indices) as the server wants them; the file is whole or absent.
+
+    Raises:
+      UserError: the disk is full or may not be written.
+    """
+    with (
+        failing_in_words(path, "free space there, or give another --output"),
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+    ):
         for name, labels in predictions:
-            archive.writestr(f"{name}.png", server.encode(labels))
+            archive.writestr(f"{text.shown(name)}.png", server.encode(labels))
 
 
 def check(server: Server, archive_path: Path, images: dict[str, Path]) -> list[str]:
@@ -105,8 +120,7 @@ def check(server: Server, archive_path: Path, images: dict[str, Path]) -> list[s
             if name is None:
                 findings.append(f"{entry.filename}: belongs to no test image.")
             else:
-                data = archive.read(entry)
-                findings += _check_png(server, entry.filename, data, images[name])
+                findings += _check_member(server, archive, entry, images[name])
     return findings
 
 
@@ -122,10 +136,17 @@ def _owner(filename: str, images: dict[str, Path]) -> str | None:
     return None
 
 
-def _check_png(server: Server, filename: str, data: bytes, image: Path) -> list[str]:
+def _check_member(
+    server: Server, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, image: Path
+) -> list[str]:
+    filename = entry.filename
+    try:
+        data = archive.read(entry)
+    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        return [f"{filename}: cannot be read ({error})."]
     try:
         labels = decode.label(data, filename)
-        size = decode.size(image.read_bytes(), str(image))
+        size = decode.size(read_file(str(image)), str(image))
     except UserError as error:
         return [str(error)]
     if labels.ndim != 2:
@@ -145,18 +166,33 @@ def _check_png(server: Server, filename: str, data: bytes, image: Path) -> list[
 def _predict(server: Server, images: dict[str, Path], checkpoint: Path, protocol: str | None):
     """Class indices of every image. UserError if the model is for other classes."""
     from fastfcn_jax import api, runtime
+    from fastfcn_jax.checkpoints import model_folder
 
     runtime.cache_compilations()
     model = api.load(checkpoint, protocol=protocol)
-    if model.info.num_classes != len(server.values):
-        raise UserError(
-            f"--checkpoint {checkpoint}: a model of {model.info.num_classes} classes; "
-            f"{server.name} has {len(server.values)}."
-        )
-    sizes = [decode.size(path.read_bytes(), str(path)) for path in images.values()]
+    if note := model_folder.compare_classes(checkpoint, model.info, datasets.info(server.name, "")):
+        print(note)
+    sizes = [size for path in images.values() for size in _size(path)]
     print(model.predictor.announce(sizes))
-    for name, prediction in model.stream(images.items()):
+    for name, prediction in model.stream(_readable(images)):
         yield name, prediction.labels
+
+
+def _size(path: Path) -> list[tuple[int, int]]:
+    """(height, width), or nothing of a file that will be named when its turn comes."""
+    try:
+        return [decode.size(read_file(str(path)), str(path))]
+    except UserError:
+        return []
+
+
+def _readable(images: dict[str, Path]) -> Iterator[tuple[str, UInt8[np.ndarray, "_ _ 3"]]]:
+    """Name and pixels of every image but the bad ones, which are said."""
+    for name, path in images.items():
+        try:
+            yield name, decode.image(read_file(str(path)), str(path))
+        except UserError as error:
+            print(f"skipped: {text.shown(error)}", file=sys.stderr)
 
 
 def submit(

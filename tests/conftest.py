@@ -1,5 +1,8 @@
 """Two virtual CPU devices, strict dtype promotion, shape checks on every public function."""
 
+import ctypes
+import functools
+import gc
 import os
 import warnings
 from pathlib import Path
@@ -9,6 +12,14 @@ import layouts
 import numpy as np
 import pytest
 from jaxtyping import install_import_hook
+
+CACHED = type(functools.cache(len))
+# By seconds, as `make test` prints them.
+LONGEST = (
+    "tests/models/test_mmseg.py",
+    "tests/models/test_official.py",
+    "tests/training/test_processes.py",
+)
 
 # Most of the time goes into compiling programs that run once: LLVM does not optimise them, which
 # takes a third of the time. XLA's own passes stay. `XLA_FLAGS= make test` tests what users run.
@@ -31,12 +42,10 @@ def pytest_configure(config):
     )
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Gives a file's tests to one worker, for its fixtures are dear; marked groups stay."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+    """The longest files come first, so that two workers with a file each end at the same time."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
@@ -49,22 +58,27 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def programs_of_one_module():
-    """Lets go of what a module compiled: a worker keeps gigabytes of it otherwise."""
+def memory_of_one_module(request):
+    """Lets go of what a module compiled and kept: a worker holds gigabytes of it otherwise."""
     yield
+    for value in vars(request.module).values():
+        if isinstance(value, CACHED):
+            value.cache_clear()
     jax.clear_caches()
+    gc.collect()
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what is freed
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 @pytest.fixture
 def gpu_forms(monkeypatch):
-    """Every operation in the form that a GPU takes for large batches, computed here."""
-    from fastfcn_jax.models.ops import convolution
+    """Every operation in the form that a GPU takes, computed here."""
 
     def default_branch(*arguments, default, **_):
         return default(*arguments)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", default_branch)
-    monkeypatch.setattr(convolution, "WORTH_PARTING", 0)
 
 
 @pytest.fixture(scope="module")

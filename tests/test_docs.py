@@ -91,6 +91,7 @@ TYPED = {
     "export": "test_commands.py",
     "serve": "test_commands.py",
     "submit": "test_commands.py",
+    "weights": "weights/test_registry.py",
 }
 # Benchmarks run for minutes to hours or need other code bases, so no test starts them: what they
 # printed stands beside them on the pages. Other programs of the pages:
@@ -116,6 +117,11 @@ def parse(name: str, words: str) -> None:
     words = re.sub(r"--config\.[\w.]+=…", "", words)
     words = re.sub(r"(\w+)\|[\w|-]+", r"\1", words)  # the first of several values
     door.command(name).parser().parse(shlex.split(words))
+
+
+def test_the_page_of_commands_lists_them_all():
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/commands.md").read_text(), re.M)
+    assert set(rows) == set(door.COMMANDS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -17,7 +17,7 @@ FLOORS = [
     ["cli"],
     ["models", "data"],
     ["inference", "checkpoints"],
-    ["convert"],
+    ["convert", "weights"],
     ["evaluation"],
     ["training"],
     ["api", "export"],
@@ -77,7 +77,10 @@ def test_there_is_no_circle():
     while free := [m for m, arrows in below.items() if not arrows & below.keys()]:
         for module in free:
             del below[module]
-    assert not below, "these import each other in a circle"
+    circle = {module: arrows & below.keys() for module, arrows in below.items()}
+    while free := circle.keys() - set().union(*circle.values()):  # only lead into it
+        circle = {module: arrows for module, arrows in circle.items() if module not in free}
+    assert not circle, "these import each other in a circle"
 
 
 def test_no_file_name_is_there_twice():

@@ -1,12 +1,13 @@
 """Submission files: a round trip through the official scorer, and everything a check must find."""
 
 import zipfile
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from fastfcn_jax import submit
+from fastfcn_jax import api, submit
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.metrics import confusion_matrix, scores
@@ -140,3 +141,14 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(UserError):
         submit.write_zip(ADE, tmp_path / "a.zip", fails())
     assert not list(tmp_path.iterdir())
+
+
+def test_the_servers_classes_in_another_order_are_refused(three, tmp_path, monkeypatch):
+    """Their ids would be those of other classes; such a model comes of converting own weights."""
+    server, _ = three
+    info = datasets.info("cityscapes", "")
+    turned = datasets.DatasetInfo("cityscapes", info.class_names[::-1], info.palette)
+    monkeypatch.setattr(api, "load", lambda *_, **__: SimpleNamespace(info=turned))
+    with pytest.raises(UserError, match="in another order: class 0 is 'bicycle'"):
+        submit.submit(server, tmp_path / "images", checkpoint=tmp_path, output=tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()

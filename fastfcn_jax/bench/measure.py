@@ -1,4 +1,4 @@
-"""Measures compiled functions, in turns, against the rates that the device attains."""
+"""Times compiled functions in turns and compares them with the rates the device attains."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,11 +10,12 @@ import numpy as np
 
 
 class Cost(NamedTuple):
-    """flops: of convolutions and matrix products, twice their multiply-accumulates.
+    """What a call of a compiled function costs.
 
-    bytes: read and written by the compiled program, but for what libraries (cuDNN, cuBLAS) that
-    it calls move. temporary_bytes: its memory besides arguments and results. library_calls: how
-    many such calls it has.
+    flops: of convolutions and matrix products, twice their multiply-accumulates.
+    bytes: read and written by the compiled program, without those of libraries (cuDNN, cuBLAS).
+    temporary_bytes: memory besides arguments and results.
+    library_calls: number of calls of such libraries in the program.
     """
 
     flops: int
@@ -24,13 +25,13 @@ class Cost(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """What the device attains per second: matrix arithmetic, and bytes copied (read + write)."""
+    """Attained per second: operations in matrix products, and bytes read and written in copies."""
 
     flops: float
     bandwidth: float
 
     def floor(self, cost: Cost) -> float:
-        """Seconds that `cost` takes at least: the roofline."""
+        """Lower bound on the seconds that `cost` takes, by the roofline model."""
         return max(cost.flops / self.flops, cost.bytes / self.bandwidth)
 
     def bound(self, cost: Cost) -> str:
@@ -40,10 +41,10 @@ class Rates(NamedTuple):
 
 
 class Compiled:
-    """A function compiled for arguments which it keeps; a call does not wait for the device.
+    """A function compiled for given arguments; a call does not wait for the device.
 
-    donate: the first argument's memory is given to the first of the results, which takes its
-    place in the next call.
+    donate: the first result reuses the memory of the first argument and replaces it in the next
+      call, as the state of a training does.
     """
 
     def __init__(self, function: Callable, *arguments: Any, donate: bool = False):
@@ -67,11 +68,11 @@ class Compiled:
 
 
 def flops(function: Callable, *arguments: Any, platform: str | None = None) -> int:
-    """Operations of all convolutions and matrix products that one call computes.
+    """Operations of all convolutions and matrix products in one call.
 
-    Counted from the traced function as it runs on `platform` ("cpu", "cuda", "tpu"; None: this
-    backend), so that exact rewrites count for what they do; a general convolution's taps in the
-    zero padding count too.
+    They are counted in the traced function as it runs on `platform` ("cpu", "cuda", "tpu"; None:
+    this backend), so a convolution that is computed in another way counts with what that takes.
+    Products with zero padding count too.
     """
     traced = jax.make_jaxpr(function)(*arguments)
     return 2 * _macs(traced.jaxpr, platform or jax.default_backend())
@@ -99,7 +100,7 @@ def _macs(jaxpr, platform: str) -> int:
 
 
 def _branch(parameters: Mapping[str, Any], macs: list[int], platform: str) -> int:
-    """Of the platform's branch where the platform decides, or else of the largest."""
+    """The count of the platform's branch if the branches are for platforms, else the largest."""
     for platforms, count in zip(parameters.get("branches_platforms") or (), macs, strict=False):
         if platforms is None or platform in platforms:
             return count
@@ -118,11 +119,13 @@ def _inner(parameters: Mapping[str, Any]):
 def in_turns(
     functions: Mapping[Any, Callable[[], Any]], rounds: int = 5, calls: int | None = None
 ) -> dict[Any, list[float]]:
-    """Returns the seconds of a call of each function in each round, after one to warm up.
+    """Returns the seconds per call of each function in each round, after one call to warm up.
 
-    Each takes its turn in every round, so that a machine that slows down slows all alike. A turn
-    makes `calls` and waits for the last; None: one on a CPU and else twenty, so that starting
-    them is not what is timed.
+    The functions take turns in every round: if the machine slows down, all are affected alike.
+
+    Args:
+      calls: calls in a turn, which waits for the last; None: one on a CPU, twenty elsewhere, so
+        that the time to start a program does not dominate.
     """
     calls = calls or (1 if jax.default_backend() == "cpu" else 20)
     for function in functions.values():
@@ -139,7 +142,7 @@ def in_turns(
 
 
 def rates(dtype=jnp.float32, *, side: int | None = None, rounds: int = 5) -> Rates:
-    """Measures a matrix product of `side` and a copy of eight such matrices."""
+    """Measures a product of two matrices of `side` and a copy of eight such matrices."""
     if side is None:
         side = 2048 if jax.default_backend() == "cpu" else 8192
     a = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)

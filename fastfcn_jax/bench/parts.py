@@ -1,4 +1,4 @@
-"""Where a training step's time, memory and arithmetic go, part by part, and what limits it."""
+"""Time, memory and arithmetic of a training step, part by part, and what limits it."""
 
 import statistics
 import time
@@ -14,13 +14,14 @@ from fastfcn_jax import models, runtime
 from fastfcn_jax.bench import measure
 from fastfcn_jax.data import datasets, pipeline
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.models import layers
+from fastfcn_jax.models.ops.forms import Forms
+from fastfcn_jax.models.ops.resize import resize
 from fastfcn_jax.training import initial_weights, losses, optim, step
 from fastfcn_jax.training import state as states
 
 
 class Network:
-    """A configuration's model with random weights and a random batch of its own size."""
+    """The model of a configuration, with random weights and a random batch."""
 
     def __init__(self, config: ConfigDict):
         self.config = config
@@ -37,7 +38,7 @@ class Network:
         self.align_corners = config.model.lineage == "official"
 
     def part(self, name: str, call: Callable, *inputs: Any) -> tuple[Callable, tuple, Callable]:
-        """Returns (forward, its arguments, forward and backward) of a submodule."""
+        """Returns a submodule as (forward, arguments, forward and backward)."""
         module = getattr(self.model, name)
         variables = {kind: tree.get(name, {}) for kind, tree in self.variables.items()}
 
@@ -84,7 +85,7 @@ def parts(network: Network) -> dict[str, dict[str, measure.Compiled]]:
     size = network.batch["image"].shape[1:3]
 
     def classes(logits):
-        large = layers.resize(logits, size, align_corners=network.align_corners)
+        large = resize(logits, size, align_corners=network.align_corners)
         return large.argmax(-1).astype(jnp.uint8)
 
     def loss(logits, auxiliary, labels):
@@ -108,7 +109,7 @@ def parts(network: Network) -> dict[str, dict[str, measure.Compiled]]:
 
 
 def _optimiser(network: Network) -> measure.Compiled:
-    """Decay, momentum and the new weights; gradients are as large as the weights."""
+    """The update: weight decay, momentum, new weights. The weights stand in for gradients."""
     optimizer = optim.build(network.config, network.variables)
     params = network.variables["params"]
 
@@ -138,12 +139,14 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
             "ohem_min_kept": config.loss.ohem_min_kept,
             "align_corners": network.align_corners,
         },
+        forms=Forms(config.model.forms),
         seed=config.seed,
         normalization=config.loss.normalization,
         ema_decay=config.train.ema_decay,
     )
     state = states.create(network.variables, optimizer, ema=config.train.ema_decay > 0)
-    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.copy, state))  # other parts need theirs
+    # A copy, because the step reuses the memory of its state.
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.copy, state))
 
     def train(leaves, batch):
         new, metrics = train_step(structure.unflatten(leaves), batch)
@@ -152,7 +155,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
     def predict(variables, images):
         outputs: Any = model.apply(variables, models.normalize(images))
         size = images.shape[1:3]
-        large = layers.resize(outputs.logits, size, align_corners=network.align_corners)
+        large = resize(outputs.logits, size, align_corners=network.align_corners)
         return large.argmax(-1).astype(jnp.uint8)
 
     return {
@@ -162,7 +165,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
 
 
 def twin(config: ConfigDict) -> ConfigDict | None:
-    """The dilated model that a JPU replaces; None for a model without one."""
+    """The same model with a dilated backbone instead of the JPU; None if it has no JPU."""
     if config.model.neck == "none":
         return None
     other = config.copy_and_resolve_references()
@@ -171,13 +174,13 @@ def twin(config: ConfigDict) -> ConfigDict | None:
 
 
 def input_seconds(config: ConfigDict, batches: int = 8) -> float | None:
-    """Seconds between batches when nothing else runs; None without data at config.data.root."""
+    """Seconds per batch of the data pipeline alone; None without data at config.data.root."""
     try:
         source = datasets.load(config.data.name, config.data.root, config.data.train_split)
     except UserError:
         return None
     stream = pipeline.build_train(config, source)
-    for _ in range(config.data.prefetch + 1):  # beyond what was prepared ahead
+    for _ in range(config.data.prefetch + 1):  # the first ones were prepared ahead
         next(stream)
     start = time.perf_counter()
     for _ in range(batches):
@@ -188,7 +191,7 @@ def input_seconds(config: ConfigDict, batches: int = 8) -> float | None:
 def measured(
     config: ConfigDict, *, batch: int = 0, rounds: int = 5, with_twin: bool = True
 ) -> dict:
-    """Measures everything; times are medians in seconds for one batch.
+    """Measures everything; times are medians, in seconds per batch.
 
     Args:
       batch: images at a time; 0: `config.train.batch_size`.
@@ -273,7 +276,7 @@ def table(found: dict) -> str:
                 f"{row['roofline']:8.0%}  {row['bound']}"
             )
     if any(row["library_calls"] for kinds in found["parts"].values() for row in kinds.values()):
-        lines.append("GB and roofline leave out what libraries (cuDNN, cuBLAS) read and write")
+        lines.append("GB and roofline do not count what libraries (cuDNN, cuBLAS) read and write")
     if found["input_seconds"] is None:
         lines.append("input           not measured: no data at config.data.root")
     else:

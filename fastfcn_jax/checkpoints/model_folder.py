@@ -7,7 +7,6 @@ the loop's own notes).
 """
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax import files
+from fastfcn_jax import files, stored
 from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.checkpoints.orbax_store import Damaged
 from fastfcn_jax.config import experiment
@@ -24,6 +23,8 @@ from fastfcn_jax.errors import UserError
 
 FORMAT = 1
 WHICH = ("best", "latest")
+MOST_CLASSES = 254  # a label is a byte, 255 is ignored
+REMEDY = "mend it, or convert or train the model anew"
 
 
 class LoadedModel(NamedTuple):
@@ -76,13 +77,15 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
         raise UserError(f"which={which!r}: a model is loaded as {' or '.join(WHICH)}.")
     folder = Path(folder)
     card = read_card(folder)
+    config, info = from_card(card, folder / "model.json")
     for step in _in_line(folder, which):
         try:
             variables = orbax_store.read_item(step_folder(folder, step), "model")
         except Damaged as damage:
             warn_of(step_folder(folder, step), damage)
             continue
-        return LoadedModel(experiment.from_json(card["config"]), _info(card), variables, step)
+        _check_count(folder, card, variables)
+        return LoadedModel(config, info, variables, step)
     raise UserError(f"{folder}/checkpoints holds no whole checkpoint; train or convert one first.")
 
 
@@ -192,14 +195,51 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "model.json"
     if not path.is_file():
         raise UserError(_no_folder(Path(folder)))
-    try:
-        card = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); write the folder anew.") from error
-    found = card.get("format") if isinstance(card, dict) else None
+    found = stored.read(path, {}, REMEDY).get("format")
     if found != FORMAT:
         raise UserError(f"{path} has format {found}; this version reads {FORMAT}.")
-    return card
+    return stored.read(path, _card_form(), REMEDY)
+
+
+def _card_form() -> dict[str, Any]:
+    from fastfcn_jax.models import segmentor
+
+    def dataset(content: Any) -> str:
+        parts = {"name": str, "class_names": [str], "palette": [_colour]}
+        if wrong := stored.fault(content, parts):
+            return wrong
+        count, colours = len(content["class_names"]), len(content["palette"])
+        if not 0 < count <= MOST_CLASSES:
+            return f"class_names must be 1 to {MOST_CLASSES} names, not {count}"
+        return "" if count == colours else f"palette has {colours} colours for {count} classes"
+
+    def preprocessing(content: Any) -> str:
+        built_in = {"mean": list(segmentor.MEAN), "std": list(segmentor.STD), "channels": "RGB"}
+        return "" if content == built_in else f"must be {built_in}, which no key changes"
+
+    return {
+        "config": dict,
+        "dataset": dataset,
+        "preprocessing": preprocessing,
+        "versions": dict,
+    }
+
+
+def _check_count(folder: Path, card: dict[str, Any], variables: dict[str, Any]) -> None:
+    weights = variables["params"]["decode_head"]["conv_seg"]["bias"].shape[0]
+    named = len(card["dataset"]["class_names"])
+    if weights != named:
+        raise UserError(
+            f"{folder}/model.json: dataset.class_names has {named} names, but the weights are of "
+            f"{weights} classes; {REMEDY}."
+        )
+
+
+def _colour(row: Any) -> str:
+    whole = isinstance(row, list) and [type(value) for value in row] == [int] * 3
+    if whole and all(0 <= value <= 255 for value in row):
+        return ""
+    return "must be three whole numbers from 0 to 255"
 
 
 def _no_folder(path: Path) -> str:
@@ -216,8 +256,13 @@ def _no_folder(path: Path) -> str:
     return f"{reason}."
 
 
-def _info(card: dict[str, Any]) -> DatasetInfo:
+def from_card(card: dict[str, Any], source: Path) -> tuple[ConfigDict, DatasetInfo]:
+    """Configuration and classes that a card describes.
+
+    Raises:
+      UserError: the configuration is of another version; `source` is the file that is named.
+    """
     data = card["dataset"]
-    return DatasetInfo(
+    return experiment.from_json(card["config"], source), DatasetInfo(
         data["name"], tuple(data["class_names"]), np.array(data["palette"], np.uint8)
     )

@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     m.auxiliary_channels = 256  # width of the auxiliary head
     m.num_classes = 0  # 0: as many as the data set has
     m.precision = "float32"  # float32 | bfloat16: compute type; parameters stay float32
+    m.forms = "fast"  # fast | plain: XLA's own operations, to get around a compiler's error
     m.remat = False  # recompute activations per block: less memory, about 11 % more work
 
     d = c.data = ConfigDict()  # the data set, its augmentation, and how it is read
@@ -100,8 +101,8 @@ def get_config() -> ConfigDict:
     e.stride = (341, 683)  # slide: vertical, horizontal
 
     i = c.init = ConfigDict()  # what a new run starts from
-    i.checkpoint = ""  # checkpoint folder whose weights training starts from
-    i.backbone = ""  # .pth file with ImageNet weights of the backbone
+    i.checkpoint = ""  # checkpoint folder, or name of published weights, that training starts from
+    i.backbone = ""  # ImageNet weights: a name, a .pth or .safetensors file, https://… or hf://…
     i.reset_head = False  # initialise the classifiers anew, for another class count
 
     p = c.published = ConfigDict()  # published scores to compare with

@@ -6,9 +6,11 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from fastfcn_jax import stored
 from fastfcn_jax.config import base, schema
 from fastfcn_jax.errors import UserError
 
@@ -94,24 +96,56 @@ def to_json(config: ConfigDict) -> dict:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def from_json(stored: dict) -> ConfigDict:
+def from_json(content: Any, file: Path | None = None) -> ConfigDict:
     """Rebuilds a configuration from `to_json`'s result.
 
+    A key that is absent has its default, but for those of the model.
+
+    Args:
+      file: where it is from, for the message.
+
     Raises:
-      UserError: a stored key is unknown here, so the file is of another version.
+      UserError: a key is unknown, missing or of another type, or its value makes no sense; or the
+        file is of another version.
     """
     config = base.get_config()
-    _update(config, stored, "config")
-    schema.check(config)
+    where = f"{file}: " if file else ""
+    if wrong := stored.fault(content, _form(config), "config") or _unknown(config, content):
+        raise UserError(f"{where}{wrong}; mend it, or make the file anew.")
+    _update(config, content)
+    try:
+        schema.check(config)
+    except UserError as error:
+        raise UserError(f"{where}{error}") from error
     return config
 
 
-def _update(config: ConfigDict, stored: dict, path: str) -> None:
-    for key, value in stored.items():
+def _form(config: ConfigDict, *, whole: bool = False) -> dict[str, Any]:
+    """What `to_json` makes of such a configuration, in the words of `stored`."""
+    form = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            form[f"{key}?" if key != "model" else key] = _form(value, whole=key == "model")
+        elif isinstance(value, tuple):
+            form[f"{key}?"] = [type(value[0])] if value else [(str, float)]
+        else:
+            form[key if whole else f"{key}?"] = type(value)
+    return form
+
+
+def _unknown(config: ConfigDict, content: dict, path: str = "config") -> str:
+    for key, value in content.items():
         if key not in config:
-            raise UserError(f"{path}.{key} is unknown to this version; remove it from the file.")
+            return f"{path}.{key} is unknown to this version"
+        if isinstance(value, dict) and (found := _unknown(config[key], value, f"{path}.{key}")):
+            return found
+    return ""
+
+
+def _update(config: ConfigDict, content: dict) -> None:
+    for key, value in content.items():
         if isinstance(value, dict):
-            _update(config[key], value, f"{path}.{key}")
+            _update(config[key], value)
         else:
             config[key] = tuple(value) if isinstance(value, list) else value
 

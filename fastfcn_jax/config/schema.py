@@ -14,6 +14,7 @@ CHOICES = {
     "model.neck": ("jpu", "jpu_x", "none"),
     "model.head": ("psp", "aspp", "enc", "fcn"),
     "model.precision": ("float32", "bfloat16"),
+    "model.forms": ("fast", "plain"),
     "data.augmentation": ("mmseg", "official"),
     "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
     "optim.freeze": ("backbone", "bn"),
@@ -36,6 +37,18 @@ AT_LEAST = {
     "model.dropout": 0.0,
     "optim.momentum": 0.0,
     "train.ema_decay": 0.0,
+    "model.base_width": 1,
+    "model.neck_channels": 1,
+    "model.head_channels": 1,
+    "model.auxiliary_channels": 1,
+    "model.num_classes": 0,
+    "train.log_every": 1,
+    "train.eval_every": 0,
+    "train.save_every": 0,
+    "train.keep_every": 0,
+    "train.early_stop": 0,
+    "train.pictures": 0,
+    "eval.max_images": 0,
 }
 # (height, width) or (width, height).
 SIZES = (

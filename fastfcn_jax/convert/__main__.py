@@ -7,9 +7,19 @@ from fastfcn_jax import cli
 
 
 def define(parser: cli.Parser) -> None:
-    parser.need("--input", "FILE.pth", "A .pth file, or a checkpoint folder.", type=cli.path)
+    parser.need(
+        "--input", "FILE.pth", "A .pth or .safetensors file, or a checkpoint folder.", type=cli.path
+    )
     parser.need("--output", "converted", "What to write: the other one.", type=cli.path)
-    parser.add_config("The model that the .pth file holds.", needed=False)
+    parser.add_config("The model that the file holds; auto (the default) tells it.", auto=True)
+    parser.add_argument(
+        "--classes", type=cli.path, metavar="FILE", help="Class names: JSON, YAML or one a line."
+    )
+    parser.add_argument(
+        "--weights",
+        choices=["ema", "model"],
+        help="Which to take where the file has averaged weights and others; default: ema.",
+    )
     parser.add_argument(
         "--to", choices=["mmseg", "official"], help="Whose code the written .pth file is for."
     )
@@ -24,7 +34,9 @@ def run(arguments: Namespace) -> None:
     said = convert(
         arguments.input,
         arguments.output,
-        config=arguments.config,
+        config="auto" if arguments.config is None else arguments.config,
+        classes=arguments.classes,
+        weights=arguments.weights,
         to=arguments.to,
         reset_head=arguments.reset_head,
     )
@@ -33,11 +45,12 @@ def run(arguments: Namespace) -> None:
 
 COMMAND = cli.Command(
     name="convert",
-    example="fastfcn convert --input FILE.pth --config jpu_psp_cityscapes --output converted",
-    about="""Turns a .pth file of mmsegmentation or of the official code into a checkpoint folder,
-or (--input DIR --output FILE.pth --to mmseg|official) back.
+    example="fastfcn convert --input FILE.pth --output converted",
+    about="""Turns a .pth or .safetensors file of mmsegmentation or of the official code into a
+checkpoint folder, or (--input DIR --output FILE.pth --to mmseg|official) back.
 
-The file is compared with the configuration: lineage, depth, neck, head, widths and classes have to
+The model is told from the file's names and shapes, its classes from what the file says of itself.
+With --config the two are compared: lineage, depth, neck, head, widths and class count have to
 agree. Nothing in the file is executed.""",
     define=define,
     run=run,

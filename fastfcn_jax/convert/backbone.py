@@ -7,7 +7,7 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from fastfcn_jax.convert import fit, mmseg_names, official_names, pth
+from fastfcn_jax.convert import fit, mmseg_names, official_names, weight_file
 from fastfcn_jax.convert.detect import resnet
 from fastfcn_jax.errors import UserError
 
@@ -20,7 +20,7 @@ class Backbone(NamedTuple):
 
 
 def load(path: str | os.PathLike, model: ConfigDict) -> Backbone:
-    """Reads the backbone's variables from a `.pth` file, for `config.init.backbone`.
+    """Reads a backbone's variables from a `.pth` or `.safetensors` file.
 
     Takes mmsegmentation's `resnet*_v1c` files, the deep-base files of the official code, the
     backbone of a whole segmentation model of either lineage, and torchvision's ResNets. The
@@ -32,7 +32,7 @@ def load(path: str | os.PathLike, model: ConfigDict) -> Backbone:
     Raises:
       UserError: the file cannot be read, holds another backbone, or lacks a part of it.
     """
-    tensors = _own_names(pth.read(path).tensors)
+    tensors = _own_names(weight_file.read(path).tensors)
     try:
         found = resnet(tensors)
         fit.refuse_nonfinite(tensors, {})

@@ -1,4 +1,8 @@
-"""Weights of a PyTorch `.pth` file to a checkpoint folder, and back."""
+"""Weights of a PyTorch `.pth` or `.safetensors` file to a checkpoint folder, and back.
+
+A configuration says which model the file is to be: lineage, depth, neck, head, widths and class
+count of the file are held against it. Without one, all of that is taken from the file.
+"""
 
 import os
 import shutil
@@ -8,40 +12,73 @@ from ml_collections import ConfigDict
 
 from fastfcn_jax import files, provenance
 from fastfcn_jax.config import experiment
+from fastfcn_jax.convert import weight_file
 from fastfcn_jax.errors import UserError
 
 
-def to_folder(path: Path, config: ConfigDict, output: Path, *, reset_head: bool = False):
-    """Converts a `.pth` file into the checkpoint folder `output`; returns the `fit.Report`.
+def read(
+    path: Path,
+    config: ConfigDict | None = None,
+    *,
+    class_file: Path | None = None,
+    weights: str | None = None,
+    reset_head: bool = False,
+):
+    """Reads a `.pth` or `.safetensors` file as the model that `config` describes.
+
+    Args:
+      config: None: the configuration is built from the file's names, shapes and `meta`.
+      class_file: names of the classes, if the file does not say or says wrong; see `classes.read`.
+      weights: "ema" or "model", where the file has both; None: the averaged ones.
+      reset_head: start the classifiers anew, for the data set's (or `class_file`'s) class count.
+
+    Returns:
+      An `interpret.Converted`.
+
+    Raises:
+      UserError: the file cannot be read, or holds another model.
+    """
+    file = weight_file.read(path, weights)
+
+    from fastfcn_jax.convert import interpret  # JAX starts only after the file is read
+
+    try:
+        return interpret.interpret(file, config, class_file=class_file, reset_head=reset_head)
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).rstrip('.')}.") from error
+
+
+def to_folder(
+    path: Path,
+    config: ConfigDict | None,
+    output: Path,
+    *,
+    class_file: Path | None = None,
+    weights: str | None = None,
+    reset_head: bool = False,
+):
+    """Converts a file into the checkpoint folder `output`; returns the `fit.Report`.
+
+    The arguments are those of `read`.
 
     Raises:
       UserError: the file cannot be read or holds another model, or `output` exists.
     """
-    from fastfcn_jax.convert import pth
-    from fastfcn_jax.data import datasets
-
     files.refuse_existing(output)
-    info = datasets.info(config.data.name, config.data.root)
-    file = pth.read(path)
+    converted = read(path, config, class_file=class_file, weights=weights, reset_head=reset_head)
 
-    from fastfcn_jax.checkpoints import model_folder  # JAX starts only after the file is accepted
-    from fastfcn_jax.convert import fit
+    from fastfcn_jax.checkpoints import model_folder
 
-    try:
-        variables, report = fit.to_variables(
-            file, config.model, info.num_classes, reset_head=reset_head, seed=config.seed
-        )
-    except UserError as error:
-        raise UserError(f"{path}: {error}.") from error
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        card = model_folder.model_card(config, info, provenance.versions())
-        model_folder.save_model(partial, variables, card, step=report.step)
+        card = model_folder.model_card(converted.config, converted.info, provenance.versions())
+        step = converted.report.step
+        model_folder.save_model(partial, converted.variables, card, step=step)
         os.rename(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return report
+    return converted.report
 
 
 def to_file(folder: Path, output: Path, to: str) -> int:
@@ -70,14 +107,18 @@ def convert(
     input: str | Path,
     output: str | Path,
     *,
-    config: str | Path | ConfigDict | None = None,
+    config: str | Path | ConfigDict = "auto",
+    classes: str | Path | None = None,
+    weights: str | None = None,
     to: str | None = None,
     reset_head: bool = False,
 ) -> str:
-    """Converts a `.pth` file into a checkpoint folder, or a checkpoint folder into a `.pth` file.
+    """Converts a file of weights into a checkpoint folder, or a checkpoint folder into a `.pth`.
 
     Args:
-      config: the experiment whose model the `.pth` file holds.
+      config: the experiment whose model the file holds; "auto": told from the file.
+      classes: file of class names, where the weights' file does not say them.
+      weights: "ema" or "model", where the file has both; None: the averaged ones.
       to: "mmseg" or "official": whose code the written `.pth` file is for.
       reset_head: start the classifiers anew (fine-tuning on other classes).
 
@@ -94,11 +135,19 @@ def convert(
         return f"{to_file(source, target, to)} tensors -> {target}"
     if not source.exists():
         raise UserError(f"--input {source}: there is no such file or folder.")
-    if config is None:
-        raise UserError(
-            "--config is missing: the experiment whose model the file holds, for example "
-            "--config jpu_psp_cityscapes."
-        )
-    if not isinstance(config, ConfigDict):
-        config = experiment.load(str(config))
-    return f"{to_folder(source, config, target, reset_head=reset_head)}\n{source} -> {target}"
+    report = to_folder(
+        source,
+        as_config(config),
+        target,
+        class_file=None if classes is None else Path(classes).expanduser(),
+        weights=weights,
+        reset_head=reset_head,
+    )
+    return f"{report}\n{source} -> {target}"
+
+
+def as_config(config: str | Path | ConfigDict) -> ConfigDict | None:
+    """The configuration that is meant; None for "auto"."""
+    if isinstance(config, ConfigDict):
+        return config
+    return None if str(config) == "auto" else experiment.load(str(config))

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 
+from fastfcn_jax.convert import official_names
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.resnet import BLOCKS, Bottleneck
 
@@ -62,6 +64,19 @@ _BACKBONE_ALONE = (
 )
 
 
+def of_tensors(tensors: Mapping[str, np.ndarray]) -> Detected:
+    """Tells the model from a file's tensors under their own names.
+
+    Raises:
+      UserError: they are no whole segmentation model that is known here.
+    """
+    whose = lineage(tensors)
+    names: Mapping[str, str | None] = {name: name for name in tensors}
+    if whose == "official":
+        names = official_names.to_mmseg_names(tensors)
+    return detect({names[n] or n: tensor.shape for n, tensor in tensors.items()}, whose)
+
+
 def detect(shapes: Shapes, lineage: str) -> Detected:
     """Tells the model from mmsegmentation-style names (see `official.to_mmseg_names`).
 
@@ -73,7 +88,9 @@ def detect(shapes: Shapes, lineage: str) -> Detected:
     head, head_channels = _head(shapes)
     classifier = shapes.get("decode_head.conv_seg.weight")
     if classifier is None:
-        raise UserError("the file has no classifier (decode_head.conv_seg)")
+        raise UserError(
+            f"the file has no classifier (decode_head.conv_seg); {_seen(shapes, 'decode_head.')}"
+        )
     return Detected(
         lineage=lineage,
         backbone=resnet(name.removeprefix("backbone.") for name in shapes),
@@ -129,7 +146,13 @@ def _head(shapes: Shapes) -> tuple[str, int]:
     for head, mark in marks.items():
         if mark in shapes:
             return head, shapes[mark][0]
-    raise UserError("the head is none of psp, aspp, enc, fcn")
+    raise UserError(f"the head is none of psp, aspp, enc, fcn; {_seen(shapes, 'decode_head.')}")
+
+
+def _seen(shapes: Shapes, prefix: str) -> str:
+    """The modules that the file has there, for a message."""
+    modules = {".".join(name.split(".")[1:3]) for name in shapes if name.startswith(prefix)}
+    return f"under {prefix} it has: {', '.join(sorted(modules)[:12]) or 'nothing'}"
 
 
 # What `convert` takes for a difference that is no mistake.
@@ -151,6 +174,14 @@ def differences(detected: Detected, model: ConfigDict, num_classes: int) -> list
         for key, value in detected._asdict().items()
         if value != wanted[key]
     ]
+
+
+def refuse_differences(detected: Detected, model: ConfigDict, num_classes: int) -> None:
+    """Raises UserError if the weights are of another model than the configured one."""
+    if differing := differences(detected, model, num_classes):
+        raise UserError(
+            f"another model than the configured one ({detected}): {'; '.join(differing)}"
+        )
 
 
 def _remedy(key: str, value: object) -> str:

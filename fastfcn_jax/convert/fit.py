@@ -30,6 +30,7 @@ class Report(NamedTuple):
       ignored: names of those left out, by the rule that says so.
       reset: names of the classifiers that were started anew.
       step: training steps that the weights have seen, from BatchNorm's counters (0: none kept).
+      notes: where in the file they stood, and what was assumed of their classes.
     """
 
     kind: str
@@ -39,10 +40,12 @@ class Report(NamedTuple):
     stubbed: tuple[str, ...]
     reset: tuple[str, ...]
     step: int
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
             f"file        {self.kind}",
+            *(f"note        {note}" for note in self.notes),
             f"model       {self.detected}",
             f"mapped      {len(self.mapped)} tensors",
             *(f"ignored     {len(names)} {rule}" for rule, names in self.ignored.items() if names),
@@ -115,8 +118,21 @@ def to_variables(
             stubbed=file.stubbed,
             reset=tuple(back.get(name, name) for name in reset),
             step=max((int(file.tensors[name].max()) for name in ignored[_COUNTER_RULE]), default=0),
+            notes=_origin(file),
         ),
     )
+
+
+def _origin(file: ReadResult) -> tuple[str, ...]:
+    """Where in the file its weights stood, if not where every reader looks; and its own step."""
+    found, lines = file.found, []
+    if found is not None and (found.prefix or found.others or found.keys not in ("", "state_dict")):
+        lines.append(f"weights {found}")
+    if found is not None and found.outside:
+        lines.append(f"outside the model, not used: {_listed(list(found.outside), 6)}")
+    if file.meta.iteration:
+        lines.append(f"iteration {file.meta.iteration} of its training, says the file")
+    return tuple(lines)
 
 
 def template(model: ConfigDict, num_classes: int) -> dict[mmseg_names.Path, jax.ShapeDtypeStruct]:

@@ -3,10 +3,11 @@
 import math
 import os
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from fastfcn_jax.convert import file_meta, state_dicts
 from fastfcn_jax.convert.containers import (
     BrokenFileError,
     Pickled,
@@ -15,7 +16,9 @@ from fastfcn_jax.convert.containers import (
     open_zip,
     refuse_other_kinds,
 )
-from fastfcn_jax.convert.inert_pickle import MAX_NAME, BrokenPickleError, Stub, printable
+from fastfcn_jax.convert.file_meta import FileMeta
+from fastfcn_jax.convert.inert_pickle import BrokenPickleError, Stub, printable
+from fastfcn_jax.convert.state_dicts import NoWeightsError
 from fastfcn_jax.errors import UserError
 
 
@@ -23,22 +26,29 @@ class ReadResult(NamedTuple):
     """What a file holds.
 
     Attributes:
-      tensors: weights by name, `module.` prefixes removed, in the type they were stored in.
+      tensors: weights by name, prefixes such as `module.` removed, in the type they were stored in.
       kind: what wrote the file and its container, for the report.
       stubbed: names of Python objects in the file that were left unread.
       others: names of entries beside the weights that are no tensors.
+      found: where in the file the weights stood; None: not from a file.
+      meta: what the file says of its classes and training.
     """
 
     tensors: dict[str, np.ndarray]
     kind: str
     stubbed: tuple[str, ...]
     others: tuple[str, ...] = ()
+    found: state_dicts.Found | None = None
+    meta: FileMeta = FileMeta()
 
 
-def read(path: str | os.PathLike) -> ReadResult:
+def read(path: str | os.PathLike, weights: str | None = None) -> ReadResult:
     """Reads every tensor of the file's state dict.
 
     Costs the memory of the state dict's own storages; those of an optimizer are not touched.
+
+    Args:
+      weights: "ema" or "model", where the file has both; see `state_dicts.find`.
 
     Raises:
       UserError: the file is absent, is not a PyTorch file, is damaged, or holds no weights.
@@ -50,14 +60,16 @@ def read(path: str | os.PathLike) -> ReadResult:
         raise UserError(f"{path}: this is a folder; name the .pth file itself.")
     try:
         with open(path, "rb") as file:
-            return _read_open(file, os.path.getsize(path))
+            return _read_open(file, os.path.getsize(path), weights)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    except NoWeightsError as error:
+        raise UserError(f"{path}: {error}.") from error
     except (BrokenFileError, BrokenPickleError) as error:
         raise UserError(f"{path}: {printable(str(error))}.") from error
 
 
-def _read_open(file: BinaryIO, file_bytes: int) -> ReadResult:
+def _read_open(file: BinaryIO, file_bytes: int, weights: str | None) -> ReadResult:
     head = file.read(512)
     refuse_other_kinds(head)
     pickled = Pickled()
@@ -65,12 +77,24 @@ def _read_open(file: BinaryIO, file_bytes: int) -> ReadResult:
         container, top, storage_bytes = "zip", *open_zip(file, file_bytes, pickled)
     else:
         container, top, storage_bytes = "legacy stream", *open_legacy(file, file_bytes, pickled)
-    entries, what = _find_state_dict(top)
+    if isinstance(top, Stub):
+        raise BrokenFileError(f"it holds a pickled {top.name[:80]}; save its state_dict() instead")
+    if not isinstance(top, dict):
+        raise BrokenFileError("it holds no dictionary of weights")
+    found = state_dicts.find(top, lambda value: isinstance(value, Tensor), weights)
+    entries = found.entries
     budget = _Budget(8 * file_bytes + (1 << 20))
     arrays = _Arrays(storage_bytes, budget)
     tensors = {k: arrays.tensor(k, v) for k, v in entries.items() if isinstance(v, Tensor)}
     others = tuple(k for k, v in entries.items() if not isinstance(v, Tensor))
-    return ReadResult(tensors, f"{what} ({container})", tuple(sorted(pickled.stubbed)), others)
+    return ReadResult(
+        tensors,
+        f"{_kind(top, found)} ({container})",
+        tuple(sorted(pickled.stubbed)),
+        others,
+        found,
+        file_meta.read(top),
+    )
 
 
 class _Budget:
@@ -124,29 +148,12 @@ class _Arrays:
         return np.asarray(view, order="C")
 
 
-def _find_state_dict(top: Any) -> tuple[dict[str, Any], str]:
-    """The dictionary of weights, without `module.` prefixes, and what kind of file it came from."""
-    if isinstance(top, Stub):
-        raise BrokenFileError(f"it holds a pickled {top.name[:80]}; save its state_dict() instead")
-    if not isinstance(top, dict):
-        raise BrokenFileError("it holds no dictionary of weights")
-    entries, what = top, "plain state dict"
-    if isinstance(top.get("state_dict"), dict):
-        entries = top["state_dict"]
-        what = "published model"
-        if "message_hub" in top:
-            what = "mmengine training file"
-        elif "best_pred" in top:
-            what = "official training file"
-    elif isinstance(top.get("model"), dict):
-        entries, what = top["model"], "training file"
-    if not any(isinstance(value, Tensor) for value in entries.values()):
-        raise BrokenFileError("it holds no weights (no tensor at its top or in `state_dict`)")
-    if not all(isinstance(key, str) for key in entries):
-        raise BrokenFileError("its weights are not named by strings")
-    # Short names first: taking prefixes off one by one is quadratic in a name's length.
-    if not all(len(key) <= MAX_NAME and key.isprintable() for key in entries):
-        raise BrokenFileError("its weights have names that no program gives: not printable or long")
-    while all(key.startswith("module.") for key in entries):
-        entries = {key.removeprefix("module."): value for key, value in entries.items()}
-    return entries, what
+def _kind(top: dict, found: state_dicts.Found) -> str:
+    """What wrote the file, for the report."""
+    if not found.keys:
+        return "plain state dict"
+    if found.keys != "state_dict":
+        return "training file"
+    if "message_hub" in top:
+        return "mmengine training file"
+    return "official training file" if "best_pred" in top else "published model"

@@ -49,6 +49,12 @@ def is_hidden(path: PurePath) -> bool:
     return any(map(_is_hidden_name, path.parts))
 
 
+def is_circular(path: Path) -> bool:
+    """Whether a path goes through a folder twice, as patterns do that follow a circle of links."""
+    folders = [os.path.realpath(folder) for folder in path.parents]
+    return len(set(folders)) < len(folders)
+
+
 def _is_hidden_name(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 

@@ -6,7 +6,6 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-import cv2
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -17,6 +16,7 @@ from fastfcn_jax.data import cache, datasets, pipeline
 from fastfcn_jax.doctor import checks
 from fastfcn_jax.doctor.checks import Finding
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.files import write_image
 from fastfcn_jax.training import setup, strategy
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
@@ -200,7 +200,7 @@ def draw(config: ConfigDict, folder: Path, count: int = 8) -> None:
         labels = np.hstack([label, label])  # the legend counts shares of the picture's pixels
         picture = pictures.with_legend(both, labels, source.info.class_names, source.info.palette)
         name = source.ids[int(batch["index"][place])].replace("/", "_")
-        cv2.imwrite(str(folder / f"{number}_{name}.png"), picture[..., ::-1])
+        write_image(folder / f"{number}_{name}.png", picture)
     print(f"{count} augmented samples in {folder}")
 
 

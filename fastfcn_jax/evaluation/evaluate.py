@@ -13,7 +13,7 @@ from jaxtyping import Int
 from fastfcn_jax.data.datasets import Sample, Source
 from fastfcn_jax.evaluation.metrics import Scores, confusion_matrix, scores
 from fastfcn_jax.inference.predictor import Predictor
-from fastfcn_jax.inference.resize import Size
+from fastfcn_jax.inference.rescale import Size
 from fastfcn_jax.terminal.progress import track
 
 READ_THREADS = 4

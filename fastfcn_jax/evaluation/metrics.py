@@ -43,13 +43,20 @@ def confusion_matrix(
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Percentages; the IoU of a class is NaN if it occurs in neither labels nor predictions."""
+    """Percentages; the IoU of a class is NaN if it occurs in neither labels nor predictions.
+
+    All are NaN where no pixel is labelled: that is no score, not a bad one.
+    """
 
     miou: float
     macc: float
     aacc: float
     iou: Float[np.ndarray, " k"]
     acc: Float[np.ndarray, " k"]
+
+    def __str__(self) -> str:
+        means = (("mIoU", self.miou), ("mAcc", self.macc), ("aAcc", self.aacc))
+        return "  ".join(f"{name} {written(value)}" for name, value in means)
 
 
 def scores(matrix: Int[np.ndarray, "k k"], *, absent_counts_zero: bool = False) -> Scores:
@@ -67,9 +74,14 @@ def scores(matrix: Int[np.ndarray, "k k"], *, absent_counts_zero: bool = False) 
         iou = 100 * intersection / union
         acc = 100 * intersection / label
         aacc = 100 * intersection.sum() / label.sum()
-    if absent_counts_zero:
+    if absent_counts_zero and label.any():
         iou, acc = np.nan_to_num(iou), np.nan_to_num(acc)
     return Scores(_nanmean(iou), _nanmean(acc), float(aacc), iou, acc)
+
+
+def written(value: float) -> str:
+    """A percentage with two decimals; "-" where there is none."""
+    return "-" if np.isnan(value) else f"{value:.2f}"
 
 
 def _nanmean(values: Float[np.ndarray, " k"]) -> float:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -11,9 +10,11 @@ from fastfcn_jax import models, runtime
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import datasets
 from fastfcn_jax.evaluation.evaluate import Result, evaluate
+from fastfcn_jax.evaluation.metrics import written
 from fastfcn_jax.evaluation.report import baselines, document
 from fastfcn_jax.files import make_folder, write_json
 from fastfcn_jax.inference import predictor
+from fastfcn_jax.weights import store
 
 
 def evaluate_folder(
@@ -27,7 +28,7 @@ def evaluate_folder(
     """Evaluates the model of a checkpoint folder on its validation split.
 
     Args:
-      folder: a training's workdir or converted weights.
+      folder: a training's workdir, converted weights, or the name of published ones.
       config: data and test settings; None: as stored with the model.
         The model itself is always the stored one.
       protocol: overrides `config.eval.protocol`.
@@ -37,7 +38,7 @@ def evaluate_folder(
     Raises:
       UserError: no checkpoint, no data, other classes than the model has, or no output folder.
     """
-    folder = Path(folder).expanduser()
+    folder = store.checkpoint(folder)
     runtime.cache_compilations()
     other = [] if compare is None else [baselines.read(compare)]
     loaded = model_folder.load_model(folder)
@@ -65,13 +66,9 @@ def print_table(result: Result) -> None:
     table.add_column("IoU", justify="right")
     table.add_column("Acc", justify="right")
     for name, iou, acc in zip(result.class_names, scores.iou, scores.acc, strict=True):
-        table.add_row(name, _number(iou), _number(acc))
+        table.add_row(name, written(iou), written(acc))
     table.add_section()
-    table.add_row("mean", _number(scores.miou), _number(scores.macc), style="bold")
+    table.add_row("mean", written(scores.miou), written(scores.macc), style="bold")
     console = Console()
     console.print(table)
-    console.print(f"mIoU {scores.miou:.2f}  mAcc {scores.macc:.2f}  aAcc {scores.aacc:.2f}")
-
-
-def _number(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.2f}"
+    console.print(scores)

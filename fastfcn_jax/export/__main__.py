@@ -7,20 +7,27 @@ from argparse import Namespace
 from fastfcn_jax import cli
 from fastfcn_jax.errors import UserError
 
-FORMATS = ["stablehlo", "onnx", "safetensors", "tflite"]
+FORMATS = ["stablehlo", "onnx", "safetensors", "tflite", "hub"]
 
 
 def define(parser: cli.Parser) -> None:
     parser.need("--checkpoint", "runs/demo", "Checkpoint folder.", type=cli.path, metavar="DIR")
     parser.need("--format", "onnx", "What to write.", choices=FORMATS)
-    parser.need("--output", "model.onnx", "File to write.", type=cli.path, metavar="FILE")
-    parser.need("--size", "512 1024", "Height and width of the images.", nargs="+", metavar="N")
+    parser.need("--output", "model.onnx", "File to write; hub: folder.", type=cli.path)
+    parser.add_argument("--size", nargs="+", metavar="N", help="Height and width; not for hub.")
     parser.add_argument(
         "--image", type=cli.path, help="Photograph to compare on; default: a drawn street scene."
     )
+    parser.add_argument("--metrics", type=cli.path, help="hub: metrics.json for the model card.")
+    parser.add_argument("--license", help="hub: of the weights: mit, apache-2.0, …")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="hub: also send the folder there.")
 
 
 def run(arguments: Namespace) -> None:
+    if arguments.format == "hub":
+        return _write_for_hub(arguments)
+    if arguments.size is None:
+        raise UserError("--size is missing; for example --size 512 1024.")
     size = parse_size(" ".join(arguments.size))
     from fastfcn_jax.export.export import export, speed
 
@@ -32,16 +39,31 @@ def run(arguments: Namespace) -> None:
         print(speed(job, output))
 
 
+def _write_for_hub(arguments: Namespace) -> None:
+    from fastfcn_jax.weights import hub, store
+
+    hub.write(
+        store.checkpoint(arguments.checkpoint),
+        arguments.output,
+        metrics=arguments.metrics,
+        licence=arguments.license,
+    )
+    print(f"read back, equal bit for bit -> {arguments.output}")
+    if arguments.push is not None:
+        print(hub.push(arguments.output, arguments.push))
+
+
 def parse_size(words: str) -> tuple[int, int]:
     """ "512 1024" (or with x or a comma between) as height and width.
 
     Raises:
-      UserError: not two numbers of 32 pixels or more.
+      UserError: not two numbers from 32 to 8192 pixels.
     """
-    numbers = re.split(r"[\s,x]+", words.strip())
-    if len(numbers) != 2 or not all(n.isdigit() and int(n) >= 32 for n in numbers):
-        raise UserError(f"--size {words}: give height and width, 32 or more: --size 512 1024.")
-    return int(numbers[0]), int(numbers[1])
+    numbers = re.fullmatch(r"([0-9]{1,4})[\s,x]+([0-9]{1,4})", words.strip())
+    size = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+    if not all(32 <= n <= 8192 for n in size):
+        raise UserError(f"--size {words}: give height and width, 32 to 8192: --size 512 1024.")
+    return size
 
 
 COMMAND = cli.Command(

@@ -61,11 +61,13 @@ def export(
     from fastfcn_jax import models
     from fastfcn_jax.checkpoints import model_folder
     from fastfcn_jax.export import metadata, writers
+    from fastfcn_jax.weights import store
 
     if output.suffix != f".{file_format}":
         raise UserError(f"--output {output}: the name has to end in .{file_format}.")
     files.refuse_existing(output)
     photograph, name = _photograph(size, image)
+    folder = store.checkpoint(folder)
     loaded = model_folder.load_model(folder)
     loaded.config.model.update(precision="float32", auxiliary=False)
     num_classes = len(loaded.info.class_names)
@@ -137,7 +139,7 @@ def _photograph(size: tuple[int, int], image: Path | None):
     """A photograph of the program's size: the given one, scaled, or a drawn street scene."""
     from fastfcn_jax.data import decode
     from fastfcn_jax.data.datasets import street_scene
-    from fastfcn_jax.inference.resize import resize_image
+    from fastfcn_jax.inference.rescale import resize_image
 
     if image is None:
         return street_scene.Scene(np.random.default_rng(0), size).draw()[0], "drawn street scene"

@@ -5,7 +5,7 @@ import onnx
 from flax import traverse_util
 from onnx import helper, numpy_helper
 
-from fastfcn_jax.models.spatial import pooling_weights
+from fastfcn_jax.models.pooling import pooling_weights
 
 
 class Graph:
@@ -80,7 +80,7 @@ class Graph:
         return self.add("Concat", maps, axis=1)
 
     def resize(self, x: str, size: tuple[int, int]) -> str:
-        """Bilinear to `size`, like `spatial.resize`."""
+        """Bilinear to `size`, like `ops.resize`."""
         shape = self.add("Shape", [x], start=0, end=2)
         sizes = self.add("Concat", [shape, self.constant(np.array(size, np.int64))], axis=0)
         mode = "align_corners" if self.align_corners else "half_pixel"

@@ -7,6 +7,7 @@ StableHLO, ONNX and TFLite files are programs: whoever made one decides what it 
 memory it takes and when it ends. Only safetensors hold nothing but numbers.
 """
 
+import contextlib
 import io
 import math
 import re
@@ -23,7 +24,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import metadata
 from fastfcn_jax.files import first_line
 from fastfcn_jax.inference.predictor import Prediction
-from fastfcn_jax.inference.resize import bilinear_matrix, resize_image
+from fastfcn_jax.inference.rescale import bilinear_matrix, resize_image
 
 MEAN_COLOR = (124, 116, 104)  # normalises to about 0, which mmsegmentation pads with
 BLOCK_ROWS = 64  # rows of the answer whose scores are in memory at once
@@ -213,9 +214,10 @@ def _onnx(path: Path):
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=onnxruntime.get_available_providers()
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints how it tries a broken file twice
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=onnxruntime.get_available_providers()
+        )
     said = session.get_modelmeta().custom_metadata_map["fastfcn_jax"]
     names = ["labels", "logits"]
 

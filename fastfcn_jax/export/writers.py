@@ -15,7 +15,8 @@ from flax import traverse_util
 
 from fastfcn_jax import models
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.models import folding, spatial
+from fastfcn_jax.models import folding
+from fastfcn_jax.models.ops.resize import resize
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -33,7 +34,7 @@ class Job(NamedTuple):
         model = folding.folded(self.model) if folded else self.model
         outputs: Any = model.apply(variables, models.normalize(images))
         align_corners = self.model.backbone.common.align_corners
-        full = spatial.resize(outputs.logits, self.size, align_corners=align_corners)
+        full = resize(outputs.logits, self.size, align_corners=align_corners)
         return {"labels": jnp.argmax(full, axis=-1).astype(jnp.uint8), "logits": outputs.logits}
 
 

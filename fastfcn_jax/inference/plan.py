@@ -14,7 +14,7 @@ import numpy as np
 
 from fastfcn_jax.inference.merge import BLOCK_ROWS
 from fastfcn_jax.inference.protocols import Protocol
-from fastfcn_jax.inference.resize import Size
+from fastfcn_jax.inference.rescale import Size
 
 GRAIN = 32  # padded sides are multiples of this, the stride of the backbone
 LOOSE_GRAIN = 64  # ... and of this in groups for sizes that were not planned

@@ -17,7 +17,7 @@ from fastfcn_jax.inference.merge import merge, merge_scores
 from fastfcn_jax.inference.network import Variables, network
 from fastfcn_jax.inference.plan import Group, Plan
 from fastfcn_jax.inference.protocols import Protocol
-from fastfcn_jax.inference.resize import Size, resize_image
+from fastfcn_jax.inference.rescale import Size, resize_image
 from fastfcn_jax.inference.upsampling import axis_matrices, stack, taps_of
 from fastfcn_jax.models import folding
 

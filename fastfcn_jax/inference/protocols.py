@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.inference.resize import Size, keep_ratio_size
+from fastfcn_jax.inference.rescale import Size, keep_ratio_size
 
 Interval = tuple[int, int]  # first pixel, and one past the last
 
@@ -152,7 +152,7 @@ def _multi_scale(name: str, test_scale: tuple[int, int], ratios: tuple[float, ..
         version, scaled = "1.2.2", "the original size"
 
         def scale(size: Size, ratio: float) -> Size:
-            height, width = (int(side * ratio + 0.5) for side in size)
+            height, width = (max(int(side * ratio + 0.5), 1) for side in size)
             return keep_ratio_size(size, (height, width))
 
     else:
@@ -161,7 +161,7 @@ def _multi_scale(name: str, test_scale: tuple[int, int], ratios: tuple[float, ..
         version, scaled = "0.x", f"the size that fits {test_scale[0]}x{test_scale[1]}"
 
         def scale(size: Size, ratio: float) -> Size:
-            long, short = (int(side * ratio) for side in test_scale)
+            long, short = (max(int(side * ratio), 1) for side in test_scale)
             return keep_ratio_size(size, (long, short))
 
     return Protocol(
@@ -181,8 +181,8 @@ def _official(name: str, ratios: tuple[float, ...], base_size: int, window: int)
         long = math.ceil(base_size * ratio)
         height, width = size
         if height > width:
-            return long, int(1.0 * width * long / height + 0.5)
-        return int(1.0 * height * long / width + 0.5), long
+            return long, max(int(1.0 * width * long / height + 0.5), 1)
+        return max(int(1.0 * height * long / width + 0.5), 1), long
 
     stride = int(window * 2 / 3)
     factors = ", ".join(f"{ratio:g}" for ratio in ratios)

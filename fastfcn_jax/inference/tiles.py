@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference.predictor import Predictor
 from fastfcn_jax.inference.protocols import Interval
-from fastfcn_jax.inference.resize import Size
+from fastfcn_jax.inference.rescale import Size
 
 MIN_TILE = 32
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fastfcn_jax.inference.protocols import Interval
-from fastfcn_jax.inference.resize import bilinear_matrix, bilinear_taps
+from fastfcn_jax.inference.rescale import bilinear_matrix, bilinear_taps
 
 # Each output of two bilinear resizes, the first by about 8, depends on at most three inputs.
 TAPS = 3

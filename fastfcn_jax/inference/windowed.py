@@ -19,7 +19,7 @@ from fastfcn_jax.inference.merge import Labels, add_windows, choose
 from fastfcn_jax.inference.network import Network
 from fastfcn_jax.inference.plan import Group
 from fastfcn_jax.inference.protocols import Interval
-from fastfcn_jax.inference.resize import Size, bilinear_matrix, resize_aligned, resize_image
+from fastfcn_jax.inference.rescale import Size, bilinear_matrix, resize_aligned, resize_image
 from fastfcn_jax.inference.upsampling import axis_matrices, stack, taps_of, window_taps
 
 _add = jax.jit(add_windows, donate_argnums=0)

@@ -8,6 +8,7 @@ from fastfcn_jax.config.schema import check_model
 from fastfcn_jax.models.heads import HEADS, FCNHead
 from fastfcn_jax.models.jpu import JPU, JPUX
 from fastfcn_jax.models.layers import Common, kaiming_fan_out, torch_uniform
+from fastfcn_jax.models.ops.forms import Forms
 from fastfcn_jax.models.resnet import ResNet
 from fastfcn_jax.models.segmentor import Outputs, Segmentor, normalize
 
@@ -33,6 +34,7 @@ def build(
         narrow_classifier=mmseg,
         dtype=jnp.dtype(config.precision),
         axis_name=axis_name,
+        forms=Forms(config.forms),
     )
     auxiliary_head = None
     if config.auxiliary:

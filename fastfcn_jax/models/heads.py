@@ -21,10 +21,11 @@ from fastfcn_jax.models.layers import (
     torch_bias,
     torch_uniform,
 )
-from fastfcn_jax.models.ops.encoding import encode, encode_direct
-from fastfcn_jax.models.ops.joint import Grid
+from fastfcn_jax.models.ops.encoding import encode
 from fastfcn_jax.models.ops.precision import widen
-from fastfcn_jax.models.spatial import Size, inside, pyramid_pool
+from fastfcn_jax.models.ops.pyramid_conv import Grid
+from fastfcn_jax.models.padding import Size, inside
+from fastfcn_jax.models.pooling import pyramid_pool
 
 HeadOutput = tuple[Float[Array, "b h w k"], Float[Array, "b k"] | None]
 
@@ -163,9 +164,9 @@ class EncModule(nn.Module):
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b c"]]:
         channels = x.shape[-1]
         projected = ConvModule(channels, self.common, name="encoding_project")(x, train=train)
-        residuals = Encoding(self.num_codes, self.common.direct, name="encoding_0")(projected, size)
+        residuals = Encoding(self.num_codes, name="encoding_0")(projected, size)
         # The norm is over the code axis: 32 statistics, from the batch and all channels.
-        common = Common(axis_name=self.common.axis_name)
+        common = Common(axis_name=self.common.axis_name, forms=self.common.forms)
         residuals = BatchNorm(common, name="encoding_1")(residuals.swapaxes(1, 2), train=train)
         code = nn.relu(residuals).mean(axis=-1)
         gate = nn.sigmoid(Linear(channels, self.common, name="fc_0")(code))
@@ -177,7 +178,6 @@ class Encoding(nn.Module):
     """Residuals of all pixels to learned codewords, softly assigned and summed: (b, codes, c)."""
 
     num_codes: int
-    direct: bool = False
 
     @nn.compact
     def __call__(
@@ -195,8 +195,7 @@ class Encoding(nn.Module):
         codewords = self.param("codewords", symmetric, (self.num_codes, c))
         scale = self.param("scale", negative, (self.num_codes,))
         counted = None if size is None else inside(size, h, w).reshape(b, h * w, 1)
-        form = encode_direct if self.direct else encode
-        return form(x.reshape(b, h * w, c), codewords, scale, counted)
+        return encode(x.reshape(b, h * w, c), codewords, scale, counted)
 
 
 def _classify(head, x, train):

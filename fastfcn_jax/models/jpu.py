@@ -7,12 +7,11 @@ the official code (`JPU`, and `JPUX` for its chained variant).
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fastfcn_jax.models.layers import Common, ConvModule, SeparableConv, resize
-from fastfcn_jax.models.spatial import Size
+from fastfcn_jax.models.layers import Common, ConvModule, SeparableConv
+from fastfcn_jax.models.padding import Size
 
 
 class JPU(nn.Module):
@@ -50,7 +49,7 @@ class JPU(nn.Module):
             for i, dilation in enumerate(self.dilations)
         ]
         # Written once: jax 0.11.2 finds no kernel for GPUs for the concatenation inside a product.
-        return jax.lax.optimization_barrier(jnp.concatenate(branches, axis=-1))
+        return self.common.forms.barrier(jnp.concatenate(branches, axis=-1))[0]
 
 
 class JPUX(nn.Module):
@@ -111,7 +110,7 @@ class JointUpsampling(nn.Module):
 
 
 def _upsample(x, like, size, like_size, common):
-    return resize(
+    return common.forms.resize(
         x,
         like.shape[1:3],
         align_corners=common.align_corners,

@@ -10,32 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.models.ops.batch_norm import EPS, batch_norm, batch_norm_direct, statistics
-from fastfcn_jax.models.ops.convolution import convolve, convolve_direct
-from fastfcn_jax.models.ops.depthwise import depthwise_conv, depthwise_conv_direct
-from fastfcn_jax.models.ops.joint import channels, joint_conv, joint_conv_direct
+from fastfcn_jax.models.ops.batch_norm import EPS, statistics
+from fastfcn_jax.models.ops.forms import FAST, Forms
 from fastfcn_jax.models.ops.normalized import Normalized, convolve_normalized
 from fastfcn_jax.models.ops.precision import widen
-from fastfcn_jax.models.spatial import (
-    Size,
-    adaptive_average_pool,
-    blank_outside,
-    inside,
-    resize,
-)
-
-__all__ = [
-    "BatchNorm",
-    "Common",
-    "Conv",
-    "ConvModule",
-    "DepthwiseConv",
-    "GroupNorm",
-    "Linear",
-    "SeparableConv",
-    "adaptive_average_pool",
-    "resize",
-]
+from fastfcn_jax.models.ops.pyramid_conv import channels
+from fastfcn_jax.models.padding import Size, blank_outside, inside
 
 # PyTorch's nn.Conv2d and nn.Linear: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -53,7 +33,7 @@ class Common:
     dtype: compute type; parameters, statistics and logits stay float32.
     axis_name: mapped axis over which BatchNorm takes its statistics in training; None: local.
     folded: BatchNorm has been folded into the convolutions (`folding.fold`); inference only.
-    direct: every operation in its plain form instead of the fast one (`ops`), to compare with.
+    forms: in which form each operation is computed.
     """
 
     align_corners: bool = False
@@ -62,7 +42,7 @@ class Common:
     dtype: Any = jnp.float32
     axis_name: str | None = None
     folded: bool = False
-    direct: bool = False
+    forms: Forms = FAST
 
 
 class Conv(nn.Module):
@@ -86,22 +66,20 @@ class Conv(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"] | Normalized | list, size: Size | None = None
     ) -> Float[Array, "b h2 w2 k"]:
-        k, dtype, direct = self.kernel_size, self.common.dtype, self.common.direct
+        k, dtype, forms = self.kernel_size, self.common.dtype, self.common.forms
         c_in = channels(x) if isinstance(x, list) else x.shape[-1]
         init = self.kernel_init or self.common.kernel_init
         wide_kernel = self.param("kernel", init, (k, k, c_in, self.features))
         kernel = wide_kernel.astype(dtype)
         if isinstance(x, Normalized):
-            y = convolve_normalized(x, wide_kernel)
+            y = convolve_normalized(forms, x, wide_kernel)
         elif isinstance(x, list):
-            convolve_parts = joint_conv_direct if direct else joint_conv
             parts = jax.tree.map(lambda part: part.astype(dtype), x)
-            y = convolve_parts(parts, kernel, align_corners=self.common.align_corners, size=size)
+            y = forms.pyramid_conv(parts, kernel, self.common.align_corners, size)
         else:
             if k > 1:  # its taps would read what stands in the padding of the batch
                 x = blank_outside(x, size)
-            form = convolve_direct if direct else convolve
-            y = form(x.astype(dtype), kernel, self.stride, self.dilation)
+            y = forms.convolve(x.astype(dtype), kernel, self.stride, self.dilation)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,))
             y = y + bias.astype(dtype)
@@ -121,9 +99,8 @@ class DepthwiseConv(nn.Module):
         shape = (3, 3, 1, x.shape[-1])
         kernel = self.param("kernel", self.common.kernel_init, shape)
         dtype = self.common.dtype
-        form = depthwise_conv_direct if self.common.direct else depthwise_conv
         x = blank_outside(x, size).astype(dtype)
-        return form(x, kernel.astype(dtype), self.dilation)
+        return self.common.forms.depthwise_conv(x, kernel.astype(dtype), self.dilation)
 
 
 class BatchNorm(nn.Module):
@@ -147,8 +124,7 @@ class BatchNorm(nn.Module):
             mean, var = running[0].value, running[1].value
             factor = jax.lax.rsqrt(var + EPS) * scale
             return ((widen(x) - mean) * factor + bias).astype(x.dtype)
-        form: Any = batch_norm_direct if self.common.direct else batch_norm
-        y, mean, var = form(x, scale, bias, self._axis_name())
+        y, mean, var = self.common.forms.batch_norm(x, scale, bias, self._axis_name())
         self._update(running, mean, var, x)
         return y
 
@@ -186,8 +162,7 @@ class DeferredBatchNorm(BatchNorm):
         scale = self.param("scale", self.scale_init, (x.shape[-1],))
         running = self._running(x)
         if train:
-            found: Any = statistics(x, self._axis_name())
-            mean, var = found
+            mean, var = statistics(x, self._axis_name())
             self._update(running, mean, var, x)
         else:
             mean, var = running[0].value, running[1].value
@@ -252,7 +227,7 @@ class DepthwiseModule(nn.Module):
         self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
     ) -> Float[Array, "b h w c"] | Normalized:
         y = DepthwiseConv(self.common, self.dilation, name="conv")(x, size)
-        if self.group_norm or self.common.folded or self.common.direct:
+        if self.group_norm or self.common.folded or not self.common.forms.defers_norm:
             return _normalize(y, size, train, self.common, self.group_norm)
         return DeferredBatchNorm(self.common, name="bn")(y, train=train)
 

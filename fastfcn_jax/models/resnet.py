@@ -10,8 +10,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from fastfcn_jax.models.layers import BatchNorm, Common, Conv, kaiming_fan_out
-from fastfcn_jax.models.ops.max_pool import max_pool, max_pool_direct
-from fastfcn_jax.models.spatial import Size, at_stride, blank_outside
+from fastfcn_jax.models.padding import Size, at_stride, blank_outside
 
 
 class BasicBlock(nn.Module):
@@ -151,8 +150,7 @@ class ResNet(nn.Module):
             x = layers.conv(f"stem_{3 * i}", x, size, width, 3, stride)
             x = nn.relu(layers.norm(f"stem_{3 * i + 1}", x))
             size = at_stride(size, stride)
-        pool = max_pool_direct if self.common.direct else max_pool
-        return pool(blank_outside(x, size)), at_stride(size, 2)
+        return self.common.forms.max_pool(blank_outside(x, size)), at_stride(size, 2)
 
     @property
     def feature_strides(self) -> tuple[int, ...]:

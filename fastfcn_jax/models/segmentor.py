@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from fastfcn_jax.models.spatial import Size, at_stride, blank_outside
+from fastfcn_jax.models.padding import Size, at_stride, blank_outside
 
 MEAN = (123.675, 116.28, 103.53)  # RGB, of ImageNet, as in both references
 STD = (58.395, 57.12, 57.375)

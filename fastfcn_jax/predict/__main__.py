@@ -3,7 +3,7 @@
 import sys
 from argparse import Namespace
 
-from fastfcn_jax import cli
+from fastfcn_jax import cli, text
 
 SOME_FAILED = 1
 
@@ -49,7 +49,7 @@ def run(arguments: Namespace) -> int:
         tile=arguments.tile,
     )
     for failure in summary.failures:
-        print(f"skipped: {failure}", file=sys.stderr)
+        print(f"skipped: {text.shown(failure)}", file=sys.stderr)
     return SOME_FAILED if summary.failures else 0
 
 

@@ -1,7 +1,9 @@
 """What `predict --input` names: photographs, folders, patterns, videos, standard input."""
 
 import glob
+import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +12,14 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from fastfcn_jax.data import decode
+from fastfcn_jax import text
+from fastfcn_jax.data import decode, listing
+from fastfcn_jax.data.listing import IMAGE_SUFFIXES
 from fastfcn_jax.errors import UserError
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 STDIN = "-"
+MAX_NAMED = 5  # of what is left out
 
 
 class Photograph(NamedTuple):
@@ -55,30 +59,58 @@ def find(source: str, output: Path | None = None) -> list[Photograph]:
     """
     if source == STDIN:
         return [Photograph(None, "stdin")]
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         return _find_below(path, output)
     if path.is_file():
         paths = [path]
+    elif path.exists():
+        raise UserError(f"--input {source}: neither a file nor a folder; pipe it into --input -.")
     else:
-        paths = sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file())
+        paths = _matches(str(path))
         if not paths:
             raise UserError(f"--input {source}: no such image, folder or video.")
     return [Photograph(p, stem) for p, stem in zip(paths, _stems(paths), strict=True)]
 
 
+def _matches(pattern: str) -> list[Path]:
+    """Files that a pattern matches. Brackets in a folder that exists are part of its name."""
+    base, parts = Path(), []
+    for part in Path(pattern).parts:
+        is_name = base is not None and "[" in part and os.path.lexists(base / part)
+        parts.append(glob.escape(part) if is_name else part)
+        base = base / part if base is not None and os.path.lexists(base / part) else None
+    found = {Path(p) for p in glob.glob(str(Path(*parts)), recursive=True)}
+    return sorted(p for p in found if p.is_file() and not listing.is_circular(p))
+
+
 def _find_below(folder: Path, output: Path | None) -> list[Photograph]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    paths = [path for path in files if path.suffix.lower() in IMAGES]
+    files, unreadable = listing.below(folder)
     if output is not None and output.resolve().is_relative_to(folder.resolve()):
-        paths = [path for path in paths if not _is_result(path, output)]
+        files = [path for path in files if not _is_result(path, output)]
+    paths = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     videos = [path for path in files if path.suffix.lower() in VIDEOS]
+    known = (*IMAGE_SUFFIXES, *VIDEOS)
+    suffixes = [path.suffix.lower() for path in files]
+    others = Counter(suffix or "without suffix" for suffix in suffixes if suffix not in known)
+    counts = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(MAX_NAMED))
+    counts += ", ..." if len(others) > MAX_NAMED else ""
     if not paths:
         remedy = f"; give a video by its own name: --input {videos[0]}" if videos else ""
-        listed = ", ".join(IMAGES)
+        remedy = f", but {counts}{remedy}" if others else remedy
+        listed = ", ".join(IMAGE_SUFFIXES)
         raise UserError(f"--input {folder}: the folder holds no image ({listed}){remedy}.")
     if videos:
-        print(f"{len(videos)} videos are left out, such as {videos[0]}: give each by its own name")
+        print(
+            f"{len(videos)} videos are left out, such as {text.shown(videos[0])}: give each by "
+            "its own name"
+        )
+    if others:
+        print(f"left out, as they are no image that is read: {text.shown(counts)}")
+    for sentence in unreadable[:MAX_NAMED]:
+        print(f"left out: {text.shown(sentence)}")
+    if len(unreadable) > MAX_NAMED:
+        print(f"left out: {len(unreadable) - MAX_NAMED} more such entries")
     found = []
     for parent in sorted({path.parent for path in paths}):
         inside = [path for path in paths if path.parent == parent]
@@ -92,7 +124,7 @@ def _find_below(folder: Path, output: Path | None) -> list[Photograph]:
 
 def _is_result(path: Path, output: Path) -> bool:
     """Whether `predict` wrote this: below `output`, with an overlay beside it or its folder."""
-    if path.suffix != ".png" or not path.resolve().is_relative_to(output.resolve()):
+    if path.suffix not in (".png", ".npy") or not path.resolve().is_relative_to(output.resolve()):
         return False
     stem = path.stem.removesuffix("_overlay").removesuffix("_confidence")
     video = path.parent.with_name(f"{path.parent.name}_overlay.mp4")
@@ -100,14 +132,15 @@ def _is_result(path: Path, output: Path) -> bool:
 
 
 def _stems(paths: list[Path]) -> list[str]:
-    """Names without suffix; with it, or with their folders, where two would be the same."""
+    """Names without suffix; with it, or with their folders, where results would be the same."""
     for name in (
         lambda path: path.stem,
         lambda path: path.name.replace(".", "_"),
         lambda path: "_".join(path.parts).strip("/").replace(".", "_"),
     ):
         stems = [name(path) for path in paths]
-        if len(set(stems)) == len(stems):
+        results = {f"{stem}{kind}" for stem in stems for kind in ("", "_overlay", "_confidence")}
+        if len(results) == 3 * len(stems):
             return stems
     return [f"{i:06d}_{path.stem}" for i, path in enumerate(paths)]
 
@@ -123,6 +156,8 @@ class Video:
     """
 
     def __init__(self, path: Path):
+        if text.shown(path) != str(path):  # OpenCV ends the process
+            raise UserError(f"{text.shown(path)}: OpenCV opens videos of UTF-8 names; rename it.")
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise UserError(f"{path} is not a video that can be decoded.")

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fastfcn_jax import pictures
+from fastfcn_jax import pictures, text
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.files import make_folder, replacing, write_array, write_image
+from fastfcn_jax.files import failing_in_words, make_folder, replacing, write_array, write_image
 from fastfcn_jax.predict import inputs, png_strips
 from fastfcn_jax.terminal.progress import track
 
@@ -46,11 +46,19 @@ class Writer:
             strips, height = itertools.chain(strips, [legend]), height + len(legend)
         png_strips.write(path, (height, width), strips)
 
-    def write(self, stem: str, image, prediction) -> None:
-        """`stem` may begin with sub-folders, as the photograph's place does."""
-        make_folder((self.folder / stem).parent)
-        self.write_values(stem, image, prediction)
-        self.write_overlay(self.folder / f"{stem}_overlay.png", image, prediction.labels)
+    def failure(self, stem: str, image, prediction) -> list[str]:
+        """Writes all files of a photograph; the sentence about what could not be, if so.
+
+        `stem` may begin with sub-folders, as the photograph's place does.
+        """
+        try:
+            make_folder((self.folder / stem).parent)
+            with failing_in_words(self.folder / stem, "free space there, or give another --output"):
+                self.write_values(stem, image, prediction)
+                self.write_overlay(self.folder / f"{stem}_overlay.png", image, prediction.labels)
+        except UserError as error:
+            return [str(error)]
+        return []
 
     def write_values(self, stem: str, image, prediction) -> None:
         """All but the overlay."""
@@ -81,7 +89,7 @@ def predict_photographs(
 
     answers = model.predictor.stream(images(), confidence=confidence)
     for photograph, prediction in track(answers, len(found), "predicting"):
-        writer.write(photograph.stem, held.pop(photograph), prediction)
+        failures += writer.failure(photograph.stem, held.pop(photograph), prediction)
     return failures
 
 
@@ -100,7 +108,7 @@ def predict_in_tiles(model, found: list[inputs.Photograph], writer: Writer, side
             failures.append(str(error))
             continue
         labels = predict_tiles(model.predictor, image, side)
-        writer.write(photograph.stem, image, Prediction(labels, None))
+        failures += writer.failure(photograph.stem, image, Prediction(labels, None))
     return failures
 
 
@@ -116,6 +124,8 @@ def predict_video(model, path: Path, writer: Writer, *, confidence: bool) -> int
     frames = Writer(writer.folder / path.stem, model, save_logits=writer.save_logits)
     make_folder(frames.folder)
     output = writer.folder / f"{path.stem}_overlay.mp4"
+    if text.shown(output) != str(output):  # OpenCV would end the process
+        raise UserError(f"--output {text.shown(writer.folder)}: give a folder of a UTF-8 name.")
     answers = model.predictor.stream(((f, f) for f in video), confidence=confidence)
     count, sink = 0, None
     with replacing(output) as temporary:
@@ -131,6 +141,10 @@ def predict_video(model, path: Path, writer: Writer, *, confidence: bool) -> int
                 codec = cv2.VideoWriter.fourcc(*"mp4v")
                 size = drawn.shape[1::-1]
                 sink = cv2.VideoWriter(str(temporary), codec, video.fps, size)
+                if not sink.isOpened():
+                    raise UserError(
+                        f"{output}: no video can be written there; give another folder."
+                    )
             sink.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
             frames.write_values(f"{count:06d}", frame, prediction)
             count += 1
@@ -183,10 +197,11 @@ def load_model(
         return readers.load(model)
     from fastfcn_jax import api, runtime
     from fastfcn_jax.checkpoints import model_folder
+    from fastfcn_jax.weights import store
 
     assert checkpoint is not None
     runtime.cache_compilations()
-    loaded = model_folder.load_model(checkpoint)
+    loaded = model_folder.load_model(store.checkpoint(checkpoint))
     with loaded.config.unlocked():
         if batch_size:
             loaded.config.eval.batch_size = batch_size
@@ -251,7 +266,7 @@ def predict(
     Raises:
       UserError: nothing to predict, no model, or a result would replace an input.
     """
-    source, folder = str(input), Path(output).expanduser()
+    source, folder = str(Path(input).expanduser()), Path(output).expanduser()
     is_video = inputs.is_video(source)
     found = [] if is_video else inputs.find(source, folder)
     if tile and (save_logits or confidence or is_video):
@@ -262,7 +277,8 @@ def predict(
     )
     writer = Writer(make_folder(folder), loaded, legend=legend, save_logits=save_logits)
     if is_video:
-        return Summary(predict_video(loaded, Path(source), writer, confidence=confidence), ())
+        with failing_in_words(folder, "free space there, or give another --output"):
+            return Summary(predict_video(loaded, Path(source), writer, confidence=confidence), ())
     if tile:
         failures = predict_in_tiles(loaded, found, writer, tile)
     else:

@@ -1,141 +1,114 @@
 """One local page: drop a photograph, see its label map, overlay, legend; download the results."""
 
-import base64
-import json
+import contextlib
+import ipaddress
+import socket
+import socketserver
+import sys
 import threading
-import urllib.parse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+import traceback
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from fastfcn_jax import pictures
-from fastfcn_jax.data import decode
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.files import first_line
+from fastfcn_jax.serve.handler import Handler
 
-PAGE = Path(__file__).parent / "page.html"
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
-MAX_BYTES = 32 << 20
-MAX_PIXELS = 40_000_000
-CONTENT_SECURITY = (
-    "default-src 'none'; img-src 'self' data: blob:; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'"
-)
-
-
-def answer(model, data: bytes) -> dict:
-    """What the page shows for one uploaded photograph.
-
-    Raises:
-      UserError: no picture, or too many pixels.
-    """
-    height, width = decode.size(data, "the upload")
-    if height * width > MAX_PIXELS:
-        raise UserError(
-            f"{width}x{height} pixels are too many (limit {MAX_PIXELS // 10**6} megapixels)."
-        )
-    prediction = model.predict(decode.image(data, "the upload"))
-    labels, info = prediction.labels, model.info
-    counts = np.bincount(labels.ravel(), minlength=info.num_classes)
-    present = sorted(np.flatnonzero(counts), key=lambda k: -counts[k])
-    return {
-        "width": width,
-        "height": height,
-        "labels": _png(labels),
-        "colors": _png(pictures.colorize(labels, info.palette)),
-        "confidence": round(float(prediction.confidence.mean()), 4),
-        "classes": [
-            {
-                "name": info.class_names[k],
-                "color": "#{:02x}{:02x}{:02x}".format(*info.palette[k]),
-                "share": round(100 * counts[k] / labels.size, 2),
-            }
-            for k in present
-        ],
-    }
-
-
-def _png(image: np.ndarray) -> str:
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return base64.b64encode(cv2.imencode(".png", image)[1].tobytes()).decode()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """GET / gives the page; POST /predict takes an image file and gives JSON."""
-
-    server: "Server"
-    timeout = 60  # seconds for a client that stops sending
-
-    def parse_request(self) -> bool:
-        """Refuses names of other hosts: a page elsewhere could point its own at this machine."""
-        if not super().parse_request():
-            return False
-        name = urllib.parse.urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        if self.server.is_local and name not in LOCAL_NAMES:
-            self._json(403, {"error": "this server is for this machine alone"})
-            return False
-        return True
-
-    def do_GET(self) -> None:
-        if self.path == "/":
-            self._send(200, "text/html; charset=utf-8", PAGE.read_bytes())
-        elif self.path == "/model":
-            self._json(200, self.server.about)
-        else:
-            self._json(404, {"error": "no such page"})
-
-    def do_POST(self) -> None:
-        if self.path != "/predict":
-            return self._json(404, {"error": "no such page"})
-        # Another site's page could post here in its visitor's name; only ours can set this.
-        if self.headers.get("X-Requested-With") != "fastfcn":
-            return self._json(403, {"error": "use the page that this server gives"})
-        length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or not 0 < int(length) <= MAX_BYTES:
-            self.close_connection = True
-            return self._json(413, {"error": f"the file is empty or over {MAX_BYTES >> 20} MiB"})
-        data = self.rfile.read(int(length))
-        try:
-            with self.server.busy:  # one at a time: the device has no more to give
-                result = answer(self.server.model, data)
-        except UserError as error:
-            return self._json(422, {"error": str(error)})
-        return self._json(200, result)
-
-    def _json(self, status: int, content: dict) -> None:
-        self._send(status, "application/json", json.dumps(content).encode())
-
-    def _send(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", CONTENT_SECURITY)
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *arguments) -> None:
-        """Keeps the terminal quiet."""
+MAX_CONNECTIONS = 32  # answered at once; each may hold an upload. More wait for their turn
+WAITING_CONNECTIONS = 1024
+LINGER_SECONDS = 2.0
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one model."""
+    """Serves one model. The port may be 0, for any free one."""
 
     daemon_threads = True
+    request_queue_size = WAITING_CONNECTIONS
 
     def __init__(self, address: tuple[str, int], model):
-        super().__init__(address, Handler)
         self.model = model
-        self.is_local = address[0] in LOCAL_NAMES
+        self.host = address[0]
+        self.is_local = _is_loopback(self.host)
         self.busy = threading.Lock()
         self.about = {
             "dataset": model.info.name,
             "classes": list(model.info.class_names),
             "protocol": model.predictor.protocol.name,
         }
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self.address_family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        super().__init__(address, Handler)
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.server_port}"
+
+    def is_called(self, name: str) -> bool:
+        """Whether a request that names this host is one for here."""
+        return not self.is_local or name in (*LOCAL_NAMES, self.host.lower())
+
+    def server_bind(self) -> None:
+        """Without the parent's search for a full name, which asks the network."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.host, self.socket.getsockname()[1]
+
+    def process_request(self, request, client_address) -> None:
+        self._places.acquire()
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._places.release()
+            raise
+
+    def process_request_thread(self, request, client_address) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def shutdown_request(self, request) -> None:
+        """Takes what the client still sends: closing before would throw the answer away."""
+        assert isinstance(request, socket.socket)
+        end = time.monotonic() + LINGER_SECONDS
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_WR)
+            while (left := end - time.monotonic()) > 0:
+                request.settimeout(left)
+                if not request.recv(1 << 16):
+                    break
+        self.close_request(request)
+
+    def handle_error(self, request, client_address) -> None:
+        """Says what went wrong while answering, unless it was the client that left."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            print("error: while answering a request:", file=sys.stderr)
+            traceback.print_exc()
+
+
+def listen(model, host: str, port: int) -> Server:
+    """A server that waits for its `serve_forever`.
+
+    Raises:
+      UserError: the address cannot be listened on.
+    """
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port}: ports go from 0 to 65535.")
+    try:
+        return Server((host, port), model)
+    except (OSError, UnicodeError) as error:  # the latter: a name that no host can have
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"--host {host} --port {port}: cannot listen there ({reason}).") from error
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def serve(
@@ -158,13 +131,15 @@ def serve(
 
     runtime.cache_compilations()
     model = api.load(checkpoint, protocol=protocol)
-    try:
-        server = Server((host, port), model)
-    except OSError as error:
-        raise UserError(
-            f"--host {host} --port {port}: cannot listen there ({error.strerror})."
-        ) from error
-    print(f"http://{host}:{server.server_port}  (Ctrl-C ends it)", flush=True)
+    server = listen(model, host, port)
+    print(f"{server.url}  (Ctrl-C ends it)", flush=True)
+    if not server.is_local:
+        print(
+            f"warning: --host {host} lets every machine that reaches this one use the page, under "
+            "whatever name; without --host it is for this machine alone.",
+            file=sys.stderr,
+            flush=True,
+        )
     try:
         server.serve_forever()
     except KeyboardInterrupt:

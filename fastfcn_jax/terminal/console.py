@@ -1,4 +1,4 @@
-"""What a run shows on the terminal: a live line with `rich`, plain lines where it is none."""
+"""Output of a training: a live line on a terminal (`rich`), plain lines otherwise."""
 
 import datetime
 import resource
@@ -13,10 +13,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 
 class Console:
-    """Speaks for process 0 and is silent elsewhere.
+    """Prints the messages of process 0; those of other processes are dropped.
 
-    Keeps the clock of the run: images per second, the share of time spent
-    waiting for data, and the time left are those since the last `rate()`.
+    It also measures the speed: images per second and the share of the time spent waiting for data,
+    since the last `rate()`.
     """
 
     def __init__(self, total_steps: int, batch_size: int):
@@ -38,7 +38,7 @@ class Console:
             print(text, flush=True)
 
     def restart_clock(self) -> None:
-        """Leaves out of the rate what happened since the last step (evaluation, compilation)."""
+        """Starts measuring anew, so that evaluation or compilation does not count."""
         self._start, self._waited, self._steps = time.monotonic(), 0.0, 0
 
     def waited_for_data(self, seconds: float) -> None:
@@ -50,7 +50,7 @@ class Console:
             self._progress.update(self._task, completed=step)
 
     def rate(self) -> dict[str, float]:
-        """images_per_second and data_wait (share of the time) since the last call."""
+        """Speed since the last call; data_wait is a share of the time."""
         elapsed = max(time.monotonic() - self._start, 1e-9)
         values = {
             "images_per_second": round(self._steps * self._batch_size / elapsed, 3),
@@ -61,7 +61,7 @@ class Console:
         return values
 
     def report(self, step: int, values: Mapping[str, Any]) -> None:
-        """One line about a training record."""
+        """Prints one line about a training record."""
         parts = " ".join(
             f"{name.removeprefix('loss_')} {values[name]:.4f}"
             for name in values
@@ -86,7 +86,7 @@ class Console:
 
 
 def memory() -> str:
-    """Peak memory: of the first accelerator, or of this process on CPU."""
+    """Peak memory of the first accelerator, or of this process on a CPU."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return f"{stats['peak_bytes_in_use'] / 2**30:.1f} GiB on device"

@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 20
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yields the items and reports on standard error how far it is."""
+    """Yields the items and reports progress on standard error."""
     if sys.stderr.isatty():
         yield from _bar(items, total, what)
     else:

@@ -14,6 +14,7 @@ from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.convert import backbone
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.weights import store
 
 SIZE = 64  # pixels; parameters do not depend on it
 CLASSIFIERS = ("conv_seg", "se_layer")  # modules whose width is the number of classes
@@ -49,7 +50,7 @@ def random_variables(model: nn.Module, seed: int) -> Variables:
 def _from_checkpoint(
     config: ConfigDict, model: nn.Module, info: DatasetInfo
 ) -> tuple[Variables, list[str]]:
-    folder = Path(config.init.checkpoint)
+    folder = store.checkpoint(config.init.checkpoint)
     loaded = model_folder.load_model(folder)
     given: dict[Any, Any] = traverse_util.flatten_dict(loaded.variables)
     wanted: dict[Any, Any] = traverse_util.flatten_dict(random_variables(model, config.seed))
@@ -78,7 +79,7 @@ def _from_checkpoint(
 
 
 def _from_backbone_file(config: ConfigDict, model: nn.Module) -> tuple[Variables, list[str]]:
-    loaded = backbone.load(config.init.backbone, config.model)
+    loaded = backbone.load(store.backbone(config.init.backbone), config.model)
     random = random_variables(model, config.seed)
     merged = traverse_util.flatten_dict(random) | traverse_util.flatten_dict(loaded.variables)
     notes = [f"initial backbone: {config.init.backbone}", *loaded.notes]

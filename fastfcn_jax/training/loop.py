@@ -160,7 +160,7 @@ def _validate_and_save(run: Run, interrupt: Interrupt) -> None:
     run.console.restart_clock()
 
 
-def _validate(run: Run, interrupt: Interrupt) -> float:
+def _validate(run: Run, interrupt: Interrupt) -> float | None:
     started = time.monotonic()
     run.console.say(f"step {run.step}: evaluating")
     run.predictor.variables = setup.prediction_variables(run.state)
@@ -188,10 +188,14 @@ def _validate(run: Run, interrupt: Interrupt) -> float:
         path = run.workdir / "report.html"
         document.write_run(path, run.workdir, run.step, result, run.predictor, source, run.config)
     run.console.say(
-        f"step {run.step}: mIoU {metrics['mIoU'] or 0:.2f}  mAcc {metrics['mAcc'] or 0:.2f}  "
-        f"aAcc {metrics['aAcc'] or 0:.2f}  ({result.num_images} images, {seconds:.0f} s)"
+        f"step {run.step}: {result.scores}  ({result.num_images} images, {seconds:.0f} s)"
     )
-    return metrics["mIoU"] or 0.0
+    if metrics["mIoU"] is None and run.records.evaluations()[0]["step"] == run.step:
+        run.console.say(
+            "warning: no pixel of the validation images is labelled: there are no scores, and no "
+            "checkpoint is the best"
+        )
+    return metrics["mIoU"]
 
 
 def _save(run: Run, miou: float | None = None) -> None:

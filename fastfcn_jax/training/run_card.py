@@ -1,7 +1,6 @@
 """run.json: everything needed to repeat a run, and whether a new start fits what began it."""
 
 import hashlib
-import json
 import sys
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax import files, provenance
+from fastfcn_jax import files, provenance, stored
 from fastfcn_jax.config import experiment
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
@@ -33,6 +32,14 @@ STRUCTURAL = (
     "optim.freeze",
 )
 FINGERPRINT_SAMPLES = 8
+CARD = {
+    "config": dict,
+    "overrides?": [str],
+    "versions?": dict,
+    "git?": (dict, type(None)),
+    "data": {"name": str, "classes?": [str], "samples": int, "sha256": str},
+    "starts": [{"step": int}],
+}
 
 
 def create(config: ConfigDict, source: Source) -> dict[str, Any]:
@@ -47,13 +54,13 @@ def create(config: ConfigDict, source: Source) -> dict[str, Any]:
     }
 
 
-def check_resume(card: dict[str, Any], config: ConfigDict) -> list[str]:
+def check_resume(card: dict[str, Any], config: ConfigDict, workdir: Path) -> list[str]:
     """Lists the keys that differ from the run's configuration, as "key: old -> new".
 
     Raises:
-      UserError: one of them changes the arrays of the state.
+      UserError: one of them changes the arrays of the state, or the card's own are no good.
     """
-    before = experiment.from_json(card["config"])
+    before = experiment.from_json(card["config"], workdir / "run.json")
     changed = {key: (a, b) for key, a, b in experiment.differences(before, config)}
     fatal = [key for key in changed if key in STRUCTURAL]
     if bool(before.train.ema_decay) != bool(config.train.ema_decay):
@@ -92,13 +99,7 @@ def read(workdir: Path) -> dict[str, Any] | None:
     path = workdir / "run.json"
     if not path.is_file():
         return None
-    try:
-        card = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); move it away.") from error
-    if not isinstance(card, dict) or not {"config", "data", "starts"} <= card.keys():
-        raise UserError(f"{path} was not written by a training; move it away.")
-    return card
+    return stored.read(path, CARD, "mend it or move it away")
 
 
 def write(workdir: Path, card: dict[str, Any], step: int) -> None:

@@ -1,9 +1,10 @@
 """Builds all that a run needs from its configuration, and restores what an earlier start left."""
 
 import contextlib
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,12 +12,15 @@ from ml_collections import ConfigDict
 
 from fastfcn_jax import files, models, provenance, runtime
 from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.config import experiment
 from fastfcn_jax.data import cache, datasets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
+from fastfcn_jax.models.ops.forms import Forms
 from fastfcn_jax.terminal import console
 from fastfcn_jax.training import (
+    checkpointer,
     class_weights,
     initial_weights,
     metrics_log,
@@ -27,7 +31,9 @@ from fastfcn_jax.training import (
     strategy,
 )
 from fastfcn_jax.training import state as states
-from fastfcn_jax.training.checkpointer import Checkpoints
+
+# Where a host has its data and how it reads them is its own affair; what it reads is compared.
+PER_HOST = ("root", "cache", "threads", "workers", "prefetch")
 
 
 @dataclass
@@ -45,7 +51,7 @@ class Run:
     state: states.TrainState
     step: int
     console: console.Console
-    checkpoints: Checkpoints
+    checkpoints: checkpointer.Checkpoints
     meter: metrics_log.Meter
     records: metrics_log.Records
     tensorboard: sinks.TensorBoard | None
@@ -84,14 +90,16 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
 
 def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | None) -> Run:
     metrics_log.read(workdir / "metrics.jsonl")  # a bad line is known before anything is written
+    runtime.agree(_facts(config))
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
     terminal.say(f"devices: {_devices(plan)}; strategy: {plan.name}")
     terminal.say(f"compiled programs are kept in {cache}" if cache else "compilations are not kept")
-    source, validation = open_sources(config, terminal)
-    card = _card(config, workdir, source, terminal)
+    source, validation = runtime.together(lambda: open_sources(config, terminal))
+    card = runtime.together(lambda: _card(config, workdir, source, terminal))
+    runtime.agree({"training data": card["data"], "validation data": _outline(validation)})
     terminal.say("building the model and its initial weights")
-    model, state, train_step, notes = build_training(config, source, plan)
-    checkpoints = Checkpoints(workdir, keep_every=config.train.keep_every)
+    model, state, train_step, notes = runtime.together(lambda: build_training(config, source, plan))
+    checkpoints = checkpointer.Checkpoints(workdir, keep_every=config.train.keep_every)
     restored = checkpoints.restore_latest(state)
     start, pending = 0, {}
     if restored is not None:
@@ -103,20 +111,10 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
                 f"all config.train.steps={config.train.steps} are done, nothing is left to train; "
                 "set more of them, or choose another --workdir for a new run"
             )
-    writes = jax.process_index() == 0
-    extra = [sinks.WandB(workdir, card["config"])] if writes and config.train.wandb else []
-    if writes:
-        run_card.write(workdir, card, start)
-        info = model_folder.model_card(config, source.info, provenance.versions())
-        files.write_json(workdir / "model.json", info)
-    tensorboard = sinks.TensorBoard(workdir / "tensorboard", start_step=start) if writes else None
-    records = metrics_log.Records(
-        workdir / "metrics.jsonl",
-        start_step=start,
-        writes=writes,
-        sinks=[sink for sink in (tensorboard, *extra) if sink is not None],
-    )
-    for note in (*notes, records.note(len(pending.get("finite", ())))):
+    if jax.process_count() > 1:
+        runtime.agree({"state to start from": checkpointer.checksums(state)})
+    outputs = runtime.together(lambda: _open_outputs(config, workdir, source, card, start))
+    for note in (*notes, outputs.records.note(len(pending.get("finite", ())))):
         if note:
             terminal.say(note)
     return Run(
@@ -132,11 +130,63 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
         step=start,
         console=terminal,
         checkpoints=checkpoints,
-        records=records,
+        records=outputs.records,
         meter=metrics_log.Meter(pending),
-        tensorboard=tensorboard,
-        extra_sinks=extra,
+        tensorboard=outputs.tensorboard,
+        extra_sinks=outputs.extra,
     )
+
+
+class Outputs(NamedTuple):
+    """The log of a run and where else its records go."""
+
+    records: metrics_log.Records
+    tensorboard: sinks.TensorBoard | None
+    extra: list[Any]
+
+
+def _open_outputs(
+    config: ConfigDict, workdir: Path, source: Source, card: dict[str, Any], start: int
+) -> Outputs:
+    writes = jax.process_index() == 0
+    extra = [sinks.WandB(workdir, card["config"])] if writes and config.train.wandb else []
+    if writes:
+        run_card.write(workdir, card, start)
+        info = model_folder.model_card(config, source.info, provenance.versions())
+        files.write_json(workdir / "model.json", info)
+    tensorboard = sinks.TensorBoard(workdir / "tensorboard", start_step=start) if writes else None
+    records = metrics_log.Records(
+        workdir / "metrics.jsonl",
+        start_step=start,
+        writes=writes,
+        sinks=[sink for sink in (tensorboard, *extra) if sink is not None],
+    )
+    return Outputs(records, tensorboard, extra)
+
+
+def _facts(config: ConfigDict) -> dict[str, Any]:
+    """What has to be the same in all processes of a training."""
+    stored: dict[str, Any] = experiment.to_json(config)
+    for key in PER_HOST:
+        stored["data"].pop(key)
+    settings = {
+        f"config.{s}.{k}": v for s, x in stored.items() if s != "seed" for k, v in x.items()
+    }
+    packages = {f"version of {name}": version for name, version in provenance.versions().items()}
+    return {
+        "config.seed": config.seed,
+        **settings,
+        **packages,
+        "program (files of fastfcn_jax)": provenance.program(),
+    }
+
+
+def _outline(source: Source | None) -> list[Any]:
+    """Tells two data sets apart without opening a picture."""
+    if source is None:
+        return []
+    ids = hashlib.sha256("\n".join(source.ids).encode()).hexdigest()
+    return [source.info.name, list(source.info.class_names), len(source), ids]
 
 
 def build_training(
@@ -160,6 +210,7 @@ def build_training(
             "ohem_min_kept": s.ohem_min_kept,
             "align_corners": config.model.lineage == "official",
         },
+        forms=Forms(config.model.forms),
         seed=config.seed,
         normalization=s.normalization,
         accumulate=config.train.accumulate,
@@ -199,7 +250,7 @@ def _card(config, workdir: Path, source: Source, terminal) -> dict[str, Any]:
     earlier = run_card.read(workdir) if (workdir / "checkpoints").is_dir() else None
     card = run_card.create(config, source)
     if earlier is not None:
-        changed = run_card.check_resume(earlier, config)
+        changed = run_card.check_resume(earlier, config, workdir)
         if earlier["data"] != card["data"]:
             run_card.check_classes(earlier, card)
             changed.append("the training data themselves")

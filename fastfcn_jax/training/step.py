@@ -1,6 +1,5 @@
 """One training step, a pure function of (state, batch): no clock, file, logger, configuration."""
 
-import collections
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from fastfcn_jax.models import layers, normalize
-from fastfcn_jax.training import losses
+from fastfcn_jax.models.ops.forms import FAST, Forms
+from fastfcn_jax.training import gpu, losses
 from fastfcn_jax.training.optim import Optimizer, map_paths
 from fastfcn_jax.training.state import TrainState
 
@@ -32,6 +31,7 @@ def make_train_step(
     accumulate: int = 1,
     ema_decay: float = 0.0,
     axis_name: str | None = None,
+    forms: Forms = FAST,
 ) -> TrainStep:
     """Returns `train_step(state, batch) -> (state, metrics)`.
 
@@ -50,6 +50,7 @@ def make_train_step(
       seed: of dropout: key = fold_in(fold_in(key(seed), step), replica).
       ema_decay: ema += (1 - decay) * (params - ema) after each step; 0: none.
       axis_name: mapped axis over which the batch is split, if it is.
+      forms: in which form the operations outside of the model are computed.
 
     Metrics are scalars, equal on all replicas: `loss` and its parts, `accuracy`,
     `grad_norm`, `learning_rate`, `finite`.
@@ -59,7 +60,13 @@ def make_train_step(
         def shard_loss(params):
             outputs, batch_stats_after = forward(params, batch_stats, batch, key)
             total, parts = losses.total_loss(
-                outputs, batch["label"], num_classes, over=over, axis_name=axis_name, **loss
+                outputs,
+                batch["label"],
+                num_classes,
+                over=over,
+                axis_name=axis_name,
+                forms=forms,
+                **loss,
             )
             return total, (batch_stats_after, {"loss": total, **parts})
 
@@ -112,60 +119,17 @@ def make_train_step(
             grads, parts, batch_stats = gradients(state.params, state.batch_stats, batch, key, over)
         else:
             grads, parts, batch_stats = accumulated(state, batch, key, over)
-        # One device sends nothing, and a CPU would copy all gradients into one array and out.
-        if axis_name is not None and jax.lax.axis_size(axis_name) > 1:
-            grads, parts = _sum_over_replicas(grads, parts, axis_name)
-        norm = _global_norm(grads)
+        if axis_name is not None:
+            grads, parts = jax.lax.psum((grads, parts), axis_name)
+        norm = gpu.global_norm(grads, forms)
         rate = optimizer.learning_rate(state.step)
         new = _updated(state, optimizer, grads, norm, rate, batch_stats, ema_decay)
         finite = jnp.isfinite(parts["loss"]) & jnp.isfinite(norm)
-        new = _select(finite, new, state)
+        new = gpu.select(finite, new, state, forms)
         metrics = {**parts, "grad_norm": norm, "learning_rate": rate, "finite": finite}
         return dataclasses.replace(new, step=state.step + 1), metrics
 
     return train_step
-
-
-def _sum_over_replicas(
-    grads: Any, parts: dict[str, Any], axis_name: str
-) -> tuple[Any, dict[str, Any]]:
-    """Sums each of both trees over all replicas.
-
-    The gradients of each stage of each part (`backbone/layer3`) travel as one array, once its last
-    is there: of many, XLA for GPUs sends copies, and takes copies of what comes back.
-    """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(grads)
-    stages = [(path[0].key, path[1].key.split("_")[0]) for path, _ in leaves]
-    grouped = collections.defaultdict(list)
-    for stage, (_, leaf) in zip(stages, leaves, strict=True):
-        grouped[stage].append(leaf)
-    flat = {stage: ravel_pytree(group) for stage, group in grouped.items()}
-    totals, parts = jax.lax.psum(({stage: x for stage, (x, _) in flat.items()}, parts), axis_name)
-    apart = {stage: iter(unravel(totals[stage])) for stage, (_, unravel) in flat.items()}
-    return structure.unflatten(next(apart[stage]) for stage in stages), parts
-
-
-def _global_norm(grads: Any) -> Float[Array, ""]:
-    """Root of the sum of all squares: rows first, then all rows in one sum."""
-    squares = [jnp.square(leaf) for leaf in jax.tree.leaves(grads)]
-    rows = [x.sum(-1).ravel() if x.ndim > 1 else x for x in squares]
-    # Behind a barrier, or XLA sums each array's rows in a kernel of its own.
-    return jnp.sqrt(jax.lax.optimization_barrier(jnp.concatenate(rows)).sum())
-
-
-def _select(finite: Bool[Array, ""], new: TrainState, old: TrainState) -> TrainState:
-    """Returns `new` if `finite`, else `old`.
-
-    Vectors read it from one array of many: XLA for GPUs merges updates of equal length that share
-    an operand other than a scalar, and without that each starts a kernel of its own.
-    """
-    longest = max(leaf.size for leaf in jax.tree.leaves(old) if leaf.ndim == 1)
-    many = jax.lax.optimization_barrier(jnp.broadcast_to(finite, longest))
-
-    def select(new, old):
-        return jnp.where(many[: len(old)] if old.ndim == 1 else finite, new, old)
-
-    return jax.tree.map(select, new, old)
 
 
 def _updated(

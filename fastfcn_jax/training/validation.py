@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from fastfcn_jax.data.source import Sample, Source
+from fastfcn_jax.files import write_image
 from fastfcn_jax.inference.predictor import Predictor
 from fastfcn_jax.pictures import overlay
 
@@ -41,8 +41,12 @@ def record(metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def stops_early(evaluations: Sequence[dict[str, Any]], patience: int) -> bool:
-    """Whether the last `patience` evaluations all failed to beat the best one before them."""
-    scores = [evaluation["mIoU"] or 0.0 for evaluation in evaluations]
+    """Whether the last `patience` evaluations all failed to beat the best one before them.
+
+    Those without a score count for neither.
+    """
+    found = (evaluation["mIoU"] for evaluation in evaluations)
+    scores = [score for score in found if score is not None]
     if len(scores) <= patience:
         return False
     return max(scores[-patience:]) <= max(scores[:-patience])
@@ -67,4 +71,4 @@ def save_pictures(folder: Path, drawn: Sequence[tuple[str, np.ndarray]]) -> None
     """Writes PNGs into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in drawn:
-        cv2.imwrite(str(folder / f"{name}.png"), picture[..., ::-1])
+        write_image(folder / f"{name}.png", picture)

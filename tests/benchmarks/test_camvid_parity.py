@@ -31,7 +31,7 @@ import camvid_parity
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = 11
-pytestmark = pytest.mark.xdist_group("camvid_parity")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import training_parity
 PARTS = {"loss", "loss_decode", "loss_auxiliary", "accuracy"}
 
 
-@pytest.mark.xdist_group("mmseg_parity")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "steps", "forms"),
     [("enc", 3, "cpu"), ("psp", 1, "cpu"), ("aspp", 1, "cpu"), ("aspp", 1, "gpu")],

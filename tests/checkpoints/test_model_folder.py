@@ -318,13 +318,75 @@ def test_converted_weights_round_trip(tmp_path):
         (None, "model.json is missing"),
         ("{", "not valid JSON"),
         (json.dumps({"format": 99}), "format 99"),
-        ("[]", "format None"),
+        ("[]", "must be an object, not"),
     ],
 )
 def test_a_folder_that_is_none_says_so(tmp_path, content, message):
     if content is not None:
         (tmp_path / "model.json").write_text(content)
     with pytest.raises(UserError, match=message):
+        model_folder.load_model(tmp_path)
+
+
+def mutated(card, key, value):
+    """A copy of a card in which one key ("a.b.0") has another value, or none."""
+    card = json.loads(json.dumps(card))
+    *path, last = (int(part) if part.isdigit() else part for part in key.split("."))
+    inner = card
+    for part in path:
+        inner = inner[part]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
+    return card
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dataset", ..., "dataset is missing"),
+        ("dataset", [], r"dataset must be an object, not \[\]"),
+        ("dataset.class_names", ..., "class_names is missing"),
+        ("dataset.class_names", "road", r'class_names must be a list, not "road"'),
+        ("dataset.class_names.0", None, r"class_names\[0\] must be a text, not null"),
+        ("dataset.class_names", [], "class_names must be 1 to 254 names, not 0"),
+        ("dataset.palette", [[1, 2, 3]], "palette has 1 colours for 2 classes"),
+        ("dataset.palette.1", [1, 2], r"palette\[1\] must be three whole numbers from 0 to 255"),
+        ("dataset.palette.0.0", 300, r"palette\[0\] must be three whole"),
+        ("dataset.palette.0.0", True, r"palette\[0\] must be three whole"),
+        ("preprocessing.mean", [0, 0, 0], "preprocessing must be .*, which no key changes"),
+        ("config", None, "config must be an object, not null"),
+        ("config.model", ..., "config.model is missing"),
+        ("config.model.lineage", ..., "config.model.lineage is missing"),
+        ("config.model.head", 5, "config.model.head must be a text, not 5"),
+        ("config.model.head", "pyramid", "config.model.head='pyramid' is not one of"),
+        ("config.model.base_width", 10**30, "config.model.base_width must be a whole number"),
+        ("config.model.base_width", 0, "config.model.base_width=0 must be at least 1"),
+        ("config.data", 3, "config.data must be an object, not 3"),
+        ("config.data.crop_size", [1, "x"], r"config.data.crop_size\[1\] must be a whole number"),
+        ("config.optim.lr", float("nan"), "not valid JSON .NaN is no number"),
+        ("config.optim.lr", "fast", 'config.optim.lr must be a finite number, not "fast"'),
+        ("config.optim.speed", 1, "config.optim.speed is unknown to this version"),
+    ],
+)
+def test_a_card_edited_by_hand_names_its_key(tmp_path, key, value, message):
+    save(tmp_path, {1: None})
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(mutated(card(tmp_path), key, value)))
+    with pytest.raises(UserError, match=rf"^{path}(:| is) (dataset )?{message}"):
+        model_folder.load_model(tmp_path)
+
+
+def test_classes_that_do_not_fit_the_weights_are_refused(tmp_path):
+    save(tmp_path, {1: None})
+    edited = card(tmp_path)
+    edited["dataset"]["class_names"].append("sky")
+    edited["dataset"]["palette"].append([7, 8, 9])
+    (tmp_path / "model.json").write_text(json.dumps(edited))
+    with pytest.raises(
+        UserError, match=r"model\.json: dataset\.class_names has 3 names, but .* 2 cl"
+    ):
         model_folder.load_model(tmp_path)
 
 

@@ -40,6 +40,13 @@ def test_a_class_nowhere_is_left_out_or_counts_zero_as_the_lineage_says():
     assert official.miou == pytest.approx(155 / 5)
 
 
+@pytest.mark.parametrize("absent_counts_zero", [False, True])
+def test_without_a_labelled_pixel_there_is_no_score(absent_counts_zero):
+    found = scores(np.zeros((3, 3), np.int64), absent_counts_zero=absent_counts_zero)
+    assert np.isnan([found.miou, found.macc, found.aacc, *found.iou, *found.acc]).all()
+    assert str(found) == "mIoU -  mAcc -  aAcc -"
+
+
 def test_sums_stay_exact_far_beyond_float32():
     matrix = np.array([[2**40 + 1, 1], [0, 2**40]])
     assert scores(matrix).aacc < 100

@@ -21,8 +21,9 @@ from fastfcn_jax.convert import convert
 from fastfcn_jax.data import datasets
 from fastfcn_jax.data.datasets import street_scene
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.export import __main__ as command
 from fastfcn_jax.export import export, metadata, readers, writers
-from fastfcn_jax.inference.predictor import network
+from fastfcn_jax.inference.network import network
 
 ROOT = Path(__file__).parents[2]
 SIZE = (96, 128)
@@ -202,10 +203,10 @@ def test_bad_requests(folder, tmp_path):
         export.export(folder, tmp_path / "m.onnx", SIZE, "onnx")
     with pytest.raises(UserError, match=r"model\.json is missing"):
         export.export(tmp_path, tmp_path / "n.onnx", SIZE, "onnx")
-    for words in ("512", "512 1024 3", "a b", "16 16", "-1 512"):
+    for words in ("512", "512 1024 3", "a b", "16 16", "-1 512", "512 ²", "512 9000", "9" * 5000):
         with pytest.raises(UserError, match="give height and width"):
-            export.parse_size(words)
-    assert {export.parse_size(w) for w in ("512 1024", "512x1024", "512,1024")} == {(512, 1024)}
+            command.parse_size(words)
+    assert {command.parse_size(w) for w in ("512 1024", "512x1024", "512,1024")} == {(512, 1024)}
 
 
 @pytest.mark.parametrize("name", ["m.stablehlo", "m.onnx", "m.safetensors"])

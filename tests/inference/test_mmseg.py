@@ -18,7 +18,7 @@ from fastfcn_jax.inference.predictor import Predictor
 RATIOS = (0.5, 1.25)
 CLASSES = 150
 SCALE = (1024, 256)  # ADE20K's at half size
-pytestmark = pytest.mark.xdist_group("mmseg_inference")
+pytestmark = pytest.mark.slow
 pair = functools.cache(mmseg_inference.pair)
 
 

@@ -10,7 +10,7 @@ from fastfcn_jax.config.base import get_config
 from fastfcn_jax.inference import protocols
 from fastfcn_jax.inference.plan import MAX_WASTE, Plan
 from fastfcn_jax.inference.predictor import Predictor
-from fastfcn_jax.inference.resize import resize_image
+from fastfcn_jax.inference.rescale import resize_image
 
 
 def random_sizes(count: int) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from jax import numpy as jnp
 
 from fastfcn_jax.inference import protocols
 from fastfcn_jax.inference.predictor import Predictor
-from fastfcn_jax.inference.resize import resize_image
+from fastfcn_jax.inference.rescale import resize_image
 from fastfcn_jax.models.segmentor import Outputs
 
 CLASSES = 5
@@ -115,3 +115,23 @@ def test_the_stream_answers_every_key_with_its_own_image(network, image):
     answers = dict(predictor.stream(images.items()))
     for key, one in images.items():
         np.testing.assert_array_equal(answers[key].labels, predictor(one))
+
+
+@pytest.mark.parametrize("name", protocols.NAMES)
+@pytest.mark.parametrize("size", [(1, 700), (700, 1), (1, 1)])
+def test_a_picture_whose_short_side_scales_to_nothing_is_labelled(network, name, size):
+    protocol = protocols.build(
+        name,
+        test_scale=(48, 32),
+        ratios=(0.3, 1.0),
+        crop_size=(32, 32),
+        stride=(24, 24),
+        base_size=64,
+        window=48,
+    )
+    assert all(min(scale) >= 1 for scale in protocol.scales(size))
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    predictor = Predictor(*network, protocol=protocol)
+    prediction = predictor.predict(image, confidence=True)
+    assert prediction.labels.shape == size
+    assert np.isfinite(prediction.confidence).all()

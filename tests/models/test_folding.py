@@ -1,4 +1,4 @@
-"""Folded and direct models against the trained form: the same logits, other arithmetic."""
+"""Folded models and those of plain forms: the same logits, other arithmetic."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,13 @@ import pytest
 import small
 
 from fastfcn_jax.models import folding
+from fastfcn_jax.models.ops.forms import Forms
 
 
 @pytest.mark.parametrize(
     ("lineage", "head", "neck"), [("mmseg", "enc", "jpu"), ("official", "psp", "jpu_x")]
 )
-def test_folding_and_direct_forms_keep_the_logits(lineage, head, neck):
+def test_folding_and_plain_forms_keep_the_logits(lineage, head, neck):
     model, variables = small.random_model(lineage, head, neck)
     images = np.random.default_rng(0).normal(size=(1, 61, 83, 3)).astype(np.float32)
     expected = jax.jit(model.apply)(variables, images)
@@ -22,8 +23,8 @@ def test_folding_and_direct_forms_keep_the_logits(lineage, head, neck):
     assert len(means) == (2 if head == "enc" else 0)
     ours = jax.jit(folding.folded(model).apply)(jax.device_put(folded), images)
     np.testing.assert_allclose(ours.logits, expected.logits, atol=1e-4)
-    direct = jax.jit(folding.with_common(model, direct=True).apply)(variables, images)
-    np.testing.assert_allclose(direct.logits, expected.logits, atol=1e-4)
+    plain = jax.jit(folding.with_common(model, forms=Forms("plain")).apply)(variables, images)
+    np.testing.assert_allclose(plain.logits, expected.logits, atol=1e-4)
 
 
 def test_folded_layout_is_the_one_the_model_expects():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fastfcn_jax.models import spatial
 from fastfcn_jax.models.ops import batch_norm as norms
+from fastfcn_jax.models.ops.resize import resize, resize_plain
 
 
 def noise(*shape, seed=0):
@@ -34,26 +34,26 @@ def test_batch_norm(shape, mean):
     x = noise(*shape) * 2 + mean
     scale, bias = noise(shape[-1], seed=1), noise(shape[-1], seed=2)
     weights = noise(*shape, seed=3)
-    fast = value_and_gradients(norms.batch_norm, weights, x, scale, bias)
-    direct = value_and_gradients(norms.batch_norm_direct, weights, x, scale, bias)
+    fast = value_and_gradients(norms.normalize, weights, x, scale, bias)
+    direct = value_and_gradients(norms.normalize_plain, weights, x, scale, bias)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), fast, direct)
 
 
 def test_batch_norm_far_from_zero_keeps_its_variance():
     """E[x^2] - E[x]^2 in float32 would leave nothing of it."""
     x = noise(4, 16, 16, 2) + 3e3
-    _, _, var = norms.batch_norm(x, jnp.ones(2), jnp.zeros(2))
+    _, _, var = norms.normalize(x, jnp.ones(2), jnp.zeros(2))
     np.testing.assert_allclose(var, np.asarray(x, np.float64).var((0, 1, 2)), rtol=1e-4)
 
 
 def test_batch_norm_over_replicas_is_that_of_the_whole_batch():
     x, weights = noise(4, 5, 6, 3), noise(4, 5, 6, 3, seed=3)
     scale, bias = noise(3, seed=1), noise(3, seed=2)
-    (y, mean, var), whole = value_and_gradients(norms.batch_norm_direct, weights, x, scale, bias)
+    (y, mean, var), whole = value_and_gradients(norms.normalize_plain, weights, x, scale, bias)
 
     def replica(x, weights):
         (y, mean, var), (of_x, *rest) = value_and_gradients(
-            lambda *a: norms.batch_norm(*a, "batch"), weights, x, scale, bias
+            lambda *a: norms.normalize(*a, "batch"), weights, x, scale, bias
         )
         return y, mean, var, of_x, jax.lax.psum(rest, "batch")
 
@@ -76,7 +76,7 @@ def test_batch_norm_of_a_spread_batch_sends_vectors_only(platform, request):
     spread, same = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["batch"], []))
 
     def total(x, scale, bias):
-        return (norms.batch_norm(x, scale, bias)[0] ** 3).sum()
+        return (norms.normalize(x, scale, bias)[0] ** 3).sum()
 
     x = jax.device_put(noise(4, 5, 6, 32), spread)
     vectors = jax.device_put((jnp.ones(32), jnp.zeros(32)), same)
@@ -92,10 +92,7 @@ def test_batch_norm_of_a_spread_batch_sends_vectors_only(platform, request):
 def test_resize_gradient_is_its_transpose(shape, align_corners):
     """<resize(x), g> = <x, gradient(g)>, for enlarging, shrinking and single columns."""
     x, g = noise(2, 5, 7, 3), noise(2, *shape, 3, seed=1)
-    y, vjp = jax.vjp(lambda x: spatial.resize(x, shape, align_corners=align_corners), x)
+    y, vjp = jax.vjp(lambda x: resize(x, shape, align_corners=align_corners), x)
     np.testing.assert_allclose((y * g).sum(), (x * vjp(g)[0]).sum(), rtol=1e-4)
-    sized = jnp.full((2, 2), jnp.array(x.shape[1:3]), jnp.int32)  # picks, differentiated by jax
-    _, reference = jax.vjp(
-        lambda x: spatial.resize(x, shape, align_corners=align_corners, in_size=sized), x
-    )
+    _, reference = jax.vjp(lambda x: resize_plain(x, shape, align_corners=align_corners), x)
     np.testing.assert_allclose(vjp(g)[0], reference(g)[0], atol=1e-5)

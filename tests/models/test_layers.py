@@ -11,6 +11,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.models import layers
 from fastfcn_jax.models.layers import Common
 from fastfcn_jax.models.ops import batch_norm
+from fastfcn_jax.models.ops.forms import FAST, Forms
 from fastfcn_jax.models.ops.normalized import Normalized, convolve_normalized
 from fastfcn_jax.models.ops.precision import widen
 
@@ -33,7 +34,7 @@ def test_convolution_is_torchs(size, kernel_size, stride, dilation):
         padding=dilation * (kernel_size // 2),
         dilation=dilation,
     )
-    ours = layers.convolve(jnp.asarray(x), jnp.asarray(kernel), stride, dilation)
+    ours = FAST.convolve(jnp.asarray(x), jnp.asarray(kernel), stride, dilation)
     np.testing.assert_allclose(ours, oracle.to_numpy(expected), atol=1e-5)
 
 
@@ -95,9 +96,9 @@ def test_synchronised_batch_norm_equals_one_device():
     )
 
 
-def separable(x, *, train, variables=None, axis_name=None, direct=False):
+def separable(x, *, train, variables=None, axis_name=None, forms=FAST):
     """(y, statistics, gradients of a random projection in parameters and x) of a JPU branch."""
-    common = Common(axis_name=axis_name, direct=direct)
+    common = Common(axis_name=axis_name, forms=forms)
     module = layers.SeparableConv(6, common, dilation=2)
 
     def projected(params, x):
@@ -121,8 +122,8 @@ def separable_variables():
 def test_separable_convolution_without_its_normalised_map(train):
     x, variables = jnp.asarray(noise(2, 7, 9, 5)), separable_variables()
     fast = separable(x, train=train, variables=variables)
-    direct = separable(x, train=train, variables=variables, direct=True)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), fast, direct)
+    plain = separable(x, train=train, variables=variables, forms=Forms("plain"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), fast, plain)
 
 
 def test_a_deferred_normalisation_loses_no_more_to_bfloat16_than_a_written_one():
@@ -131,17 +132,17 @@ def test_a_deferred_normalisation_loses_no_more_to_bfloat16_than_a_written_one()
     scale, bias = jnp.asarray(noise(64, seed=2)), jnp.asarray(noise(64, seed=3))
 
     def behind_the_next_norm(y):
-        return np.asarray(batch_norm.batch_norm(widen(y), jnp.ones(32), jnp.zeros(32))[0])
+        return np.asarray(batch_norm.normalize(widen(y), jnp.ones(32), jnp.zeros(32))[0])
 
     def written(dtype):
-        y, _, _ = batch_norm.batch_norm(x.astype(dtype), scale, bias)
-        return behind_the_next_norm(layers.convolve(y, kernel.astype(dtype)))
+        y, _, _ = batch_norm.normalize(x.astype(dtype), scale, bias)
+        return behind_the_next_norm(FAST.convolve(y, kernel.astype(dtype)))
 
     def deferred(dtype):
         mean, var = batch_norm.statistics(x.astype(dtype))
         factor = jax.lax.rsqrt(var + batch_norm.EPS) * scale
         normalized = Normalized(x.astype(dtype), mean, factor, bias)
-        return behind_the_next_norm(convolve_normalized(normalized, kernel))
+        return behind_the_next_norm(convolve_normalized(FAST, normalized, kernel))
 
     exact = written(jnp.float32)
     np.testing.assert_allclose(deferred(jnp.float32), exact, atol=1e-5)

@@ -14,6 +14,7 @@ from fastfcn_jax import models
 from fastfcn_jax.config.base import get_config
 from fastfcn_jax.convert import mmseg_names
 
+pytestmark = pytest.mark.slow
 HEADS = ("psp", "aspp", "enc")
 D8 = {
     "psp": "pspnet/pspnet_r50-d8_4xb2-80k_cityscapes-512x1024",
@@ -90,7 +91,6 @@ def assert_stages_equal(ours, theirs):
         assert error <= 1e-4, f"{name}: error {error:.2e} of {np.abs(value).max():.2f}"
 
 
-@pytest.mark.xdist_group("mmseg_parity")
 @pytest.mark.parametrize(
     ("height", "width", "num_classes"),
     [(*size, 150 if size == SIZES[-1] else 19) for size in SIZES],  # ADE20K's, Cityscapes'
@@ -102,7 +102,6 @@ def test_jpu_models(head, height, width, num_classes):
     assert_stages_equal(our_stages(ours, variables, images), reference_stages(reference, images))
 
 
-@pytest.mark.xdist_group("mmseg_parity")
 @pytest.mark.usefixtures("gpu_forms")
 @pytest.mark.parametrize(("height", "width"), [(97, 131), (320, 344)])
 def test_jpu_model_in_the_forms_of_a_gpu(height, width):
@@ -112,7 +111,6 @@ def test_jpu_model_in_the_forms_of_a_gpu(height, width):
     assert_stages_equal(our_stages(ours, variables, images), reference_stages(reference, images))
 
 
-@pytest.mark.xdist_group("mmseg_parity")
 @pytest.mark.parametrize("head", [*HEADS, "fcn"])
 def test_dilated_twins(head):
     reference, ours, variables = pair(head, "none")
@@ -120,7 +118,6 @@ def test_dilated_twins(head):
     assert_stages_equal(our_stages(ours, variables, images), reference_stages(reference, images))
 
 
-@pytest.mark.xdist_group("mmseg_parity")
 def test_resnet101():
     reference, ours, variables = pair("psp", "jpu", depth=101)
     images = images_of(97, 131)

@@ -68,7 +68,7 @@ def test_state_dict_has_the_official_names_and_shapes(case):
     assert zlib.crc32("\n".join(keys).encode()) == golden()[f"{case.name}/names"]
 
 
-@pytest.mark.xdist_group("official_parity")
+@pytest.mark.slow
 @ALL
 def test_stages_and_losses(case):
     ours = our_stages(build(case), jax.device_put(variables_of(case)), cases.images(case))
@@ -102,7 +102,7 @@ def loss(outputs, labels):
     )
 
 
-@pytest.mark.xdist_group("official_parity")
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in cases.CASES if c.train], ids=lambda case: case.name)
 def test_one_sgd_step(case):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):

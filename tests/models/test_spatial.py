@@ -7,8 +7,9 @@ import oracle
 import pytest
 import torch
 
-from fastfcn_jax.models import spatial
+from fastfcn_jax.models import pooling
 from fastfcn_jax.models.ops import max_pool
+from fastfcn_jax.models.ops.resize import resize
 
 
 def noise(*shape):
@@ -33,7 +34,7 @@ def test_resize_is_torchs(size, shape, align_corners):
     expected = torch.nn.functional.interpolate(
         oracle.to_torch(x), shape, mode="bilinear", align_corners=align_corners
     )
-    ours = spatial.resize(jnp.asarray(x), shape, align_corners=align_corners)
+    ours = resize(jnp.asarray(x), shape, align_corners=align_corners)
     np.testing.assert_allclose(ours, oracle.to_numpy(expected), atol=2e-6)
 
 
@@ -42,7 +43,7 @@ def test_resize_follows_the_true_sizes_of_a_padded_batch(align_corners):
     x = noise(3, 12, 20, 2)
     in_size = np.array([[12, 20], [5, 20], [7, 3]], np.int32)
     out_size = np.array([[24, 40], [10, 33], [1, 6]], np.int32)
-    ours = spatial.resize(
+    ours = resize(
         jnp.asarray(x),
         (24, 40),
         align_corners=align_corners,
@@ -50,7 +51,7 @@ def test_resize_follows_the_true_sizes_of_a_padded_batch(align_corners):
         out_size=jnp.asarray(out_size),
     )
     for i, ((h, w), (oh, ow)) in enumerate(zip(in_size, out_size, strict=True)):
-        alone = spatial.resize(
+        alone = resize(
             jnp.asarray(x[i : i + 1, :h, :w]), (int(oh), int(ow)), align_corners=align_corners
         )
         # Eagerly, a traced coordinate takes two roundings where a static one takes one.
@@ -59,9 +60,9 @@ def test_resize_follows_the_true_sizes_of_a_padded_batch(align_corners):
 
 def test_resize_keeps_its_type_and_computes_in_float32():
     x = jnp.asarray(noise(1, 5, 5, 2), jnp.bfloat16)
-    y = spatial.resize(x, (9, 9))
+    y = resize(x, (9, 9))
     assert y.dtype == jnp.bfloat16
-    exact = spatial.resize(x.astype(jnp.float32), (9, 9))
+    exact = resize(x.astype(jnp.float32), (9, 9))
     np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
 
 
@@ -70,16 +71,16 @@ def test_resize_keeps_its_type_and_computes_in_float32():
 def test_adaptive_pooling_is_torchs(n, s):
     x = noise(1, n, n + 2, 3)
     expected = torch.nn.functional.adaptive_avg_pool2d(oracle.to_torch(x), s)
-    ours = spatial.adaptive_average_pool(jnp.asarray(x), s)
+    (ours,) = pooling.pyramid_pool(jnp.asarray(x), (s,))
     np.testing.assert_allclose(ours, oracle.to_numpy(expected), atol=1e-6)
 
 
 def test_pyramid_pools_of_a_padded_batch():
     x = noise(3, 14, 9, 2)  # what lies outside the true sizes must not count
     size = np.array([[14, 9], [5, 9], [13, 2]], np.int32)
-    pools = spatial.pyramid_pool(jnp.asarray(x), (1, 2, 3, 6), jnp.asarray(size))
+    pools = pooling.pyramid_pool(jnp.asarray(x), (1, 2, 3, 6), jnp.asarray(size))
     for i, (h, w) in enumerate(size):
-        alone = spatial.pyramid_pool(jnp.asarray(x[i : i + 1, :h, :w]), (1, 2, 3, 6))
+        alone = pooling.pyramid_pool(jnp.asarray(x[i : i + 1, :h, :w]), (1, 2, 3, 6))
         for pool, expected in zip(pools, alone, strict=True):
             np.testing.assert_allclose(pool[i : i + 1], expected, atol=1e-6)
 

@@ -25,7 +25,6 @@ from fastfcn_jax.predict import inputs, png_strips
 
 ROOT = Path(__file__).resolve().parents[2]
 INFO = DatasetInfo("toy", ("sky", "road", "car"), np.eye(3, dtype=np.uint8) * 255)
-pytestmark = pytest.mark.xdist_group("predict")
 
 
 @pytest.fixture(scope="module")

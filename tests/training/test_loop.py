@@ -18,7 +18,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.training import loop, metrics_log, run_card, step
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.xdist_group("training-loop"), pytest.mark.usefixtures("tiny_model")]
+pytestmark = pytest.mark.usefixtures("tiny_model")
 
 
 def test_a_run_leaves_what_it_promises(tmp_path, capsys):
@@ -165,7 +165,13 @@ def test_an_unwritable_workdir_says_so(tmp_path):
     ("name", "content", "message"),
     [
         ("run.json", "{", r"run\.json is not valid JSON .*move it away"),
-        ("run.json", "[]", r"run\.json was not written by a training; move it away"),
+        ("run.json", "[]", r"run\.json: must be an object, not \[\]; mend it or move it away"),
+        ("run.json", "{}", r"run\.json: config is missing; mend it"),
+        (
+            "run.json",
+            '{"config": {}, "data": {"name": "x", "samples": 1, "sha256": "x"}, "starts": []}',
+            r"run\.json: config\.model is missing; mend it",
+        ),
         ("metrics.jsonl", None, r"metrics\.jsonl: Is a directory; mend that"),
     ],
 )
@@ -225,6 +231,41 @@ class Vanishing:
         if self.reads > 50:
             raise FileNotFoundError(2, "No such file or directory", "gone.png")
         return self.source[index]
+
+
+class Unlabelled:
+    """A source in which every pixel is ignored."""
+
+    def __init__(self, source):
+        self.source, self.ids, self.info = source, source.ids, source.info
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        sample = self.source[index]
+        return sample._replace(label=np.full_like(sample.label, 255))
+
+
+def test_a_validation_without_a_labelled_pixel_has_no_score_and_no_best(
+    tmp_path, monkeypatch, capsys
+):
+    load = datasets.load
+    monkeypatch.setattr(
+        datasets,
+        "load",
+        lambda name, root, split: (Unlabelled if split == "val" else lambda x: x)(
+            load(name, root, split)
+        ),
+    )
+    c = config(steps=8, eval_every=2, early_stop=1)
+    assert loop.train(c, tmp_path) == 0
+    out = capsys.readouterr().out
+    assert out.count("mIoU -  mAcc -  aAcc -") == 4  # an early stop would count them as no better
+    assert out.count("no pixel of the validation images is labelled") == 1
+    assert [r["mIoU"] for r in history(tmp_path, "eval")] == [None] * 4
+    assert model_folder.best_step(tmp_path) is None
+    assert model_folder.load_model(tmp_path).step == 8
 
 
 def test_a_batch_that_cannot_be_split_says_what_to_take(tmp_path):

@@ -12,20 +12,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from layouts import photo, write_png
 from tiny import losses
 
 from fastfcn_jax import runtime
 from fastfcn_jax.checkpoints import model_folder, orbax_store
-from fastfcn_jax.training import metrics_log
+from fastfcn_jax.training import metrics_log, workdir
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.xdist_group("processes")
+pytestmark = pytest.mark.slow
 
 
-def start(workdir, *flags, devices=1, variant="", xla_flags=""):
+def start(folder, *flags, devices=1, variant="", xla_flags=""):
     config = f"--config=tests/tiny.py{':' if variant else ''}{variant}"
     return subprocess.Popen(
-        [sys.executable, "tests/tiny.py", config, f"--workdir={workdir}", *flags],
+        [sys.executable, "tests/tiny.py", config, f"--workdir={folder}", *flags],
         cwd=ROOT,
         env={**os.environ, "TINY_DEVICES": str(devices), "XLA_FLAGS": xla_flags},
         stdout=subprocess.PIPE,
@@ -34,16 +35,19 @@ def start(workdir, *flags, devices=1, variant="", xla_flags=""):
     )
 
 
-def start_two(workdir, *flags, devices=2, **kwargs):
-    """Two processes that train together over loopback."""
+def start_two(folder, *flags, devices=2, second=(), second_workdir=None, **kwargs):
+    """Two processes that train together over loopback; `second`: flags of that one alone."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     together = (f"--coordinator=localhost:{port}", "--num_processes=2")
     return [
-        start(workdir, *flags, *together, f"--process_id={i}", devices=devices, **kwargs)
-        for i in range(2)
-    ]
+        start(folder, *flags, *together, "--process_id=0", devices=devices, **kwargs),
+        start(
+            second_workdir or folder, *flags, *together, *second, "--process_id=1",
+            devices=devices, **kwargs,
+        ),
+    ]  # fmt: skip
 
 
 def finish(*processes):
@@ -52,9 +56,9 @@ def finish(*processes):
     return outputs
 
 
-def arrays(workdir, step):
+def arrays(run, step):
     """Every array of a checkpoint, by name."""
-    folder = workdir / "checkpoints" / str(step)
+    folder = run / "checkpoints" / str(step)
     return {
         item + jax.tree_util.keystr(path): leaf
         for item in ("model", "training")
@@ -93,6 +97,53 @@ def test_several_processes_are_known_by_their_launcher():
     assert runtime.launched_in_parallel({"SLURM_STEP_NUM_TASKS": "4"})
     assert runtime.launched_in_parallel({"OMPI_COMM_WORLD_SIZE": "2"})
     assert not runtime.launched_in_parallel({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"})
+
+
+def refuse(*processes):
+    """The one sentence of processes that all have to end with status 2."""
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [2] * len(processes), outputs
+    sentences = [[x for x in o.splitlines() if x.startswith("error: ")] for o in outputs]
+    assert [len(x) for x in sentences] == [1] * len(processes), outputs
+    assert all("Traceback" not in output for output in outputs)
+    return [x[0] for x in sentences]
+
+
+def test_processes_that_differ_all_end_with_the_key_that_does(tmp_path):
+    second = ("--config.optim.lr=0.5", "--config.train.steps=7")
+    processes = start_two(tmp_path / "run", "--config.train.steps=5", devices=1, second=second)
+    for text in refuse(*processes):
+        assert text.startswith(
+            "error: process 1 is not of the same training as process 0, it has another "
+            "config.optim.lr (0.5 instead of 0.05), another config.train.steps (7 instead of 5);"
+        )
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+
+
+def test_processes_that_do_not_share_a_workdir_or_the_data_all_end(tmp_path):
+    processes = start_two(tmp_path / "run", devices=1, second_workdir=tmp_path / "other")
+    assert all(f"{tmp_path}/other on " in text for text in refuse(*processes))
+    for name in ("here", "there"):
+        for folder in ("train", "val"):
+            for i in range(4):
+                size = (12, 20)
+                write_png(tmp_path / name / folder / f"{i}.png", photo(i, size))
+                label = np.full(size, i + (name == "there"), np.uint8)
+                write_png(tmp_path / name / f"{folder}annot" / f"{i}.png", label)
+    flags = ("--config.data.name=camvid", f"--config.data.root={tmp_path}/here")
+    second = (f"--config.data.root={tmp_path}/there",)
+    processes = start_two(tmp_path / "run", *flags, devices=1, second=second)
+    assert all("another training data ({" in text for text in refuse(*processes))
+    second = (f"--config.data.root={tmp_path}/nowhere",)
+    texts = refuse(*start_two(tmp_path / "run", *flags, devices=1, second=second))
+    assert texts[0].startswith("error: process 1 has ended: ")
+    assert all(f"{tmp_path}/nowhere" in text for text in texts)
+
+
+def test_a_second_training_of_several_processes_ends_in_all_of_them(tmp_path):
+    with workdir.hold(tmp_path):
+        for text in refuse(*start_two(tmp_path, devices=1)):
+            assert f"another training is running in {tmp_path}: process {os.getpid()} on " in text
 
 
 def wait_for(process, pattern):

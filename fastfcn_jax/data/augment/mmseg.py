@@ -90,10 +90,13 @@ def finish(
 
 
 def keep_ratio_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the largest image that fits `scale`, whose order does not matter."""
+    """(height, width) of the largest image that fits `scale`, whose order does not matter.
+
+    At least one pixel each way.
+    """
     height, width = size
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
+    return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
 
 
 def draw_size(
@@ -106,7 +109,7 @@ def draw_size(
     """Random (height, width): the image scaled to fit (width, height) times a random factor."""
     low, high = ratio_range
     ratio = rng.random() * (high - low) + low
-    return keep_ratio_size(size, (int(scale[0] * ratio), int(scale[1] * ratio)))
+    return keep_ratio_size(size, (max(int(scale[0] * ratio), 1), max(int(scale[1] * ratio), 1)))
 
 
 def resize_image(image: Image, height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:

@@ -108,7 +108,7 @@ def _checked(content: Any) -> ClassList:
         ignored = tuple(_value(x) for x in ignore)
         values = [v for k, c in enumerate(classes) for v in c.values or (k,)]
         _refuse_repeats([*values, *dict.fromkeys(ignored)], "a label value")
-    palette = [c.colors[0] if c.colors else _distinct_color(k) for k, c in enumerate(classes)]
+    palette = [c.colors[0] if c.colors else distinct_color(k) for k, c in enumerate(classes)]
     name = _name(content.get("name", "folder"), "the data set")
     if not re.fullmatch(r"[\w .+-]*\w[\w .+-]*", name):  # it is part of the cache's folder
         raise ValueError(f'"name": {_quoted(name)} has signs other than letters, digits, " .+-_"')
@@ -245,7 +245,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _distinct_color(k: int) -> Color:
+def distinct_color(k: int) -> Color:
     """Colours for classes that name none: steps of the golden angle around the colour circle."""
     rgb = colorsys.hsv_to_rgb(k * 0.618034 % 1, 0.75 - 0.25 * (k % 2), 0.95 - 0.3 * (k % 3 == 2))
     red, green, blue = (round(255 * c) for c in rgb)

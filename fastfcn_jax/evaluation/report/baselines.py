@@ -39,8 +39,11 @@ def read(path: Path) -> Baseline:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         iou = {name: scores["IoU"] for name, scores in metrics["per_class"].items()}
-        return Baseline(path.absolute().parent.name, float(metrics["mIoU"]), iou)
+        miou = metrics["mIoU"]
+        if miou is not None:
+            return Baseline(path.absolute().parent.name, float(miou), iou)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"--compare {path}: is no metrics.json that `fastfcn eval` wrote."
         ) from error
+    raise UserError(f"--compare {path}: its evaluation met no labelled pixel and has no score.")

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax import stored
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.evaluation.evaluate import Result
-from fastfcn_jax.evaluation.metrics import IGNORE_LABEL
+from fastfcn_jax.evaluation.metrics import IGNORE_LABEL, written
 from fastfcn_jax.evaluation.report import charts, statistics
 from fastfcn_jax.evaluation.report.baselines import Baseline, published
 from fastfcn_jax.files import write_text
@@ -54,10 +54,11 @@ def write(
     """
     scores = result.scores
     mean = [("mIoU", scores.miou), ("mAcc", scores.macc), ("aAcc", scores.aacc)]
-    tiles = "".join(f"<div><b>{value:.2f}</b>{name}</div>" for name, value in mean)
+    tiles = "".join(f"<div><b>{written(value)}</b>{name}</div>" for name, value in mean)
     against = "".join(
         f"<div><b>{scores.miou - b.miou:+.2f}</b>to {html.escape(b.name)} ({b.miou:.2f})</div>"
         for b in baselines
+        if not np.isnan(scores.miou)
     )
     sections = [
         ("Curves", _curves(history)),

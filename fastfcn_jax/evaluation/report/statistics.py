@@ -26,15 +26,22 @@ def bootstrap(
 
 
 def image_scores(counts: Int[np.ndarray, "n 3 k"]) -> Float[np.ndarray, " n"]:
-    """The mIoU of each image in percent, over the classes in its label or prediction."""
+    """The mIoU of each image in percent, over the classes in its label or prediction.
+
+    NaN where no pixel of it is labelled.
+    """
     union = counts[:, 1] + counts[:, 2] - counts[:, 0]
     iou = np.divide(counts[:, 0], union, where=union > 0, out=np.zeros(union.shape))
-    return 100 * iou.sum(axis=1) / np.maximum((union > 0).sum(axis=1), 1)
+    classes = (union > 0).sum(axis=1)
+    return 100 * iou.sum(axis=1) / np.where(classes > 0, classes, np.nan)
 
 
 def worst_and_median(scores: Float[np.ndarray, " n"], count: int) -> tuple[list[int], list[int]]:
-    """Indices of the `count` lowest scores, and of as many others around the median."""
-    order = np.argsort(scores, kind="stable")
+    """Indices of the `count` lowest scores, and of as many others around the median.
+
+    An image without a score is in neither.
+    """
+    order = np.argsort(scores, kind="stable")[: np.count_nonzero(~np.isnan(scores))]
     worst = order[:count]
     rest = order[count:]
     middle = max(len(order) // 2 - len(worst) - count // 2, 0)

@@ -43,7 +43,7 @@ def input_gradient(
 
 
 def kernel_gradient(
-    x: Float[Array, "b h w c"], gradient: Float[Array, "b h w k"], dilation: int
+    x: Float[Array, "b h w c"], gradient: Float[Array, "b h w k"], size: int, dilation: int
 ) -> Float[Array, "3 3 c k"]:
     """The gradient of the kernel, in the `wide_type`.
 
@@ -52,7 +52,7 @@ def kernel_gradient(
     _, h, w, c = x.shape
     k = gradient.shape[-1]
     if c < k:
-        return turned(kernel_gradient(gradient, x, dilation))
+        return turned(kernel_gradient(gradient, x, size, dilation))
     padded = jnp.pad(gradient, ((0, 0), (0, 0), (dilation, dilation), (0, 0)))
     # Materialised: fused into the products' operands each column would be padded again.
     columns = jax.lax.optimization_barrier(

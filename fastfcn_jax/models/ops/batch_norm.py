@@ -1,8 +1,8 @@
 """Batch normalisation in training, in as few passes over the map as it takes.
 
 Forward: one pass for both sums, one to normalise. Backward: one pass for both sums, one for the
-input's gradient. Automatic differentiation of the plain form reads the map about twice as often,
-and memory traffic, not arithmetic, is what normalisation costs.
+input's gradient. jax's gradient of the plain form reads the map about twice as often, and memory
+traffic, not arithmetic, is what normalisation costs.
 """
 
 import functools
@@ -19,7 +19,7 @@ Result = tuple[Float[Array, "*b c"], Float[Array, " c"], Float[Array, " c"]]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def batch_norm(
+def normalize(
     x: Float[Array, "*b c"],
     scale: Float[Array, " c"],
     bias: Float[Array, " c"],
@@ -40,6 +40,42 @@ def _forward(x, scale, bias, axis_name):
     return (y, mean, var), (x, scale, mean, rstd)
 
 
+def _backward(axis_name, saved, cotangents):
+    x, scale, mean, rstd = saved
+    gradient = widen(cotangents[0])
+    normal = (widen(x) - mean) * rstd
+    sums, count, replicas = _over_replicas(_sums(gradient, gradient * normal), x, axis_name)
+    of_x = (gradient - (sums[0] + normal * sums[1]) / count) * (scale * rstd)
+    # An equal share for each replica: to keep its own sums beside all takes a copy of them.
+    of_bias, of_scale = sums / replicas
+    return of_x.astype(x.dtype), of_scale, of_bias
+
+
+normalize.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def statistics(
+    x: Float[Array, "*b c"], axis_name: str | None = None
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Returns the (mean, biased variance) that `normalize` takes, to be differentiated."""
+    return _statistics(x, axis_name)
+
+
+def _statistics_forward(x, axis_name):
+    mean, var = _statistics(x, axis_name)
+    return (mean, var), (x, mean)
+
+
+def _statistics_backward(axis_name, saved, cotangents):
+    x, mean = saved
+    (of_mean, of_var), count, _ = _over_replicas(jnp.stack(cotangents), x, axis_name)
+    return (((of_mean + 2.0 * of_var * (widen(x) - mean)) / count).astype(x.dtype),)
+
+
+statistics.defvjp(_statistics_forward, _statistics_backward)
+
+
 def _statistics(x, axis_name):
     wide = widen(x)
     # Sums around a value near the mean: E[x^2] - mean^2 around 0 would cancel. Sixteen pixels have
@@ -58,77 +94,34 @@ def _statistics(x, axis_name):
     return mean, jnp.maximum(var, 0.0)
 
 
-def _sums(*maps):
-    """Returns the sums of n maps over all axes but the last, (n, c).
+def _sums(a: Float[Array, "*b c"], b: Float[Array, "*b c"]) -> Float[Array, "2 c"]:
+    """Sums both over all axes but the last, in one reduction: XLA makes one loop of it.
 
-    In one array: of two, XLA for GPUs copies each into what it sends to other devices, and out.
+    In one array: two would be copied into what is sent to other devices, and out of it.
     """
-    return jax.lax.platform_dependent(*maps, cpu=_sums_apart, default=_sums_together)
+    zero = jnp.zeros((), a.dtype)
+    return jnp.stack(jax.lax.reduce((a, b), (zero, zero), _add_both, tuple(range(a.ndim - 1))))
 
 
-def _sums_apart(*maps):
-    return jnp.stack([x.sum(tuple(range(x.ndim - 1))) for x in maps])
+def _add_both(a, b):
+    return a[0] + b[0], a[1] + b[1]
 
 
-def _sums_together(*maps):
-    # Line by line first, then all lines of all maps: left to itself XLA for GPUs takes two steps
-    # too, and gives each sum a kernel of its own in the second.
-    lines = [x.sum(-2).reshape(-1, x.shape[-1]) if x.ndim > 2 else x for x in maps]
-    return jnp.concatenate(lines, axis=-1).sum(0).reshape(len(maps), -1)
-
-
-def _backward(axis_name, saved, cotangents):
-    x, scale, mean, rstd = saved
-    gradient = widen(cotangents[0])
-    normal = (widen(x) - mean) * rstd
-    sums = _sums(gradient, gradient * normal)
+def _over_replicas(sums, x, axis_name):
+    """Returns (sums over all replicas, values of a channel on all of them, replicas)."""
     replicas = 1
     if axis_name is not None:
-        sums = jax.lax.psum(sums, axis_name)
-        replicas = jax.lax.psum(1, axis_name)
-    count = x.size // x.shape[-1] * replicas
-    of_x = (gradient - (sums[0] + normal * sums[1]) / count) * (scale * rstd)
-    # An equal share for each replica: to keep its own sums beside all takes a copy of them.
-    of_bias, of_scale = sums / replicas
-    return of_x.astype(x.dtype), of_scale, of_bias
+        sums, replicas = jax.lax.psum(sums, axis_name), jax.lax.axis_size(axis_name)
+    return sums, x.size // x.shape[-1] * replicas, replicas
 
 
-batch_norm.defvjp(_forward, _backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def statistics(
-    x: Float[Array, "*b c"], axis_name: str | None = None
-) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Returns the (mean, biased variance) that `batch_norm` takes, to be differentiated."""
-    return _statistics(x, axis_name)
-
-
-def _statistics_forward(x, axis_name):
-    mean, var = _statistics(x, axis_name)
-    return (mean, var), (x, mean)
-
-
-def _statistics_backward(axis_name, saved, cotangents):
-    x, mean = saved
-    of_mean, of_var = cotangents
-    count = x.size // x.shape[-1]
-    if axis_name is not None:
-        of_mean, of_var = jax.lax.psum(jnp.stack((of_mean, of_var)), axis_name)
-        count *= jax.lax.psum(1, axis_name)
-    return (((of_mean + 2.0 * of_var * (widen(x) - mean)) / count).astype(x.dtype),)
-
-
-statistics.defvjp(_statistics_forward, _statistics_backward)
-
-
-def batch_norm_direct(
+def normalize_plain(
     x: Float[Array, "*b c"],
     scale: Float[Array, " c"],
     bias: Float[Array, " c"],
     axis_name: str | None = None,
 ) -> Result:
-    """The same by definition, differentiated automatically."""
+    """The same by definition, with jax's gradient."""
     axes = tuple(range(x.ndim - 1))
     wide = widen(x)
     mean = wide.mean(axes)

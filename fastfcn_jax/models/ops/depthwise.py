@@ -6,6 +6,7 @@ kind of fusion: the input's with the kernel flipped, the kernel's as nine sums o
 """
 
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -15,34 +16,36 @@ from fastfcn_jax.models.ops.precision import wide_type
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def depthwise_conv(
+def convolve(
     x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 1 c"], dilation: int
 ) -> Float[Array, "b h w c"]:
     """Convolves each channel with its own 3x3 kernel, zero padding `dilation`."""
     y = jnp.zeros_like(x)
-    for row, column, shifted in _shifts(x, dilation):
-        y = y + shifted * kernel[row, column, 0]
+    for tap, shifted in zip(kernel.reshape(9, -1), _shifts(x, dilation), strict=True):
+        y = y + shifted * tap
     return y
 
 
-def _shifts(x, dilation):
-    """Yields (row, column, what that tap of the kernel reads at every pixel)."""
+def _shifts(x, dilation) -> Iterator[Array]:
+    """Yields what each of the nine taps reads at every pixel, row by row."""
     _, h, w, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (dilation, dilation), (dilation, dilation), (0, 0)))
-    for row in range(3):
-        for column in range(3):
-            top, left = row * dilation, column * dilation
-            yield row, column, padded[:, top : top + h, left : left + w]
+    for top in range(0, 3 * dilation, dilation):
+        for left in range(0, 3 * dilation, dilation):
+            yield padded[:, top : top + h, left : left + w]
 
 
 def _forward(x, kernel, dilation):
-    return depthwise_conv(x, kernel, dilation), (x, kernel)
+    return convolve(x, kernel, dilation), (x, kernel)
 
 
 def _backward(dilation, saved, gradient):
     x, kernel = saved
     of_kernel = kernel_gradient(x, gradient, dilation).astype(kernel.dtype)
-    return depthwise_conv(gradient, kernel[::-1, ::-1], dilation), of_kernel
+    return convolve(gradient, kernel[::-1, ::-1], dilation), of_kernel
+
+
+convolve.defvjp(_forward, _backward)
 
 
 def kernel_gradient(
@@ -50,44 +53,17 @@ def kernel_gradient(
 ) -> Float[Array, "3 3 1 c"]:
     """The gradient of the kernel: each tap's products summed over all pixels, in the `wide_type`.
 
-    Rows are added up where the products are made, and what remains of them later: as plain sums
-    XLA would write out every product first, or read both maps anew for every second tap.
+    All nine are summed in one reduction, over at most 31 rows at a time: of that XLA makes one loop
+    that reads both maps once and keeps the sums in registers. As nine sums it would read the maps
+    anew for every second tap, or write the products out.
     """
-    return jax.lax.platform_dependent(
-        x,
-        gradient,
-        cpu=functools.partial(_sums_of_blocks, dilation=dilation),
-        default=functools.partial(_sums_of_rows, dilation=dilation),
-    )
-
-
-def _sums_of_blocks(x, gradient, dilation):
-    # Sixteen blocks of rows, or as many as images, one on another in one fusion; a matrix product
-    # sums what remains.
-    b, h, w, c = x.shape
-    rows = next(n for n in range(min(-(-b * h // 16), h), h + 1) if h % n == 0)
-    blocks = [(i, slice(top, top + rows)) for i in range(b) for top in range(0, h, rows)]
-    wide = gradient.astype(wide_type(x))
-    weights = jnp.ones(rows * w, wide.dtype)
-    sums = []
-    for _, _, shifted in _shifts(x, dilation):
-        products = (shifted[block].astype(wide.dtype) * wide[block] for block in blocks)
-        folded = functools.reduce(jnp.add, products)
-        sums.append(weights @ folded.reshape(-1, c))
-    return jnp.stack(sums).reshape(3, 3, 1, c)
-
-
-def _sums_of_rows(x, gradient, dilation):
-    # A loop over the rows of a block keeps nine sums, to which each block adds its products: as one
-    # reduction of nine operands, of less than 32 rows, which XLA for GPUs makes a loop of. One
-    # image's columns remain.
     _, h, _, c = x.shape
     blocks = -(-h // 31)
     rows = -(-h // blocks)
     below = ((0, 0), (0, blocks * rows - h), (0, 0), (0, 0))
     wide = jnp.pad(gradient, below).astype(wide_type(x))
     products = []
-    for _, _, shifted in _shifts(jnp.pad(x, below), dilation):
+    for shifted in _shifts(jnp.pad(x, below), dilation):
         product = shifted.astype(wide.dtype) * wide
         parts = (product[:, i * rows : (i + 1) * rows] for i in range(blocks))
         products.append(functools.reduce(jnp.add, parts))
@@ -101,10 +77,7 @@ def _add_each(a, b):
     return tuple(map(jnp.add, a, b))
 
 
-depthwise_conv.defvjp(_forward, _backward)
-
-
-def depthwise_conv_direct(
+def convolve_plain(
     x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 1 c"], dilation: int
 ) -> Float[Array, "b h w c"]:
     """The same as a grouped convolution."""

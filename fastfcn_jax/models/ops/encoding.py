@@ -1,7 +1,7 @@
 """The Encoding layer by the expanded square, without the (pixels, codes, channels) tensor.
 
-Zhang et al., https://arxiv.org/abs/1803.08904. At 1024x2048 the direct form's tensor takes
-2.1 GB in float32.
+Zhang et al., https://arxiv.org/abs/1803.08904. At 1024x2048 that tensor would take 2.1 GB in
+float32.
 """
 
 import jax
@@ -28,17 +28,3 @@ def encode(
     if counted is not None:
         share = share * counted.astype(share.dtype)
     return jnp.einsum("bnk,bnc->bkc", share, x) - share.sum(1)[..., None] * codewords
-
-
-def encode_direct(
-    x: Float[Array, "b n c"],
-    codewords: Float[Array, "k c"],
-    scale: Float[Array, " k"],
-    counted: Bool[Array, "b n 1"] | None = None,
-) -> Float[Array, "b k c"]:
-    """The same, residual by residual."""
-    residual = widen(x)[:, :, None] - codewords
-    share = jax.nn.softmax(scale * jnp.square(residual).sum(-1), axis=-1)
-    if counted is not None:
-        share = share * counted.astype(share.dtype)
-    return (share[..., None] * residual).sum(1)

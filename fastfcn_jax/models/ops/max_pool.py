@@ -1,7 +1,7 @@
-"""The stem's max pooling, with the gradient of a maximum over rows of maxima over columns.
+"""The stem's max pooling; its gradient goes by selections along one axis after the other.
 
-On a CPU the windowed reduction is the faster forward pass and its own gradient (select and
-scatter) by far the slower one.
+XLA's gradient of a windowed maximum is a scatter: on GPUs the order of its sums is random or, with
+`train.deterministic`, it sorts them first.
 """
 
 import jax
@@ -9,65 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-ROWS, COLUMNS = 1, 2
 
-
-@jax.custom_vjp
-def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+def max_pool_plain(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Max-pools 3x3 with stride 2 and padding 1.
 
     Where values of a window tie, the gradient is the first one's, row by row, as in PyTorch.
     """
-    return max_pool_direct(x)
-
-
-def _forward(x):
-    y = max_pool_direct(x)
-    return y, (x, y)
-
-
-def _backward(residuals, gradient):
-    x, y = residuals
-    left, centre, right = _windows(x, COLUMNS)
-    maxima = jnp.maximum(jnp.maximum(left, centre), right)
-    return (_gradient(x, maxima, _gradient(maxima, y, gradient, ROWS), COLUMNS),)
-
-
-max_pool.defvjp(_forward, _backward)
-
-
-def _windows(x: Array, axis: int) -> list[Array]:
-    """First, second and third value of every window along an axis; -inf beyond the border."""
-    count = (x.shape[axis] + 1) // 2
-    low = jnp.array(-jnp.inf, x.dtype)
-    padded = jax.lax.pad(x, low, _margins(x.ndim, axis, 1, 2 * count - x.shape[axis]))
-    return [
-        jax.lax.slice_in_dim(padded, start, start + 2 * count - 1, 2, axis) for start in range(3)
-    ]
-
-
-def _gradient(x: Array, maxima: Array, gradient: Array, axis: int) -> Array:
-    """Hands the gradient of the windows' maxima along an axis to the first value that is it."""
-    first, second, _ = (value == maxima for value in _windows(x, axis))
-    zero = jnp.zeros((), gradient.dtype)
-    to_first = jnp.where(first, gradient, zero)
-    to_second = jnp.where(second & ~first, gradient, zero)
-    to_third = jnp.where(first | second, zero, gradient)
-    # A window's second value has an even place; its third is the next window's first.
-    count = gradient.shape[axis]
-    following = jax.lax.slice_in_dim(to_first, 1, count, axis=axis)
-    following = jax.lax.pad(following, zero, _margins(x.ndim, axis, 0, 1))
-    both = jnp.stack([to_second, to_third + following], axis + 1)
-    flat = both.reshape(*x.shape[:axis], 2 * count, *x.shape[axis + 1 :])
-    return jax.lax.slice_in_dim(flat, 0, x.shape[axis], axis=axis)
-
-
-def _margins(ndim: int, axis: int, before: int, after: int) -> list[tuple[int, int, int]]:
-    return [(before, after, 0) if i == axis else (0, 0, 0) for i in range(ndim)]
-
-
-def max_pool_direct(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """The same as a windowed reduction."""
     return jax.lax.reduce_window(
         x,
         -np.inf,  # a literal: jax differentiates the reduction only where it sees the identity
@@ -76,3 +23,26 @@ def max_pool_direct(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         (1, 2, 2, 1),
         ((0, 0), (1, 1), (1, 1), (0, 0)),
     )
+
+
+max_pool = jax.custom_vjp(max_pool_plain)
+
+
+def _selected(x):
+    """The same maxima by `where`, whose gradient in a tie is the first value's."""
+    for axis in (2, 1):
+        count = (x.shape[axis] + 1) // 2
+        margins = [(0, 0, 0)] * 4
+        margins[axis] = (1, 2 * count - x.shape[axis], 0)
+        padded = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), margins)
+        first, second, third = (
+            jax.lax.slice_in_dim(padded, i, i + 2 * count - 1, 2, axis) for i in range(3)
+        )
+        x = jnp.where(first >= second, first, second)
+        x = jnp.where(x >= third, x, third)
+    return x
+
+
+max_pool.defvjp(
+    lambda x: (max_pool_plain(x), x), lambda x, gradient: jax.vjp(_selected, x)[1](gradient)
+)

@@ -7,11 +7,10 @@ in the kernel's gradient, with no pass over maps of their own: of the JPU's four
 of 1536 channels each.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float
 
-from fastfcn_jax.models.ops.convolution import convolve
 from fastfcn_jax.models.ops.precision import widen
 
 
@@ -29,10 +28,12 @@ class Normalized(NamedTuple):
         return self.values.shape
 
 
-def convolve_normalized(x: Normalized, kernel: Float[Array, "1 1 c k"]) -> Float[Array, "b h w k"]:
+def convolve_normalized(
+    forms: Any, x: Normalized, kernel: Float[Array, "1 1 c k"]
+) -> Float[Array, "b h w k"]:
     """Convolves in the type of the map; the kernel comes in its own, which may be wider."""
     dtype = x.values.dtype
     scaled = (kernel * x.factor[:, None]).astype(dtype)
     # The mean through the kernel as it was rounded, so that what it cancels is what was added.
     constant = x.bias @ kernel[0, 0] - x.mean @ widen(scaled)[0, 0]
-    return convolve(x.values, scaled) + constant.astype(dtype)
+    return forms.convolve(x.values, scaled) + constant.astype(dtype)

@@ -5,28 +5,17 @@ phase is an image of its own under a plain convolution. XLA hands a dilated kern
 cuDNN as a forward convolution whose window is the whole map; this one as a kernel's gradient.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fastfcn_jax.models.ops import convolution
+
 
 def kernel_gradient(
-    x: Float[Array, "b h w c"], gradient: Float[Array, "b h w k"], dilation: int
-) -> Float[Array, "3 3 c k"]:
-    """The gradient of a 3x3 kernel at stride 1, zero padding `dilation`."""
-
-    def plain(kernel):
-        return jax.lax.conv_general_dilated(
-            _phases(x, dilation),
-            kernel,
-            window_strides=(1, 1),
-            padding=((1, 1), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-
-    kernel = jax.ShapeDtypeStruct((3, 3, x.shape[-1], gradient.shape[-1]), x.dtype)
-    (of_kernel,) = jax.linear_transpose(plain, kernel)(_phases(gradient, dilation))
-    return of_kernel
+    x: Float[Array, "b h w c"], gradient: Float[Array, "b h w k"], size: int, dilation: int
+) -> Float[Array, "p q c k"]:
+    """The gradient of a kernel, size x size, at stride 1."""
+    return convolution.kernel_gradient(_phases(x, dilation), _phases(gradient, dilation), size)
 
 
 def _phases(x: Float[Array, "b h w c"], dilation: int) -> Float[Array, "n s t c"]:

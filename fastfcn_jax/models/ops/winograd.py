@@ -20,23 +20,23 @@ Square = list[list[Array]]
 
 
 def convolve(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c k"]
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c k"], dilation: int = 1
 ) -> Float[Array, "b h w k"]:
-    """Convolves with zero padding 1."""
+    """Convolves with zero padding 1; here and below `dilation` has to be 1."""
     return _convolve(x, [[kernel[i, j] for j in range(3)] for i in range(3)], 0)
 
 
 def input_gradient(
-    gradient: Float[Array, "b h w k"], kernel: Float[Array, "3 3 c k"]
+    gradient: Float[Array, "b h w k"], kernel: Float[Array, "3 3 c k"], dilation: int = 1
 ) -> Float[Array, "b h w c"]:
     """The gradient of the input: a convolution with the kernel turned round."""
     return _convolve(gradient, [[kernel[i, j] for j in (2, 1, 0)] for i in (2, 1, 0)], 1)
 
 
 def kernel_gradient(
-    x: Float[Array, "b h w c"], gradient: Float[Array, "b h w k"]
+    x: Float[Array, "b h w c"], gradient: Float[Array, "b h w k"], size: int = 3, dilation: int = 1
 ) -> Float[Array, "3 3 c k"]:
-    """The gradient of the kernel."""
+    """The gradient of the kernel; `size` has to be 3."""
     inputs = _on_both_axes(_of_input, _neighbourhoods(x))
     outputs = _on_both_axes(_of_output, _tiles(gradient))
     products = [

@@ -78,3 +78,14 @@ def test_the_official_lineage_cannot_crop_first():
     config.data.crop_first = True
     with pytest.raises(UserError, match=r"data\.crop_first"):
         pipeline.build_augment(config.data)
+
+
+@pytest.mark.parametrize("augment", [mmseg.augment, crop_first.augment])
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1, 1)])
+def test_a_picture_whose_short_side_scales_to_nothing_becomes_a_sample(augment, size):
+    image, label = np.full((*size, 3), 200, np.uint8), np.full(size, 3, np.uint8)
+    settings = SETTINGS | {"ratio_range": (0.3, 0.5)}
+    sample = augment(image, label, np.random.default_rng(0), **settings)
+    assert sample.image.shape == (64, 96, 3)
+    assert min(sample.size) >= 1
+    assert (sample.label == 3).sum() == np.prod(sample.size)

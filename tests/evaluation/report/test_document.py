@@ -120,11 +120,28 @@ def test_worst_and_median_images_are_told_apart():
     assert sorted(scores[median]) == [50, 55]
     worst, median = statistics.worst_and_median(scores[:3], 2)
     assert not set(worst) & set(median)
+    scores[1] = np.nan  # nothing in it is labelled
+    assert statistics.worst_and_median(scores, 2)[0] == [6, 3]
+    assert all(1 not in chosen for chosen in statistics.worst_and_median(scores, 9))
 
 
 def test_image_scores_average_the_classes_that_occur():
     counts = np.array([[[3, 0, 0], [4, 0, 0], [3, 1, 0]]])
     assert statistics.image_scores(counts) == pytest.approx([100 * (3 / 4 + 0) / 2])
+    assert np.isnan(statistics.image_scores(np.zeros_like(counts))).all()
+
+
+def test_without_a_labelled_pixel_the_report_shows_no_score(tmp_path):
+    zeros = np.zeros((2, 3, 3), np.int64)
+    result = Result("official", NAMES, zeros[0], ("a", "b"), zeros, 2, absent_counts_zero=True)
+    published = [baselines.Baseline("published", 40.0, {"road": 50.0})]
+    document.write(tmp_path / "report.html", "x", result, palette=PALETTE, baselines=published)
+    text = (tmp_path / "report.html").read_text()
+    assert "<b>-</b>mIoU" in text
+    assert ">nan" not in text
+    (tmp_path / "metrics.json").write_text(json.dumps(result.metrics()))
+    with pytest.raises(UserError, match="met no labelled pixel"):
+        baselines.read(tmp_path)
 
 
 def test_another_run_is_read_from_its_metrics(tmp_path):
@@ -133,7 +150,7 @@ def test_another_run_is_read_from_its_metrics(tmp_path):
     assert other.miou == pytest.approx(make_result().scores.miou)
     assert other.iou["never"] is None
     (tmp_path / "metrics.json").write_text("[]")
-    with pytest.raises(UserError, match="not a metrics"):
+    with pytest.raises(UserError, match="is no metrics"):
         baselines.read(tmp_path)
 
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fastfcn_jax.inference.resize import bilinear_matrix, keep_ratio_size, resize_image
+from fastfcn_jax.inference.rescale import bilinear_matrix, keep_ratio_size, resize_image
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,8 @@ from fastfcn_jax.inference.resize import bilinear_matrix, keep_ratio_size, resiz
         ((375, 500), (2048, 512), (512, 683)),
         ((700, 4000), (2048, 512), (358, 2048)),
         ((500, 375), (2048, 512), (683, 512)),
+        ((1, 3000), (1024, 512), (1, 1024)),
+        ((3000, 1), (1024, 512), (1024, 1)),
     ],
 )
 def test_keep_ratio_size(size, scale, expected):

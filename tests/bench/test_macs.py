@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from fastfcn_jax import models
+from fastfcn_jax.bench import macs
 from fastfcn_jax.config.base import get_config
-from fastfcn_jax.models import macs
 
 PARTS = ("stem", "layer1", "layer2", "layer3", "layer4", "neck", "decode_head", "auxiliary_head")
 

@@ -8,16 +8,17 @@ upsampling). For PSP's four grids of 50 positions this is 0.3 instead of 77 of t
 155 G multiply-accumulates at 512x1024.
 """
 
+import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fastfcn_jax.models.ops.convolution import convolve
 from fastfcn_jax.models.ops.precision import wide_type
-from fastfcn_jax.models.spatial import Size, bilinear_taps, blank_outside, resize
+from fastfcn_jax.models.ops.resize import bilinear_taps
+from fastfcn_jax.models.padding import Size, blank_outside
 
 
 class Grid(NamedTuple):
@@ -31,60 +32,64 @@ Part = Float[Array, "b _ _ _"] | Grid
 
 def channels(parts: Sequence[Part]) -> int:
     """Returns the channels of all parts together."""
-    return sum((p.values if isinstance(p, Grid) else p).shape[-1] for p in parts)
+    return sum(_values(part).shape[-1] for part in parts)
 
 
-def joint_conv(
+def _values(part):
+    return part.values if isinstance(part, Grid) else part
+
+
+def convolve(
+    forms: Any,
     parts: Sequence[Part],
     kernel: Float[Array, "p q c k"],
-    *,
     align_corners: bool = False,
     size: Size | None = None,
 ) -> Float[Array, "b h w k"]:
     """Convolves the parts' concatenation, grids upsampled to the size of the maps.
 
+    forms: the `Forms` of the operations inside.
     parts: in the channel order of the kernel; at least one full map.
     size: true sizes of the full maps in a padded batch; the maps may hold anything beyond.
     """
-    maps, map_kernels, grids, grid_kernels = [], [], [], []
-    start = 0
-    for part in parts:
-        end = start + channels([part])
-        if isinstance(part, Grid):
-            grids.append(part.values)
-            grid_kernels.append(kernel[:, :, start:end])
-        else:
-            maps.append(part)
-            map_kernels.append(kernel[:, :, start:end])
-        start = end
-    full = maps[0] if len(maps) == 1 else jnp.concatenate(maps, axis=-1)
-    full_kernel = map_kernels[0] if len(maps) == 1 else jnp.concatenate(map_kernels, axis=2)
-    if kernel.shape[0] > 1:
-        full = blank_outside(full, size)
-    y = convolve(full, full_kernel)
-    if grids:
-        y = y + spread(grids, grid_kernels, y.shape[1:3], align_corners, size)
-    return y
+    cuts = list(itertools.accumulate(channels([part]) for part in parts))
+    pairs = list(zip(parts, jnp.split(kernel, cuts[:-1], axis=2), strict=True))
+    maps, kernels = zip(*(pair for pair in pairs if not isinstance(pair[0], Grid)), strict=True)
+    full = blank_outside(jnp.concatenate(maps, axis=-1), size)
+    y = forms.convolve(full, jnp.concatenate(kernels, axis=2))
+    grids = [(part.values, kernel) for part, kernel in pairs if isinstance(part, Grid)]
+    return y + _spread(grids, y.shape[1:3], align_corners, size) if grids else y
 
 
-def spread(
-    grids: Sequence[Float[Array, "b _ _ _"]],
-    kernels: Sequence[Float[Array, "p q _ k"]],
-    shape: Sequence[int],
-    align_corners: bool,
-    size: Size | None,
+def convolve_plain(
+    forms: Any,
+    parts: Sequence[Part],
+    kernel: Float[Array, "p q c k"],
+    align_corners: bool = False,
+    size: Size | None = None,
 ) -> Float[Array, "b h w k"]:
-    """Returns the sum of the convolutions of all grids, each upsampled to `shape`."""
+    """The same by upsampling every grid and concatenating."""
+    shape = next(part for part in parts if not isinstance(part, Grid)).shape[1:3]
+    maps = [
+        forms.resize(part.values, shape, align_corners=align_corners, out_size=size)
+        if isinstance(part, Grid)
+        else part
+        for part in parts
+    ]
+    return forms.convolve(blank_outside(jnp.concatenate(maps, axis=-1), size), kernel)
+
+
+def _spread(grids, shape, align_corners, size) -> Float[Array, "b h w k"]:
+    """Returns the sum of the convolutions of all (grid, kernel), each upsampled to `shape`."""
     rows, columns = (None, None) if size is None else (size[:, 0], size[:, 1])
     by_row, column_weights = [], []
-    for grid, kernel in zip(grids, kernels, strict=True):
+    for grid, kernel in grids:
         b, s, t, _ = grid.shape
         p, q, _, k = kernel.shape
         products = jnp.einsum("bijc,pqck->bpijqk", grid, kernel).reshape(b, p * s, t * q, k)
         weights = _tap_weights(shape[0], s, p, rows, align_corners, wide_type(grid))
-        weights = weights.astype(grid.dtype)
         equation = "hm,bmnk->bhnk" if size is None else "bhm,bmnk->bhnk"
-        by_row.append(jnp.einsum(equation, weights, products))
+        by_row.append(jnp.einsum(equation, weights.astype(grid.dtype), products))
         # (position, tap) in the order of the products' columns.
         weights = _tap_weights(shape[1], t, q, columns, align_corners, wide_type(grid))
         weights = weights.reshape(*weights.shape[:-1], q, t).swapaxes(-1, -2)
@@ -112,21 +117,3 @@ def _tap_weights(length, positions, taps, n, align_corners, dtype) -> Float[Arra
     lead = ((0, 0),) * (upsampled.ndim - 2)
     padded = jnp.pad(upsampled, (*lead, (margin, margin), (0, 0)))
     return jnp.concatenate([padded[..., i : i + length, :] for i in range(taps)], axis=-1)
-
-
-def joint_conv_direct(
-    parts: Sequence[Part],
-    kernel: Float[Array, "p q c k"],
-    *,
-    align_corners: bool = False,
-    size: Size | None = None,
-) -> Float[Array, "b h w k"]:
-    """The same by upsampling every grid and concatenating."""
-    shape = next(part for part in parts if not isinstance(part, Grid)).shape[1:3]
-    maps = [
-        resize(part.values, shape, align_corners=align_corners, out_size=size)
-        if isinstance(part, Grid)
-        else part
-        for part in parts
-    ]
-    return convolve(blank_outside(jnp.concatenate(maps, axis=-1), size), kernel)

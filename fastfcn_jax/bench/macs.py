@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from fastfcn_jax.models.heads import Encoding
 from fastfcn_jax.models.layers import Conv, DepthwiseConv, Linear
-from fastfcn_jax.models.ops.joint import channels
+from fastfcn_jax.models.ops.pyramid_conv import channels
 from fastfcn_jax.models.segmentor import Segmentor
 
 

@@ -10,11 +10,11 @@ Size = tuple[int, int]  # height, width
 def keep_ratio_size(size: Size, scale: tuple[int, int]) -> Size:
     """Largest (height, width) with the same aspect ratio that fits `scale`, in either orientation.
 
-    Rounded as by `mmcv.rescale_size`: int(side * factor + 0.5).
+    Rounded as by `mmcv.rescale_size`: int(side * factor + 0.5), but never to 0.
     """
     height, width = size
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
+    return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
 
 
 def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndarray, "h2 w2 3"]:

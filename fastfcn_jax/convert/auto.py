@@ -1,0 +1,51 @@
+"""The configuration of a file's model, from the file alone (`--config auto`)."""
+
+from ml_collections import ConfigDict
+
+from fastfcn_jax.config import experiment, schema
+from fastfcn_jax.convert import classes
+from fastfcn_jax.convert.detect import Detected
+from fastfcn_jax.convert.file_meta import FileMeta
+
+# The experiment whose data, schedule and test protocol go with a lineage and data set.
+_EXPERIMENTS = {
+    ("mmseg", "cityscapes"): "jpu_psp_cityscapes",
+    ("mmseg", "ade20k"): "jpu_psp_ade20k",
+    ("mmseg", "camvid"): "jpu_psp_camvid",
+    ("mmseg", ""): "jpu_psp_folder",
+    ("official", "ade20k"): "official_encnet_ade20k",
+    ("official", ""): "official_encnet_pcontext",
+}
+_FLAGS = ("se_branch", "auxiliary")  # the keys for which False is an answer
+
+
+def configuration(found: Detected, meta: FileMeta) -> tuple[ConfigDict, list[str]]:
+    """Builds the configuration, and says what was assumed.
+
+    The model is the one that names and shapes tell; the data set is the one whose classes the file
+    names, or, where it names none, the published one with as many classes.
+    """
+    notes = []
+    info = classes.by_names(meta.class_names)
+    if info is None and len(meta.class_names) != found.num_classes:
+        info = classes.by_count(found.num_classes)
+        if info is not None:
+            notes = [
+                f"the file does not name its {found.num_classes} classes: "
+                f"taken for those of {info.name}; --classes FILE names others"
+            ]
+    name = "folder" if info is None else info.name
+    base = _EXPERIMENTS.get((found.lineage, name)) or _EXPERIMENTS[found.lineage, ""]
+    config = experiment.load(base)
+    config.data.update(name=name, root="")
+    config.published.update(miou=0.0, miou_ms_flip=0.0, source="")
+    told = {key: value for key, value in found._asdict().items() if value or key in _FLAGS}
+    del told["num_classes"]  # the classes say it
+    config.model.update(told, output_stride=8 if found.neck == "none" else 32)
+    if len(meta.test_scale) == 2:
+        config.data.test_scale = meta.test_scale
+    if meta.slide:
+        crop, stride = meta.slide
+        config.eval.update(protocol="slide", crop_size=crop, stride=stride)
+    schema.check(config)
+    return config, notes

@@ -1,0 +1,200 @@
+"""The one table: each operation that has more than one form, by platform, and what decided.
+
+A form computes the same function as the plain one, up to rounding, with less work or memory. The
+figures are those of `benchmarks/ablate.py` (docs/background/forms.md).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fastfcn_jax.models.ops import (
+    bands,
+    batch_norm,
+    convolution,
+    depthwise,
+    max_pool,
+    phases,
+    pyramid_conv,
+    resize,
+    taps,
+    winograd,
+)
+
+
+class Convolution(NamedTuple):
+    """A convolution at stride 1 and its gradients."""
+
+    convolve: Callable  # (x, kernel, dilation) -> y
+    input_gradient: Callable  # (gradient of y, kernel, dilation) -> gradient of x
+    kernel_gradient: Callable  # (x, gradient of y, size, dilation) -> the kernel's, in any type
+
+
+DIRECT, TAPS, WINOGRAD, BANDS = (
+    Convolution(form.convolve, form.input_gradient, form.kernel_gradient)
+    for form in (convolution, taps, winograd, bands)
+)
+PHASES = DIRECT._replace(kernel_gradient=phases.kernel_gradient)
+
+
+def _as_they_are(*arrays):
+    return arrays
+
+
+def _barrier(*arrays):
+    return jax.lax.optimization_barrier(arrays)
+
+
+class Row(NamedTuple):
+    """An operation's form without any trick, on a CPU, on a GPU, and the figure that decided."""
+
+    plain: Any
+    cpu: Any
+    gpu: Any
+    figure: str
+
+
+TABLE = {
+    "1x1": Row(DIRECT, TAPS, TAPS, ""),
+    "3x3": Row(DIRECT, DIRECT, DIRECT, ""),
+    "wide 3x3": Row(DIRECT, WINOGRAD, DIRECT, ""),
+    "dilated 3x3": Row(DIRECT, DIRECT, PHASES, ""),
+    "far dilated 3x3": Row(DIRECT, TAPS, BANDS, ""),
+    "depthwise": Row(depthwise.convolve_plain, depthwise.convolve, depthwise.convolve, ""),
+    "pyramid": Row(pyramid_conv.convolve_plain, pyramid_conv.convolve, pyramid_conv.convolve, ""),
+    "batch norm": Row(batch_norm.normalize_plain, batch_norm.normalize, batch_norm.normalize, ""),
+    "batch norm before 1x1": Row(False, True, True, ""),
+    "max pool": Row(max_pool.max_pool_plain, max_pool.max_pool, max_pool.max_pool, ""),
+    "resize": Row(resize.resize_plain, resize.resize, resize.resize, ""),
+    "barrier": Row(_as_they_are, _as_they_are, _barrier, ""),
+}
+
+
+def _of_platform(row: Row, take: Callable = lambda form: form) -> Any:
+    # The program's platform decides, not this machine's: programs are compiled for others too.
+    cpu, gpu = take(row.cpu), take(row.gpu)
+    if row.cpu is row.gpu:
+        return cpu
+    return lambda *arrays: jax.lax.platform_dependent(*arrays, cpu=cpu, default=gpu)
+
+
+def operation(x: Float[Array, "b h w c"], kernel: Float[Array, "p q c k"], dilation: int) -> str:
+    """Returns the row of a convolution at stride 1.
+
+    Far dilated are those that would spend 15 % of their products on the padding; wide enough for
+    Winograd's tiles those of 128 channels and 256 pixels, in float32.
+    """
+    (b, h, w, c), (size, _, _, k) = x.shape, kernel.shape
+    if size == 1:
+        return "1x1"
+    met = max(3 * h - 2 * dilation, h) * max(3 * w - 2 * dilation, w) / (9 * h * w)
+    if dilation > 1:
+        return "far dilated 3x3" if met < 0.85 else "dilated 3x3"
+    images = b if isinstance(b, int) else 1  # an exported program has any number of images
+    wide = min(c, k) >= 128 and images * h * w >= 256
+    return "wide 3x3" if wide and jnp.finfo(x.dtype).bits >= 32 else "3x3"
+
+
+@dataclasses.dataclass(frozen=True)
+class Forms:
+    """The operations of a network, `kind` "fast" (by the table) or "plain".
+
+    Plain are XLA's own operations with jax's gradients of them, alike for every platform.
+    """
+
+    kind: str
+
+    def _form(self, operation: str) -> Any:
+        row = TABLE[operation]
+        return row.plain if self.kind == "plain" else _of_platform(row)
+
+    def convolve(
+        self,
+        x: Float[Array, "b h w c"],
+        kernel: Float[Array, "p q c k"],
+        stride: int = 1,
+        dilation: int = 1,
+    ) -> Float[Array, "b h2 w2 k"]:
+        """Convolves with zero padding dilation * (size - 1) / 2."""
+        if self.kind == "plain":
+            return convolution.convolve(x, kernel, dilation, stride)
+        if stride > 1 and (kernel.shape[0] == 1 or dilation % stride == 0):
+            # Its taps meet only every stride-th pixel. jax 0.10.2 aborts for GPUs on the strided
+            # slice in a matrix product, hence the barrier.
+            (x,) = self.barrier(x[:, ::stride, ::stride])
+            dilation, stride = max(dilation // stride, 1), 1
+        if stride > 1 or kernel.shape[0] not in (1, 3):
+            return convolution.convolve(x, kernel, dilation, stride)
+        return _convolve(x, kernel, dilation)
+
+    def depthwise_conv(
+        self, x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 1 c"], dilation: int
+    ) -> Float[Array, "b h w c"]:
+        """Convolves each channel with its own 3x3 kernel, zero padding `dilation`."""
+        return self._form("depthwise")(x, kernel, dilation)
+
+    def pyramid_conv(self, parts, kernel, align_corners, size) -> Float[Array, "b h w k"]:
+        """Convolves full maps and upsampled grids side by side: see `pyramid_conv.convolve`."""
+        return self._form("pyramid")(self, parts, kernel, align_corners, size)
+
+    def batch_norm(self, x, scale, bias, axis_name) -> batch_norm.Result:
+        """Normalises in training: see `batch_norm.normalize`."""
+        return self._form("batch norm")(x, scale, bias, axis_name)
+
+    @property
+    def defers_norm(self) -> bool:
+        """Whether a 1x1 takes in the BatchNorm before it: see `normalized`."""
+        return self._form("batch norm before 1x1")
+
+    def max_pool(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        """Max-pools 3x3 with stride 2 and padding 1."""
+        return self._form("max pool")(x)
+
+    def resize(self, x, shape, **options) -> Float[Array, "b h2 w2 c"]:
+        """Resizes bilinearly: see `resize.resize`."""
+        return self._form("resize")(x, shape, **options)
+
+    def barrier(self, *arrays: Any) -> Any:
+        """Returns its arrays; a GPU has computed all of them before anything reads one."""
+        return self._form("barrier")(*arrays)
+
+
+FAST = Forms("fast")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x, kernel, dilation):
+    row = TABLE[operation(x, kernel, dilation)]
+    by_form = _of_platform(row, lambda form: lambda x, kernel: form.convolve(x, kernel, dilation))
+    return by_form(x, kernel)
+
+
+def _forward(x, kernel, dilation):
+    return _convolve(x, kernel, dilation), (x, kernel)
+
+
+def _backward(dilation, saved, gradient):
+    x, kernel = saved
+    row = TABLE[operation(x, kernel, dilation)]
+
+    def by_kernel(form):
+        return lambda x, gradient: form.kernel_gradient(
+            x, gradient, kernel.shape[0], dilation
+        ).astype(kernel.dtype)
+
+    def by_input(form):
+        return lambda gradient, kernel: form.input_gradient(gradient, kernel, dilation)
+
+    of_kernel = _of_platform(row, by_kernel)(x, gradient)
+    # The kernel's first: XLA would leave what only the update waits for to the end, and keep both
+    # maps until then. Flat, or the update takes it in cuDNN's order of axes and not in place.
+    of_kernel, gradient = FAST.barrier(of_kernel.ravel(), gradient)
+    return _of_platform(row, by_input)(gradient, kernel), of_kernel.reshape(kernel.shape)
+
+
+_convolve.defvjp(_forward, _backward)

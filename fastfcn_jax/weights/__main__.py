@@ -1,0 +1,84 @@
+"""`fastfcn weights`: published weights by name."""
+
+import sys
+from argparse import Namespace
+
+from fastfcn_jax import cli
+from fastfcn_jax.errors import UserError
+
+
+def define(parser: cli.Parser) -> None:
+    parser.add_argument("what", nargs="?", help="list | get NAME | where NAME")
+    parser.add_argument("name", nargs="?", help="As `list` has it, or the publisher's own.")
+    parser.add_argument(
+        "--offline", action="store_true", help="Use no network (also: FASTFCN_OFFLINE=1)."
+    )
+
+
+def run(arguments: Namespace) -> None:
+    from fastfcn_jax.weights import store
+
+    match arguments.what, arguments.name:
+        case "list", None:
+            print(table())
+        case "get", str(name):
+            backbone = store.where(name).entry.is_backbone
+            get = store.get_file if backbone else store.get
+            print(get(name, offline=arguments.offline))
+        case "where", str(name):
+            print(described(name))
+        case _:
+            raise UserError("say what: fastfcn weights list, get NAME, or where NAME.")
+
+
+def table() -> str:
+    """All names, a line each: published mIoU (single scale, multi-scale and flip), copy, source."""
+    from fastfcn_jax.config import experiment
+    from fastfcn_jax.weights import registry, store
+
+    lines = [f"{'name':34} {'mIoU':>6} {'ms+flip':>7}  here  {'licence':10} source"]
+    for entry in registry.ENTRIES.values():
+        scores = ("", "")
+        if entry.config:
+            published = experiment.load(entry.config).published
+            figures = (published.miou, published.miou_ms_flip)
+            scores = tuple(f"{x:.2f}" if x else "-" for x in figures)
+        here = "yes" if store.where(entry.name).is_here else ""
+        lines.append(
+            f"{entry.name:34} {scores[0]:>6} {scores[1]:>7}  {here:4}  {entry.licence:10} "
+            f"{entry.source}"
+        )
+    return "\n".join(lines)
+
+
+def described(name: str) -> str:
+    """Address, checksum and places of a name, a line each."""
+    from fastfcn_jax.weights import store
+
+    place = store.where(name)
+    entry = place.entry
+    here = {True: "", False: "  (not yet here)"}
+    lines = [
+        f"name      {entry.name}",
+        f"address   {entry.address or f'linked from {entry.source}'}",
+        f"checksum  {entry.checksum or 'none published'}",
+        f"file      {place.file}{here[place.file.exists()]}",
+    ]
+    if place.folder is not None:
+        lines.append(f"folder    {place.folder}{here[place.folder.exists()]}")
+    return "\n".join(lines)
+
+
+COMMAND = cli.Command(
+    name="weights",
+    example="fastfcn weights get jpu_psp_cityscapes",
+    about="""Published weights by name.
+
+list has the names; get fetches a file, verifies its checksum, converts it once and prints the
+checkpoint folder; where says address and places. --checkpoint takes the names as well.""",
+    define=define,
+    run=run,
+)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.main())

@@ -1,0 +1,102 @@
+"""The model card: README.md of a model on the Hugging Face hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fastfcn_jax.checkpoints.model_folder import LoadedModel
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.models import segmentor
+
+_HEADS = {"psp": "PSP", "aspp": "DeepLabV3 (ASPP)", "enc": "EncNet", "fcn": "FCN"}
+_NECKS = {"jpu": "JPU", "jpu_x": "JPU of two chained units", "none": "dilation instead of a JPU"}
+
+
+def read_metrics(path: Path, needed: bool) -> dict[str, Any]:
+    """The metrics.json of an evaluation; {} where there is none and none is needed.
+
+    Raises:
+      UserError: it is needed and missing, or it is none.
+    """
+    if not path.is_file() and not needed:
+        return {}
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return {key: content[key] for key in ("mIoU", "mAcc", "aAcc", "protocol", "num_images")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is no metrics.json that eval wrote.") from error
+
+
+def text(name: str, model: LoadedModel, metrics: dict[str, Any], licence: str | None) -> str:
+    """The card: what the hub reads (YAML) and what a person reads."""
+    head = yaml.safe_dump(_head(name, model, metrics, licence), sort_keys=False, allow_unicode=True)
+    m, data = model.config.model, model.config.data
+    mean, std = ([round(x, 3) for x in values] for values in (segmentor.MEAN, segmentor.STD))
+    lines = [
+        f"---\n{head}---",
+        f"# {name}",
+        f"Semantic segmentation: {m.backbone}, {_NECKS[m.neck]}, {_HEADS[m.head]} head "
+        f"({m.lineage} lineage), {model.info.num_classes} classes ({model.info.name}), "
+        f"{model.step} steps.",
+        "## Use",
+        "```python\nimport fastfcn_jax\n\n"
+        f'model = fastfcn_jax.load("hf://OWNER/{name}")\n'
+        'labels = model("photo.jpg")  # class indices, uint8 (height, width)\n```',
+        "## Scores",
+        _scores(model, metrics),
+        "## Preprocessing",
+        f"RGB, scaled to fit {data.test_scale} (width, height; (0, 0): as it is), minus {mean}, "
+        f"divided by {std}.",
+        "## Classes",
+        "| number | name | colour |\n|---|---|---|\n" + "\n".join(_classes(model)),
+        "## Files",
+        "`model.safetensors` has the names and layouts of the lineage's PyTorch state dict; "
+        "`config.json` the configuration, classes, palette and preprocessing.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _head(name: str, model: LoadedModel, metrics: dict[str, Any], licence: str | None) -> dict:
+    head: dict[str, Any] = {
+        "library_name": "fastfcn_jax",
+        "license": licence or "unknown",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["semantic-segmentation", "jax", "fastfcn"],
+    }
+    if metrics:
+        named = {"mean_iou": "mIoU", "mean_accuracy": "mAcc", "overall_accuracy": "aAcc"}
+        results = [
+            {"type": kind, "name": key, "value": metrics[key]} for kind, key in named.items()
+        ]
+        task = {"type": "image-segmentation"}
+        dataset = {"type": model.info.name, "name": model.info.name}
+        result = {"task": task, "dataset": dataset, "metrics": results}
+        head["model-index"] = [{"name": name, "results": [result]}]
+    return head
+
+
+def _scores(model: LoadedModel, metrics: dict[str, Any]) -> str:
+    published = model.config.published
+    lines = []
+    if metrics:
+        lines.append(
+            f"mIoU {metrics['mIoU']:.2f}, mAcc {metrics['mAcc']:.2f}, aAcc {metrics['aAcc']:.2f} "
+            f"(percent; protocol {metrics['protocol']}, {metrics['num_images']} images)."
+        )
+    if published.miou or published.miou_ms_flip:
+        figures = [f"{x:.2f}" if x else "-" for x in (published.miou, published.miou_ms_flip)]
+        lines.append(
+            f"Published for this configuration ({published.source}): mIoU {figures[0]} single "
+            f"scale, {figures[1]} multi-scale and flip."
+        )
+    return "\n\n".join(lines) or "None measured."
+
+
+def _classes(model: LoadedModel) -> list[str]:
+    pairs = zip(model.info.class_names, model.info.palette.tolist(), strict=True)
+    return [
+        f"| {k} | {name.replace('|', '/')} | {tuple(color)} |"
+        for k, (name, color) in enumerate(pairs)
+    ]

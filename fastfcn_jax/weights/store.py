@@ -1,0 +1,199 @@
+"""The copies kept here: a file is fetched and verified once, a model converted once."""
+
+import os
+import re
+import shutil
+import sys
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.weights import fetch, registry
+from fastfcn_jax.weights.registry import Entry
+
+_LARGEST = 2 << 30  # bytes that a file in an archive may have
+
+
+class Place(NamedTuple):
+    """Where a name's file and checkpoint folder are, or will be; `folder` is None of a backbone."""
+
+    entry: Entry
+    file: Path
+    folder: Path | None
+
+    @property
+    def is_here(self) -> bool:
+        return (self.file if self.folder is None else self.folder).exists()
+
+
+def cache() -> Path:
+    """`$XDG_CACHE_HOME/fastfcn_jax/weights` (`~/.cache/...`); need not exist."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "fastfcn_jax" / "weights"
+
+
+def where(name: str) -> Place:
+    """Where the weights of a registered name are, or will be.
+
+    Raises:
+      UserError: there is no such name.
+    """
+    entry = registry.find(name)
+    folder = None
+    if not entry.is_backbone:
+        tag = entry.checksum.rpartition(":")[2] or "as_found"
+        folder = cache() / "converted" / f"{entry.name.replace(':', '_')}-{tag}"
+    return Place(entry, cache() / entry.file, folder)
+
+
+def get(name: str, *, offline: bool = False) -> Path:
+    """The checkpoint folder of a registered model: fetched, verified and converted once.
+
+    Args:
+      offline: use the network for nothing; the environment's `FASTFCN_OFFLINE=1` means the same.
+
+    Raises:
+      UserError: no such name, a backbone's, no network, or a file that is not the published one.
+    """
+    place = where(name)
+    if place.folder is None:
+        raise UserError(
+            f"{name}: is a backbone and no whole model; train with --config.init.backbone={name}."
+        )
+    if not place.is_here:
+        file = get_file(name, offline=offline)
+
+        from fastfcn_jax.config import experiment
+        from fastfcn_jax.convert import convert
+
+        with fetch.locked(place.folder):
+            if not place.is_here:
+                config = experiment.load(place.entry.config)
+                print(f"converting {file.name}", file=sys.stderr, flush=True)
+                convert.to_folder(file, config, place.folder)
+    return place.folder
+
+
+def get_file(name: str, *, offline: bool = False) -> Path:
+    """The published file of a registered name, fetched and verified. See `get`."""
+    entry, path, _ = where(name)
+    if path.exists():
+        if wrong := fetch.verify(path, entry.checksum):
+            raise UserError(f"{path}: is not the published file: {wrong}; remove it.")
+        return path
+    if not entry.address:
+        raise UserError(
+            f"{name}: its page {entry.source} links it, and no address leads there directly; save "
+            f"the file as {path} and go on with `fastfcn weights get {name}`."
+        )
+    archived = entry.address.endswith(".zip")
+    target = path.with_suffix(".zip") if archived else path
+    remedy = f"`fastfcn weights get {name}`"
+    _fetch(entry.address, target, "" if archived else entry.checksum, remedy, offline)
+    if archived:
+        _unpack(target, path, entry.checksum)
+    return path
+
+
+def backbone(words: str, *, offline: bool = False) -> Path:
+    """The file that `config.init.backbone` means.
+
+    Args:
+      words: a file, a registered name, https://…, or hf://OWNER/REPO[/FILE].
+
+    Raises:
+      UserError: it is none of these, or cannot be fetched.
+    """
+    path = Path(words).expanduser()
+    if path.exists():
+        return path
+    if remote := re.fullmatch(r"hf:/+([^/]+/[^/]+)(?:/(.+))?", words):
+        from fastfcn_jax.weights import hub
+
+        return hub.download(remote[1], remote[2] or "model.safetensors", offline=offline)
+    if words.startswith(("https://", "http://")):
+        target = cache() / "addresses" / sha256(words.encode()).hexdigest()[:16] / _last_part(words)
+        if not target.exists():
+            _fetch(words, target, _checksum_in(target.name), "start the same again", offline)
+        return target
+    if registry.is_known(words):
+        return get_file(words, offline=offline)
+    if path.parent != Path() or path.suffix:
+        raise UserError(f"config.init.backbone={words}: there is no such file.")
+    return get_file(words, offline=offline)  # which names those that are near
+
+
+def checkpoint(words: str | Path, *, offline: bool = False) -> Path:
+    """The checkpoint folder that `--checkpoint` means.
+
+    Args:
+      words: a checkpoint folder, a folder as for the Hugging Face hub, a registered name, or
+        hf://OWNER/NAME.
+
+    Raises:
+      UserError: it is none of these, or cannot be fetched.
+    """
+    from fastfcn_jax.weights import hub
+
+    path, text = Path(words).expanduser(), str(words)
+    if remote := re.fullmatch(r"hf:/+([^/]+/[^/]+)", text):
+        return hub.as_checkpoint(hub.download_folder(remote[1], offline=offline))
+    if path.exists():
+        return hub.as_checkpoint(path) if hub.is_hub_folder(path) else path
+    if registry.is_known(text) or (path.parent == Path() and ":" in text):
+        return get(text, offline=offline)
+    return path  # whose absence is said where it is opened
+
+
+def is_offline(asked: bool = False) -> bool:
+    """Whether the network is not to be used."""
+    return asked or os.environ.get("FASTFCN_OFFLINE", "0").lower() not in ("", "0", "false", "no")
+
+
+def _fetch(address: str, path: Path, checksum: str, command: str, offline: bool) -> None:
+    by_hand = f"download it elsewhere, put it into {path.parent} and go on with {command}"
+    if path.exists():
+        return
+    if is_offline(offline):
+        raise UserError(f"{address}: is not here, and no network is to be used; {by_hand}.")
+    print(f"fetching {address}", file=sys.stderr, flush=True)
+    fetch.download(address, path, checksum=checksum, remedy=by_hand)
+
+
+def _unpack(archive: Path, path: Path, checksum: str) -> None:
+    """Takes the one file of `path`'s name out of a zip archive, which goes then."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with fetch.locked(path):
+            if path.exists():
+                return
+            with zipfile.ZipFile(archive) as entries:
+                info = entries.getinfo(path.name)
+                if info.file_size > _LARGEST:
+                    raise UserError(f"{archive}: holds {info.file_size} bytes, too many to unpack.")
+                with entries.open(info) as source, open(part, "wb") as target:
+                    shutil.copyfileobj(source, target)
+            if wrong := fetch.verify(part, checksum):
+                raise UserError(f"{archive}: holds another {path.name}: {wrong}; remove it.")
+            os.replace(part, path)
+            archive.unlink()
+    except (zipfile.BadZipFile, KeyError, NotImplementedError) as error:
+        raise UserError(
+            f"{archive}: is no zip archive with {path.name} in it; remove it."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _last_part(address: str) -> str:
+    """The file's name at the end of an address, fit for a file system."""
+    name = address.split("?")[0].split("#")[0].rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^\w.+-]", "_", name)[-100:].lstrip(".") or "weights.pth"
+
+
+def _checksum_in(name: str) -> str:
+    """PyTorch's habit: the file's name ends in the beginning of its SHA-256."""
+    found = re.search(r"-([0-9a-f]{8,64})\.", name)
+    return f"sha256:{found[1]}" if found else ""
