@@ -7,9 +7,9 @@ from fastfcn_jax.doctor import (
     additions,
     bad_files,
     class_names,
-    classes,
     configuration,
     division,
+    found_classes,
     reading,
     unify,
     words,
@@ -75,15 +75,19 @@ def adopt(
         return additions.add(folder, options)
     if not overwrite:
         _refuse_existing(folder)
-    collected = collect(folder, photos=photos, labels=labels, empty=empty)
-    read = survey(folder, collected.pairs, takes_jpeg=clean)
+    return _adopt(folder, options)
+
+
+def _adopt(folder: Path, options: Options) -> list[str]:
+    collected = collect(folder, photos=options.photos, labels=options.labels, empty=options.empty)
+    read = survey(folder, collected.pairs, takes_jpeg=options.clean)
     read, meant, lines = understand(folder, collected, read, options)
     values = {
         pair.photo: unify.values(facts, meant.reading.form).keys()
         for pair, facts in read.facts.items()
     }
     parts = division.Parts({}, "")
-    if split == "auto":
+    if options.split == "auto":
         parts = division.find_parts(folder, collected.texts, collected.photos)
     divided = division.divide(list(values), parts, values)
     anew, line = reading.to_write(folder, read.facts, meant.reading)
@@ -91,7 +95,7 @@ def adopt(
     texts = {
         "train.txt": writing.listing((p, place_of[p]) for p in divided.train),
         "val.txt": writing.listing((p, place_of[p]) for p in divided.val),
-        "classes.json": classes.to_json(meant.content),
+        "classes.json": found_classes.to_json(meant.content),
         configuration.NAME: configuration.configuration(
             folder, list(read.sizes.values()), len(divided.train)
         ),
@@ -168,7 +172,7 @@ def _labels(folder, read: Survey, form, found, names, said, options: Options) ->
             "tell apart; say with --labels DIR if the labels are others."
         )
     transparent = sum(f.transparent for f in read.facts.values())
-    content, described = classes.build(
+    content, described = found_classes.build(
         counts,
         names=names,
         colors=form.colors,

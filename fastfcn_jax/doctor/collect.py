@@ -78,50 +78,46 @@ def collect(
     pictures = [p for p in inside if p.suffix.lower() in listing.IMAGE_SUFFIXES]
     if not pictures:
         raise UserError(f"{folder}: no pictures in it; set --folder to the one with your photos.")
-    candidates = [p for p in inside if p.suffix.lower() in annotations.SUFFIXES]
-    candidates = [p for p in candidates if p.as_posix() not in WRITTEN]
+    others = [p for p in inside if p.suffix.lower() in annotations.SUFFIXES]
+    others = [p for p in others if p.as_posix() not in WRITTEN]
     if labels:
-        candidates = [p for p in candidates if roles.is_within(p, labels)]
-    _refuse_empty_places(folder, pictures, photos, labels, candidates)
+        others = [p for p in others if roles.is_within(p, labels)]
+    _refuse_empty_places(folder, pictures, photos, labels, others)
     texts = [p for p in inside if p.suffix.lower() in _TEXTS]
-    has_pictures = not labels or any(roles.is_within(p, labels) for p in pictures)
-    found, matches, chosen, lines = _of_pictures(
-        folder, pictures, photos, labels if has_pictures else "no labels are pictures"
-    )
-    if not chosen:
-        own = [p for p in pictures if not photos or roles.is_within(p, photos)]
-        drawn = outlines.find(folder, candidates, own, values=values, takes_empty=empty)
-        if drawn is not None and drawn.draws:
-            return _outlined(own, drawn, texts, unreadable)
-    if not chosen and not found.bad:
-        raise UserError(_no_pairs(folder, found.photos, found.labels))
-    together = sorted(Pair(m.photo, m.label) for m in chosen)
-    taken = {p for pair in together for p in pair}
-    beaten = {m.label for m in matches} - taken
-    single = [p for p in [*found.photos, *found.labels] if p not in taken | beaten]
-    return Collected(
-        together,
-        found.photos,
-        texts,
-        found.bad,
-        [
-            f"{counted(len(together), 'photo')} with a label each",
-            *lines,
-            *_listed(single, "left out, without a partner: {}", "without a partner"),
-            *_listed(unreadable, "left out: {}", "that cannot be read"),
-        ],
-    )
+    last = _listed(unreadable, "left out: {}", "that cannot be read")
+    found = None
+    if not labels or any(roles.is_within(p, labels) for p in pictures):
+        found = _paired(folder, pictures, photos, labels)
+        if found.pairs:
+            lines = [*found.lines, *_unread_outlines(folder, others), *last]
+            return found._replace(texts=texts, lines=lines)
+    own = [p for p in pictures if not photos or roles.is_within(p, photos)]
+    drawn = outlines.find(folder, others, own, values=values, takes_empty=empty)
+    if drawn is not None and drawn.draws:
+        return _outlined(own, drawn, texts, last)
+    if found is not None and found.bad:
+        return found._replace(texts=texts, lines=[*found.lines, *last])
+    raise UserError(_no_pairs(folder, pictures, found.photos if found else pictures))
 
 
-def _of_pictures(folder: Path, pictures: Sequence[Path], photos: str, labels: str):
+def _paired(folder: Path, pictures: Sequence[Path], photos: str, labels: str) -> Collected:
     """Photographs and labels among pictures, and which belong together."""
     found = roles.find_roles(folder, pictures, photos=photos, labels=labels)
     matches = pairs.match(found.photos, found.labels)
     chosen, lines = renderings.choose(matches, lambda p: _is_color(folder / p))
-    return found, matches, chosen, lines
+    together = sorted(Pair(m.photo, m.label) for m in chosen)
+    taken = {p for pair in together for p in pair}
+    beaten = {m.label for m in matches} - taken
+    single = [p for p in [*found.photos, *found.labels] if p not in taken | beaten]
+    lines = [
+        f"{counted(len(together), 'photo')} with a label each",
+        *lines,
+        *_listed(single, "left out, without a partner: {}", "without a partner"),
+    ]
+    return Collected(together, found.photos, [], found.bad, lines)
 
 
-def _outlined(photos: Sequence[Path], drawn: Outlined, texts, unreadable) -> Collected:
+def _outlined(photos: Sequence[Path], drawn: Outlined, texts, last: list[str]) -> Collected:
     """Photographs with labels that are drawn."""
     together = [Pair(p, file, draw) for p, (file, draw) in sorted(drawn.draws.items())]
     single = [p for p in photos if p not in drawn.draws]
@@ -129,9 +125,21 @@ def _outlined(photos: Sequence[Path], drawn: Outlined, texts, unreadable) -> Col
         f"{counted(len(together), 'photo')} with a label each",
         *drawn.lines,
         *_listed(single, "left out, without outlines: {}", "without outlines"),
-        *_listed(unreadable, "left out: {}", "that cannot be read"),
+        *last,
     ]
     return Collected(together, list(photos), texts, [], lines, drawn.names)
+
+
+def _unread_outlines(folder: Path, candidates: Sequence[Path]) -> list[str]:
+    """A line about the first file of outlines, as pictures of labels come before them."""
+    for path in candidates[:3]:
+        try:
+            found = annotations.read(folder / path)
+        except UserError:
+            continue
+        if found is not None:
+            return [f"  outlines in {path} are not read (--labels {path} takes them instead)"]
+    return []
 
 
 def _refuse_empty_places(folder: Path, pictures, photos: str, labels: str, candidates) -> None:
@@ -155,14 +163,15 @@ def _listed(items: Sequence, form: str, what: str) -> list[str]:
     return lines + ([f"  ... and {len(items) - 5} more {what}"] if len(items) > 5 else [])
 
 
-def _no_pairs(folder: Path, photos: Sequence[Path], labels: Sequence[Path]) -> str:
+def _no_pairs(folder: Path, pictures: Sequence[Path], photos: Sequence[Path]) -> str:
+    labels = len(pictures) - len(photos)
     if not photos or not labels:
         there, absent = ("photos", "labels") if photos else ("labels", "photos")
         return (
-            f"{folder}: {len(photos or labels)} {there} and no {absent} in it; say with --photos "
+            f"{folder}: {len(photos) or labels} {there} and no {absent} in it; say with --photos "
             "and --labels which folders they lie in (a label is a PNG of few colours)."
         )
     return (
-        f"{folder}: {len(photos)} photos and {len(labels)} labels, but no two share a name; "
+        f"{folder}: {len(photos)} photos and {labels} labels, but no two share a name; "
         "name each label, a PNG of few colours, like its photo (x.jpg and x.png or x_mask.png)."
     )

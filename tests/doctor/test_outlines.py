@@ -338,7 +338,8 @@ class TestChoices:
         for i in range(3):
             put(tmp_path / f"masks/{i}.png", expected(i))
         (tmp_path / "a.json").write_text(json.dumps(coco()))
-        adopt.adopt(tmp_path)
+        lines = adopt.adopt(tmp_path)
+        assert "  outlines in a.json are not read (--labels a.json takes them instead)" in lines
         assert set(listed(tmp_path).values()) == {f"masks/{i}.png" for i in range(3)}
         adopt.adopt(tmp_path, labels="a.json", overwrite=True)
         check(tmp_path)

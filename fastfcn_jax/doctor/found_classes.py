@@ -75,8 +75,9 @@ def _void(counts: Counter, names: NameList | None) -> tuple[list[Value], list[st
         if value not in counts or value in void or (names and names.entry(value)):
             continue
         share = counts[value] / counts.total()
-        kept = "its line 'void' in a list of classes would ignore it"
-        shown = f"  {value if value == IGNORE_LABEL else list(value)} is a class here"
+        written = value if isinstance(value, int) else " ".join(map(str, value))
+        kept = f"the line '{written} void' in a list of classes ignores it"
+        shown = f"  {value if isinstance(value, int) else list(value)} is a class here"
         if left <= 2:
             key = "value" if value == IGNORE_LABEL else "color"
             lines.append(f"{shown}, not ignored: there is only one other {key} ({kept})")
