@@ -41,7 +41,10 @@ def _define_adoption(group) -> None:
         help="Where in the folder all photographs lie, or a pattern such as 'a/*_rgb.png'.",
     )
     group.add_argument(
-        "--labels", default="", metavar="DIR", help="Where all labels lie, or a pattern."
+        "--labels",
+        default="",
+        metavar="DIR",
+        help="Where all labels or outlines lie, or a pattern.",
     )
     group.add_argument(
         "--names", default="", metavar="FILE", help="List of class names, or 'none' for no list."
@@ -63,6 +66,9 @@ def _define_adoption(group) -> None:
     group.add_argument(
         "--clean", action="store_true", help="Mend labels with smooth edges or stray colours."
     )
+    group.add_argument(
+        "--empty", action="store_true", help="Photographs without an outline are all background."
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -79,6 +85,7 @@ def run(arguments: Namespace) -> int:
             overwrite=arguments.overwrite,
             skip_bad=arguments.skip_bad,
             clean=arguments.clean,
+            empty=arguments.empty,
         )
         print("\n".join(lines))
         return 0

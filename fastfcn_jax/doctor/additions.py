@@ -21,11 +21,15 @@ LISTS = {"train": "train.txt", "val": "val.txt"}
 
 
 class Known(NamedTuple):
-    """What classes.json says: the form of the labels, values of classes, values ignored."""
+    """What classes.json says: the form of the labels, values of classes, values ignored.
+
+    names: the number of each class by its name, and of what is ignored by "".
+    """
 
     form: Form
     classes: Set[Value]
     ignored: list[Value]
+    names: dict[str, int]
 
 
 def add(folder: Path, options: Options) -> list[str]:
@@ -44,7 +48,13 @@ def add(folder: Path, options: Options) -> list[str]:
     known = _known(folder)
     lists, gone = _still_there(folder)
     listed = {photo for lines in lists.values() for photo in lines}
-    collected = collect(folder, photos=options.photos, labels=options.labels)
+    collected = collect(
+        folder,
+        photos=options.photos,
+        labels=options.labels,
+        empty=options.empty,
+        values=known.names,
+    )
     new = [pair for pair in collected.pairs if pair.photo not in listed]
     found = survey(folder, new, takes_jpeg=options.clean)
     known = known._replace(form=_form_of(known, found))
@@ -82,13 +92,15 @@ def _known(folder: Path) -> Known:
     ignored = list(found.ignore)
     if found.is_color:
         classes = {color for c in found.classes for color in c.colors}
-        return Known(Form("color", {}, True, {}), classes, ignored)
+        return Known(Form("color", {}, True, {}), classes, ignored, {})
     classes = {v for values in found.values for v in values}
     if IGNORE_LABEL not in classes and IGNORE_LABEL not in ignored:
         ignored.append(IGNORE_LABEL)
     pairs = zip(found.classes, found.values, strict=True)
     numbers = {color: values[0] for c, values in pairs for color in c.colors}
-    return Known(Form("index", numbers, False, {}), classes, ignored)
+    names = {c.name: v[0] for c, v in zip(found.classes, found.values, strict=True)}
+    names |= {"": ignored[-1]} if ignored else {}
+    return Known(Form("index", numbers, False, {}), classes, ignored, names)
 
 
 def _still_there(folder: Path) -> tuple[dict[str, dict[Path, Path]], list[Path]]:

@@ -7,9 +7,9 @@ from fastfcn_jax.doctor import (
     additions,
     bad_files,
     class_names,
-    classes,
     configuration,
     division,
+    found_classes,
     reading,
     unify,
     words,
@@ -41,6 +41,7 @@ def adopt(
     overwrite: bool = False,
     skip_bad: bool = False,
     clean: bool = False,
+    empty: bool = False,
 ) -> list[str]:
     """Writes classes.json, train.txt, val.txt and a configuration into `folder`.
 
@@ -50,7 +51,7 @@ def adopt(
 
     Args:
       photos, labels: sub-folder, or pattern such as `gtFine/*_color.png`, of all photographs, of
-        all labels; "" to find out.
+        all labels (or a file of outlines); "" to find out.
       names: file that lists the classes; "none" for no such file, "" to find out.
       split: "auto" follows lists and folders called train and val; "fifth" takes one photograph
         in five for validation.
@@ -58,6 +59,7 @@ def adopt(
       overwrite: replaces what was written before; files of other text are kept as `.bak`.
       skip_bad: leaves out files that cannot be used.
       clean: gives pixels of values that are no class to one, see `clean.mend`.
+      empty: photographs in which outlines were drawn nowhere are background, not left out.
 
     Returns:
       The lines of a report, the next command last.
@@ -68,20 +70,24 @@ def adopt(
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; set --folder to the one with your photos.")
-    options = Options(photos, labels, names, split, skip_bad, clean)
+    options = Options(photos, labels, names, split, skip_bad, clean, empty)
     if update:
         return additions.add(folder, options)
     if not overwrite:
         _refuse_existing(folder)
-    collected = collect(folder, photos=photos, labels=labels)
-    read = survey(folder, collected.pairs, takes_jpeg=clean)
+    return _adopt(folder, options)
+
+
+def _adopt(folder: Path, options: Options) -> list[str]:
+    collected = collect(folder, photos=options.photos, labels=options.labels, empty=options.empty)
+    read = survey(folder, collected.pairs, takes_jpeg=options.clean)
     read, meant, lines = understand(folder, collected, read, options)
     values = {
         pair.photo: unify.values(facts, meant.reading.form).keys()
         for pair, facts in read.facts.items()
     }
     parts = division.Parts({}, "")
-    if split == "auto":
+    if options.split == "auto":
         parts = division.find_parts(folder, collected.texts, collected.photos)
     divided = division.divide(list(values), parts, values)
     anew, line = reading.to_write(folder, read.facts, meant.reading)
@@ -89,7 +95,7 @@ def adopt(
     texts = {
         "train.txt": writing.listing((p, place_of[p]) for p in divided.train),
         "val.txt": writing.listing((p, place_of[p]) for p in divided.val),
-        "classes.json": classes.to_json(meant.content),
+        "classes.json": found_classes.to_json(meant.content),
         configuration.NAME: configuration.configuration(
             folder, list(read.sizes.values()), len(divided.train)
         ),
@@ -136,6 +142,9 @@ def _form(folder, collected: Collected, read: Survey, options: Options):
     """The list of class names, the form of all labels, and lines about both."""
     if not read.facts:
         raise UserError(f"{folder}: no label is left that can be used.")
+    if collected.names is not None and not options.names:
+        form, formed = unify.decide(folder, {p.name: f for p, f in read.facts.items()}, None)
+        return collected.names, form, formed
     stems = {words.plain(p.stem) for p in collected.photos}
     texts = [
         p
@@ -143,7 +152,7 @@ def _form(folder, collected: Collected, read: Survey, options: Options):
         if class_names.may_be_list(p, stems) and p.as_posix() not in WRITTEN
     ]
     names, named = class_names.find(folder, texts, read.values(), named=options.names)
-    form, formed = unify.decide(folder, {p.label: f for p, f in read.facts.items()}, names)
+    form, formed = unify.decide(folder, {p.name: f for p, f in read.facts.items()}, names)
     return names, form, [*named, *formed]
 
 
@@ -163,7 +172,7 @@ def _labels(folder, read: Survey, form, found, names, said, options: Options) ->
             "tell apart; say with --labels DIR if the labels are others."
         )
     transparent = sum(f.transparent for f in read.facts.values())
-    content, described = classes.build(
+    content, described = found_classes.build(
         counts,
         names=names,
         colors=form.colors,

@@ -31,10 +31,14 @@ class Entry(NamedTuple):
 
 
 class NameList(NamedTuple):
-    """The file, relative to the folder, with its entries."""
+    """The file, relative to the folder, with its entries.
+
+    unlabelled: the value of pixels that no outline covers, where labels are drawn from outlines.
+    """
 
     path: Path
     entries: list[Entry]
+    unlabelled: int | None = None
 
     def entry(self, value: Value) -> Entry | None:
         """The class of a label value; a number stands for grey of that brightness as well."""

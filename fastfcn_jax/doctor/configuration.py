@@ -7,16 +7,25 @@ import numpy as np
 NAME = "fastfcn_config.py"
 
 
-def configuration(folder: Path, sizes: list[tuple[int, int]], count: int) -> str:
-    """The text of an experiment file that fits the size and number of the photos."""
+Pixels = tuple[int, ...]
+
+
+def _pixels(sizes: list[tuple[int, int]]) -> tuple[Pixels, Pixels, Pixels]:
+    """The photos' own size (long side first), the crop, and the crop of the variant `:small`."""
     height, width = (int(x) for x in np.median(sizes, axis=0))
     factor = min(1.0, 2048 / max(height, width), 1024 / min(height, width))
     scale = (round(max(height, width) * factor), round(min(height, width) * factor))
     height, width = round(height * factor), round(width * factor)
     crop = tuple(max(min(512, s) // 32 * 32, 32) for s in (height, width))
+    small = tuple(max(min(256, s // 2) // 32 * 32, 32) for s in (height, width))
+    return scale, crop, small
+
+
+def configuration(folder: Path, sizes: list[tuple[int, int]], count: int) -> str:
+    """The text of an experiment file that fits the size and number of the photos."""
+    scale, crop, small = _pixels(sizes)
     batch = min(8, count)
     steps = int(np.clip(count * 100 // batch, 2_000, 40_000))
-    small = tuple(max(min(256, s // 2) // 32 * 32, 32) for s in (height, width))
     return f'''"""FastFCN with a PSP head on the photos in {folder.resolve().name}.
 
 fastfcn train --config {NAME}          ResNet-50, for a GPU

@@ -15,6 +15,7 @@ class Options(NamedTuple):
     split: SplitBy = "auto"
     skip_bad: bool = False
     clean: bool = False
+    empty: bool = False
 
     def flags(self) -> str:
         """As they are typed, those that differ from what they are by themselves."""

@@ -94,15 +94,15 @@ class _Places:
             fitting = [p for p in fitting if self._are_neighbours(p.parent, label.parent)]
         if not fitting:
             return []
-        best = max(_nearness(p.parent, label.parent) for p in fitting)
-        return [p for p in fitting if _nearness(p.parent, label.parent) == best]
+        best = max(nearness(p.parent, label.parent) for p in fitting)
+        return [p for p in fitting if nearness(p.parent, label.parent) == best]
 
     def _are_neighbours(self, photos: Path, labels: Path) -> bool:
         """Neither has a nearer one: else a photograph without label took that of another scene."""
-        own = _nearness(photos, labels)
+        own = nearness(photos, labels)
         others = self.label_folders[_role(labels)]
-        return own == max(_nearness(p, labels) for p in self.photo_folders) and own == max(
-            _nearness(photos, p) for p in others
+        return own == max(nearness(p, labels) for p in self.photo_folders) and own == max(
+            nearness(photos, p) for p in others
         )
 
 
@@ -119,7 +119,7 @@ def _role(folder: Path) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
-def _nearness(photos: Path, labels: Path) -> tuple[int, int, int]:
+def nearness(photos: Path, labels: Path) -> tuple[int, int, int]:
     """Shared names, names that differ (negative), and the length of the common way."""
     ours, theirs = Counter(_scene(photos)), Counter(_scene(labels))
     shared = (ours & theirs).total()

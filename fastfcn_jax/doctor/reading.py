@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastfcn_jax.doctor import clean, stored_labels, unify
+from fastfcn_jax.doctor import clean, unify
 from fastfcn_jax.doctor.bad_files import BadFile, counted
 from fastfcn_jax.doctor.class_names import NameList
 from fastfcn_jax.doctor.clean import Cleanliness
@@ -94,7 +94,7 @@ def to_write(
             found.rest or not unify.values(found, reading.form).keys() <= set(reading.classes)
         )
         if wrong or not unify.is_kept(found, reading.form):
-            anew[pair] = (label_place(pair.photo), _drawing(folder / pair.label, reading))
+            anew[pair] = (label_place(pair.photo), _drawing(folder, pair, reading))
     if not anew:
         return {}, []
     where = label_place(Path("x")).parent
@@ -102,13 +102,13 @@ def to_write(
     return anew, [line]
 
 
-def _drawing(path: Path, reading: Reading):
-    return lambda: read(path, reading)
+def _drawing(folder: Path, pair: Pair, reading: Reading):
+    return lambda: read(folder, pair, reading)
 
 
-def read(path: Path, reading: Reading) -> np.ndarray:
+def read(folder: Path, pair: Pair, reading: Reading) -> np.ndarray:
     """The values of a label as training reads them, uint8 (h, w) or (h, w, 3)."""
-    stored = stored_labels.read(path)
+    stored = pair.stored(folder)
     pixels = unify.apply(stored, reading.form)
     if reading.classes:
         pixels = clean.mend(pixels, reading.classes, are_ordered=stored.kind != "palette")

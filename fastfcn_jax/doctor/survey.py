@@ -60,8 +60,8 @@ def survey(folder: Path, pairs: Sequence[Pair], *, takes_jpeg: bool = False) -> 
 def _look(folder: Path, pair: Pair, takes_jpeg: bool) -> tuple[Facts, tuple[int, int]] | BadFile:
     photo, label = str(folder / pair.photo), str(folder / pair.label)
     try:
-        stored = stored_labels.read(folder / pair.label)
-        data = read_file(label)
+        stored = pair.stored(folder)
+        data = read_file(label) if pair.draw is None else b""
         if data.startswith(decode.JPEG) and not takes_jpeg:
             return BadFile(
                 pair.label,
@@ -69,7 +69,7 @@ def _look(folder: Path, pair: Pair, takes_jpeg: bool) -> tuple[Facts, tuple[int,
                 "--clean mend it.",
             )
     except UserError as error:
-        return BadFile(pair.label, str(error))
+        return BadFile(pair.name, str(error))
     try:
         files = Encoded(read_file(photo), data, photo, label)
         image = decode.image(files.image, photo)

@@ -67,12 +67,17 @@ def _void(counts: Counter, names: NameList | None) -> tuple[list[Value], list[st
     if len(counts) - len(listed) < 2:  # a model needs two classes
         listed = []
     void, lines, left = list(listed), [], len(counts) - len(listed)
+    outside = names.unlabelled if names else None
+    if outside in counts and counts[outside] <= MAX_IGNORED_BLACK * counts.total() and left > 2:
+        void.append(outside)
+        lines.append("  what no outline covers is ignored, as it is that little")
     for value in (IGNORE_LABEL, BLACK):
         if value not in counts or value in void or (names and names.entry(value)):
             continue
         share = counts[value] / counts.total()
-        kept = "its line 'void' in a list of classes would ignore it"
-        shown = f"  {value if value == IGNORE_LABEL else list(value)} is a class here"
+        written = value if isinstance(value, int) else " ".join(map(str, value))
+        kept = f"the line '{written} void' in a list of classes ignores it"
+        shown = f"  {value if isinstance(value, int) else list(value)} is a class here"
         if left <= 2:
             key = "value" if value == IGNORE_LABEL else "color"
             lines.append(f"{shown}, not ignored: there is only one other {key} ({kept})")
