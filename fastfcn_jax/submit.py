@@ -228,7 +228,9 @@ def submit(
 def define(parser: cli.Parser) -> None:
     parser.add_argument("server", nargs="?", choices=list(SERVERS), help="Whose server.")
     parser.need("--images", "leftImg8bit/test", "Folder of the test images.", type=cli.path)
-    parser.add_argument("--checkpoint", type=cli.path, metavar="DIR", help="Checkpoint folder.")
+    parser.add_argument(
+        "--checkpoint", type=cli.path, metavar="DIR", help="Checkpoint folder, or published name."
+    )
     parser.add_argument("--output", type=cli.path, metavar="FILE", help="The zip file to write.")
     parser.add_argument("--check", type=cli.path, metavar="FILE", help="A zip file to check only.")
     parser.add_argument("--protocol", help="single | ms_flip | …; default: the model's.")

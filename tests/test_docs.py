@@ -91,7 +91,7 @@ TYPED = {
     "export": "test_commands.py",
     "serve": "test_commands.py",
     "submit": "test_commands.py",
-    "weights": "weights/test_registry.py",
+    "weights": "weights/test_store.py",
 }
 # Benchmarks run for minutes to hours or need other code bases, so no test starts them: what they
 # printed stands beside them on the pages. Other programs of the pages:

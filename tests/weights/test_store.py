@@ -2,8 +2,12 @@
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import jax
 import loopback
@@ -27,6 +31,7 @@ NARROW = {
     "head_channels": small.CHANNELS,
     "auxiliary_channels": small.WIDTH,
 }
+ROOT = Path(__file__).parents[2]
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 
 
@@ -209,6 +214,16 @@ def test_checkpoints_that_are_no_names(server, tmp_path):
         store.checkpoint("jpu_psp_cityscapes:4x5")
     with pytest.raises(UserError, match="runs/none is not a checkpoint folder"):
         api.load("runs/none")
+
+
+def test_the_command_as_it_is_typed(tmp_path):
+    command = [sys.executable, "-m", "fastfcn_jax", "weights", "get", "jpu_psp_cityscapes"]
+    environment = {**os.environ, "FASTFCN_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path)}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: https://download.openmmlab.com/mmsegmentation/")
+    assert len(run.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_list_and_where(server, capsys):
