@@ -22,7 +22,7 @@ from fastfcn_jax.convert import backbone, fit
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.training import initial_weights
-from fastfcn_jax.weights import fetch, registry, store
+from fastfcn_jax.weights import fetch, local, registry, store
 from fastfcn_jax.weights.__main__ import COMMAND
 
 NARROW = {
@@ -140,9 +140,9 @@ def test_offline_says_address_folder_and_command(server, monkeypatch, capsys):
     assert COMMAND.main(["get", "jpu_psp_ade20k", "--offline"]) == 2
     said = capsys.readouterr().err
     assert registry.ENTRIES["jpu_psp_ade20k"].address in said
-    assert f"put it into {store.cache()} and go on with `fastfcn weights get" in said
+    assert f"put it into {local.cache()} and go on with `fastfcn weights get" in said
     assert server.asked == []
-    assert not store.cache().exists()
+    assert not local.cache().exists()
 
 
 def imagenet(lineage: str) -> dict:
