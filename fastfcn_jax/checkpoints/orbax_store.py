@@ -24,6 +24,7 @@ from fastfcn_jax import files
 from fastfcn_jax.errors import UserError
 
 METRIC = "mIoU"
+NOT_ALLOWED = ("PERMISSION_DENIED", "Permission denied", "Read-only file system")
 URI_SCHEMES = ("gs", "s3", "az", "hf")  # /gs/… is to Orbax what gs://… is
 
 # Orbax logs with a traceback what it also raises, and asyncio what Orbax did not look at; the
@@ -253,7 +254,7 @@ def unwritable(folder: Path, error: Exception) -> Exception:
         return error
     if "No space left" in text or "ENOSPC" in text or "Disk quota" in text:
         return UserError(f"{folder}: no space left on the disk; free some and run again.")
-    if isinstance(error, OSError) or "PERMISSION_DENIED" in text or "Permission denied" in text:
+    if isinstance(error, OSError) or any(sign in text for sign in NOT_ALLOWED):
         return UserError(f"{folder} cannot be written: {first_line(error)}.")
     return error
 
