@@ -24,6 +24,7 @@ from fastfcn_jax import files
 from fastfcn_jax.errors import UserError
 
 METRIC = "mIoU"
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
 NOT_ALLOWED = ("PERMISSION_DENIED", "Permission denied", "Read-only file system")
 URI_SCHEMES = ("gs", "s3", "az", "hf")  # /gs/… is to Orbax what gs://… is
 
