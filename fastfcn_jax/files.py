@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from fastfcn_jax import text as text_files
 from fastfcn_jax.errors import UserError
 
+NOT_ALLOWED = ("PERMISSION_DENIED", "Permission denied", "Read-only file system")
 MAX_NAME = 200  # bytes; most file systems take 255
 
 
@@ -85,7 +86,7 @@ def unwritable(path: Path, error: Exception) -> Exception:
         return UserError(f"{name}: no space left on the disk; free some and run again.")
     if isinstance(error, OSError):
         return UserError(f"{name} cannot be written: {error.strerror or first_line(error)}.")
-    if "PERMISSION_DENIED" in text or "Permission denied" in text:
+    if any(words in text for words in NOT_ALLOWED):
         return UserError(f"{name} cannot be written: {first_line(error)}.")
     return error
 
