@@ -143,6 +143,15 @@ def test_onnx_of_every_part(tmp_path, head, neck, lineage):
     np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("file_format", ["stablehlo", "safetensors"])
+def test_a_flipped_bit_is_noticed(files, tmp_path, file_format):
+    data = bytearray(files[file_format].read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / f"m.{file_format}").write_bytes(data)
+    with pytest.raises(UserError, match=r"Bad CRC-32|not those that were written"):
+        readers.load(tmp_path / f"m.{file_format}")
+
+
 def test_onnx_properties_are_for_other_programs_too(files):
     said = onnx.load(files["onnx"])
     found = {entry.key: entry.value for entry in said.metadata_props}
