@@ -85,7 +85,7 @@ def unwritable(path: Path, error: Exception) -> Exception:
         return UserError(f"{name}: no space left on the disk; free some and run again.")
     if isinstance(error, OSError):
         return UserError(f"{name} cannot be written: {error.strerror or first_line(error)}.")
-    if "PERMISSION_DENIED" in text or "Permission denied" in text:
+    if any(words in text for words in ("PERMISSION_DENIED", "Permission denied", "Read-only file")):
         return UserError(f"{name} cannot be written: {first_line(error)}.")
     return error
 

@@ -143,7 +143,10 @@ class Checkpoints:
             return
         self.wait()
         if jax.process_index() == 0:
-            orbax_store.set_score(self.folder / str(step), miou)
+            try:
+                orbax_store.set_score(self.folder / str(step), miou)
+            except Damaged as damage:  # since the start, that is: it was whole then
+                warn_of(self.folder / str(step), damage)
         _barrier("scored a checkpoint")
         self._manager.reload()
 

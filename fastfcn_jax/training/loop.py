@@ -1,5 +1,6 @@
 """The training loop: all input and output around the pure step."""
 
+import contextlib
 import shlex
 import time
 from collections import deque
@@ -45,8 +46,11 @@ def train(config: ConfigDict, workdir: Path) -> int:
         try:
             try:
                 _train(run, interrupt)
-            finally:
-                run.checkpoints.close()  # whatever ended the loop, a save under way is finished
+            except BaseException:
+                with contextlib.suppress(Exception):  # what ended the loop is to be told, not this
+                    run.checkpoints.close()
+                raise
+            run.checkpoints.close()  # a save under way is finished
         except UserError as error:
             raise UserError(f"{error} {_last_good(run)}") from error
         except OSError as error:

@@ -15,7 +15,7 @@ from fastfcn_jax import replay
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.training import loop, metrics_log, run_card, step
+from fastfcn_jax.training import checkpointer, loop, metrics_log, run_card, step
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("tiny_model")
@@ -140,6 +140,19 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(tmp_path, monkey
     assert message.count("train_") == 4  # the four samples of its batch
     assert f"The last good checkpoint is that of step 4 in {tmp_path}" in message
     assert model_folder.finished_steps(tmp_path) == [4]
+
+
+def test_what_ended_a_run_is_not_hidden_by_a_disk_that_is_full_besides(tmp_path, monkeypatch):
+    explode(monkeypatch)
+    close = checkpointer.Checkpoints.close
+
+    def full(checkpoints):
+        close(checkpoints)
+        raise UserError("no space left on the disk; free some and run again.")
+
+    monkeypatch.setattr(checkpointer.Checkpoints, "close", full)
+    with pytest.raises(UserError, match=r"^step 1: loss inf.*There is no checkpoint yet in "):
+        loop.train(config(steps=4, eval_every=0), tmp_path)
 
 
 def test_steps_that_are_not_finite_are_skipped_on_request(tmp_path, monkeypatch, capsys):
