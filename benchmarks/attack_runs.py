@@ -1,6 +1,7 @@
 """Attacks many short trainings and tells how each ended; and how memory goes over a long one.
 
-python benchmarks/attack_runs.py [--kills 200] [--pairs 50] [--flips 250] [--memory 3000] [--minutes 60]
+python benchmarks/attack_runs.py [--kills 200] [--pairs 50] [--flips 250] [--memory 3000]
+    [--minutes 60]
 
 kills: SIGKILL at a random moment, again and again until the run is through. pairs: two trainings
 started on one workdir, up to a second apart. flips: a bit flipped in, an end cut off or all taken

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,7 +163,12 @@ class Checkpoints:
             ) from damage
 
     def _tidy(self, damaged: dict[int, str]) -> None:
-        """Moves what cannot be read out of the way of the manager."""
+        """Moves what cannot be read out of the way of the manager; removes what was not finished.
+
+        Orbax does not remove every folder that a kill left, and they would fill the disk.
+        """
+        for unfinished in self.folder.glob(f"*{orbax_store.UNFINISHED}*"):
+            shutil.rmtree(unfinished)
         for step, fault in damaged.items():
             warn_of(self.folder / str(step), Damaged(fault))
             aside = self.folder.parent / "damaged_checkpoints"
