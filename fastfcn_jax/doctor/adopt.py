@@ -110,7 +110,7 @@ def _adopt(folder: Path, options: Options) -> list[str]:
         *line,
         *division.describe(divided),
         *(f"kept the old file as {name}" for name in kept),
-        *_next(folder, options),
+        *_next(folder, options, meant.content),
     ]
 
 
@@ -208,10 +208,12 @@ def _refuse_existing(folder: Path) -> None:
         )
 
 
-def _next(folder: Path, options: Options) -> list[str]:
+def _next(folder: Path, options: Options, content: dict[str, Any]) -> list[str]:
+    are_named = not any(c["name"].startswith("class_") for c in content["classes"])
+    naming = "" if are_named else "; put names to the classes in classes.json"
     small = f"{folder / configuration.NAME}:small"
     return [
-        f"wrote {', '.join(WRITTEN)} in {folder}; put names to the classes in classes.json",
+        f"wrote {', '.join(WRITTEN)} in {folder}{naming}",
         "when there are more photographs:",
         f"  fastfcn doctor --folder {folder} --update{options.flags()}",
         "next (on a GPU without :small):",
