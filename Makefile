@@ -16,7 +16,7 @@ LOCK := $(shell $(PYTHON) -c "import sys; sys.version_info[:2] == (3, 11) and pr
 .PHONY: demo check test lint lock clean
 
 demo: $(VENV)/run.stamp
-	$(VENV)/bin/python -m fastfcn_jax demo --workdir $(DEMO)
+	$(VENV)/bin/fastfcn demo --workdir $(DEMO)
 
 check: lint
 	$(PYTEST) -m "not slow"
@@ -32,8 +32,8 @@ lint: $(VENV)/test.stamp
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
-	$(PIP) -r requirements.txt
+$(VENV)/run.stamp: requirements.txt pyproject.toml | $(VENV)/bin/python
+	$(PIP) -r requirements.txt --editable .
 	touch $@
 
 # mmcv asks for the desktop build of OpenCV, which needs a display library; the headless build

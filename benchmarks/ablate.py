@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 import time
+from typing import Any
 from unittest import mock
 
 if "--gpu" not in sys.argv:
@@ -52,13 +53,13 @@ def variants() -> dict[str, list[str]]:
 
 
 def compile_for_gpu(title: str, config) -> None:
-    build = gpu_program.training if flags.FLAGS.show == "train" else gpu_program.inference
+    train = flags.FLAGS.show == "train"
     for name, operations in variants().items():
         with plain(operations):
             start = time.perf_counter()
-            compiled = build(config, 1) if build is gpu_program.training else build(config)
+            program = gpu_program.training(config, 1) if train else gpu_program.inference(config)
             seconds = time.perf_counter() - start
-        gpu_program.describe(f"{title}: {name} ({seconds:.0f} s)", compiled)
+        gpu_program.describe(f"{title}: {name} ({seconds:.0f} s)", program)
 
 
 def time_on_cpu(title: str, config) -> None:
@@ -118,7 +119,12 @@ def training(config, model, variables):
 def inference(config, model, variables):
     folded = folding.folded(model)
     images = np.asarray(models.normalize(jnp.asarray(_job(config).images())))
-    return lambda v, x: folded.apply(v, x).logits, (folding.fold(variables), images)
+
+    def run(variables, images):
+        outputs: Any = folded.apply(variables, images)
+        return outputs.logits
+
+    return run, (folding.fold(variables), images)
 
 
 def main(_) -> None:

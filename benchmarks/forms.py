@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +100,8 @@ def _normalized(dtype, batch, size) -> Iterator[Form]:
         if not forms.defers_norm:
             y, _, _ = forms.batch_norm(x, scale, bias, None)
             return forms.convolve(y, kernel.astype(dtype))
-        mean, var = batch_norm.statistics(x)
+        found: Any = batch_norm.statistics(x)
+        mean, var = found
         factor = jax.lax.rsqrt(var + batch_norm.EPS) * scale
         deferred = normalized.Normalized(x, mean, factor, bias)
         return normalized.convolve_normalized(forms, deferred, kernel)

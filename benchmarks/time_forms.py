@@ -23,7 +23,7 @@ from forms import FAMILIES
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=", ".join(FAMILIES))
     parser.add_argument("--size", type=int, nargs=2, default=(64, 128), help="of the 1/8 map")
     parser.add_argument("--batch", type=int, default=1)

@@ -9,12 +9,15 @@ from fastfcn_jax import cli
 PHOTOGRAPHS = 6
 
 
-def demo(workdir: str | Path = "runs/demo", *, steps: int = 0) -> None:
+def demo(workdir: str | Path = "runs/demo", *, steps: int = 0) -> int:
     """Trains `configs/demo.py`, scores it on the held-out scenes and labels six of them.
 
     Args:
       workdir: folder for everything; called again, a training that was stopped goes on.
       steps: of the training; 0: as the configuration says.
+
+    Returns:
+      The exit status: 0, or that of a training that a signal ended; then there is nothing more.
 
     Raises:
       UserError: the folder cannot be written.
@@ -27,13 +30,15 @@ def demo(workdir: str | Path = "runs/demo", *, steps: int = 0) -> None:
     workdir = Path(workdir).expanduser()
     config = experiment.load("demo")
     config.train.steps = steps or config.train.steps
-    start.train(config, workdir)
+    if status := start.train(config, workdir):
+        return status
     evaluate_folder(workdir, output=workdir / "evaluation")
     write_photographs(workdir / "photos")
     predict(workdir / "photos", workdir / "predictions", checkpoint=workdir)
     print(f"checkpoint   {workdir / 'checkpoints'}")
     print(f"scores       {workdir / 'evaluation' / 'metrics.json'}, report.html")
     print(f"predictions  {workdir / 'predictions'}")
+    return 0
 
 
 def write_photographs(folder: Path, count: int = PHOTOGRAPHS) -> None:
@@ -56,8 +61,8 @@ def define(parser: cli.Parser) -> None:
     )
 
 
-def run(arguments: Namespace) -> None:
-    demo(arguments.workdir, steps=arguments.steps)
+def run(arguments: Namespace) -> int:
+    return demo(arguments.workdir, steps=arguments.steps)
 
 
 COMMAND = cli.Command(

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -14,6 +15,9 @@ from jaxtyping import UInt8
 
 from fastfcn_jax import text as text_files
 from fastfcn_jax.errors import UserError
+
+NOT_ALLOWED = ("PERMISSION_DENIED", "Permission denied", "Read-only file system")
+MAX_NAME = 200  # bytes; most file systems take 255
 
 
 @contextlib.contextmanager
@@ -82,7 +86,7 @@ def unwritable(path: Path, error: Exception) -> Exception:
         return UserError(f"{name}: no space left on the disk; free some and run again.")
     if isinstance(error, OSError):
         return UserError(f"{name} cannot be written: {error.strerror or first_line(error)}.")
-    if "PERMISSION_DENIED" in text or "Permission denied" in text:
+    if any(words in text for words in NOT_ALLOWED):
         return UserError(f"{name} cannot be written: {first_line(error)}.")
     return error
 
@@ -92,6 +96,15 @@ def first_line(error: Exception) -> str:
     text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     lines = text.strip().splitlines() or [type(error).__name__]
     return lines[0][:200].rstrip(".")
+
+
+def name_of(sample_id: str) -> str:
+    """A sample's id as the name of one file, short enough with any suffix, in plain Unicode."""
+    name = text_files.shown(sample_id).replace("/", "_")
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(os.fsencode(sample_id)).hexdigest()[:16]
+    return f"{name.encode()[: MAX_NAME - 17].decode(errors='ignore')}-{digest}"
 
 
 def make_folder(output: Path) -> Path:

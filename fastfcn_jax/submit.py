@@ -18,7 +18,7 @@ from fastfcn_jax.data import datasets, decode, listing
 from fastfcn_jax.data.datasets import ade20k, cityscapes
 from fastfcn_jax.data.source import read_file
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.files import failing_in_words, replacing
+from fastfcn_jax.files import replacing
 from fastfcn_jax.terminal.progress import track
 
 FINDINGS = 1  # exit status of a check that found something
@@ -86,11 +86,7 @@ def write_zip(
     Raises:
       UserError: the disk is full or may not be written.
     """
-    with (
-        failing_in_words(path, "free space there, or give another --output"),
-        replacing(path) as temporary,
-        zipfile.ZipFile(temporary, "w") as archive,
-    ):
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, labels in predictions:
             archive.writestr(f"{text.shown(name)}.png", server.encode(labels))
 
@@ -232,7 +228,9 @@ def submit(
 def define(parser: cli.Parser) -> None:
     parser.add_argument("server", nargs="?", choices=list(SERVERS), help="Whose server.")
     parser.need("--images", "leftImg8bit/test", "Folder of the test images.", type=cli.path)
-    parser.add_argument("--checkpoint", type=cli.path, metavar="DIR", help="Checkpoint folder.")
+    parser.add_argument(
+        "--checkpoint", type=cli.path, metavar="DIR", help="Checkpoint folder, or published name."
+    )
     parser.add_argument("--output", type=cli.path, metavar="FILE", help="The zip file to write.")
     parser.add_argument("--check", type=cli.path, metavar="FILE", help="A zip file to check only.")
     parser.add_argument("--protocol", help="single | ms_flip | …; default: the model's.")

@@ -35,31 +35,36 @@ def config(head: str, neck: str, lineage: str = "mmseg", data: str = "cityscapes
     return c
 
 
+def mmseg_parts(head: str, neck: str, num_classes: int = 19, width=WIDTH, channels=CHANNELS):
+    """What makes mmseg's shipped configuration as narrow as ours: values of each of its parts."""
+    widths = [4 * width * 2**stage for stage in range(4)]
+    head_input = 4 * channels if neck == "jpu" else widths[3]
+    parts = {
+        "backbone": {"base_channels": width, "stem_channels": width},
+        "decode_head": {
+            "in_channels": [*widths[1:3], head_input] if head == "enc" else head_input,
+            "channels": channels,
+            "num_classes": num_classes,
+        },
+        "auxiliary_head": {
+            "in_channels": widths[2],
+            "channels": width,
+            "num_classes": num_classes,
+        },
+    }
+    if neck == "jpu":
+        parts["neck"] = {"in_channels": tuple(widths[1:]), "mid_channels": channels}
+    return parts
+
+
 def mmseg_model(head: str, neck: str, num_classes: int = 19):
     """The real mmseg model of `config(head, neck)`, weights and statistics drawn by name."""
     if neck == "jpu":
         name = f"fastfcn/fastfcn_r50-d32_jpu_{head}_4xb2-80k_cityscapes-512x1024"
     else:
         name = f"{D8[head]}/{D8[head]}_r50-d8_4xb2-80k_cityscapes-512x1024"
-    full = oracle.mmseg_config(name)
-    widths = [4 * WIDTH * 2**stage for stage in range(4)]
-    head_input = 4 * CHANNELS if neck == "jpu" else widths[3]
-    overrides = {
-        "backbone": {"base_channels": WIDTH, "stem_channels": WIDTH},
-        "decode_head": {
-            "in_channels": [*widths[1:3], head_input] if head == "enc" else head_input,
-            "channels": CHANNELS,
-            "num_classes": num_classes,
-        },
-        "auxiliary_head": {
-            "in_channels": widths[2],
-            "channels": WIDTH,
-            "num_classes": num_classes,
-        },
-    }
-    if neck == "jpu":
-        overrides["neck"] = {"in_channels": tuple(widths[1:]), "mid_channels": CHANNELS}
-    return oracle.randomize(oracle.build_mmseg(full, **overrides))
+    shipped = oracle.mmseg_config(name)
+    return oracle.randomize(oracle.build_mmseg(shipped, **mmseg_parts(head, neck, num_classes)))
 
 
 def variables(model, num_classes: int, seed: int = 0) -> dict:

@@ -16,6 +16,8 @@ from fastfcn_jax import demo
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import cache, datasets
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

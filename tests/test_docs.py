@@ -91,7 +91,7 @@ TYPED = {
     "export": "test_commands.py",
     "serve": "test_commands.py",
     "submit": "test_commands.py",
-    "weights": "weights/test_registry.py",
+    "weights": "weights/test_store.py",
 }
 # Benchmarks run for minutes to hours or need other code bases, so no test starts them: what they
 # printed stands beside them on the pages. Other programs of the pages:
@@ -176,6 +176,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["api.md", "export.md"])
 def test_python_blocks_run(name, folder):
     text = "\n".join(blocks(ROOT / "docs" / name, "python"))

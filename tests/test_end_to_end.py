@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 TINY = [
     "--config.model.backbone=resnet18",
@@ -78,7 +80,7 @@ def trained(camvid, tmp_path_factory) -> tuple[Path, str]:
         time.sleep(0.05)
     first.send_signal(signal.SIGINT)
     output = first.communicate(timeout=120)[0]
-    assert first.returncode == 0, output
+    assert first.returncode == 130, output
     assert "train.py" in output.splitlines()[-1], "the command that resumes is printed last"
     interrupted_at = logged_steps(workdir)[-1]
     assert interrupted_at < 40, "the interrupt came too late to test anything"
@@ -187,7 +189,7 @@ def test_training_starts_from_the_weights_of_a_backbone_file(backbone_file, tmp_
     assert any(line.startswith(f"initial backbone: {file}") for line in lines)
     process.send_signal(signal.SIGTERM)  # before the first step, which need not be compiled then
     process.communicate(timeout=120)
-    assert process.returncode == 0
+    assert process.returncode == 143
     found = model_folder.load_model(tmp_path / "run").variables["params"]["backbone"]
     np.testing.assert_equal(found, backbone)
 

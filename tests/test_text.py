@@ -56,3 +56,12 @@ def test_a_name_is_what_it_was_after_a_list(tmp_path, name):
 def test_a_byte_that_is_no_utf_8_is_shown():
     assert text.shown(NAMES[2]) == "stra\\xdfe.jpg"
     assert text.shown("a\\b\ud800") == "a\\b\\ud800"
+
+
+def test_a_sample_gives_its_files_a_name(tmp_path):
+    ids = ["images/train/a", "images/" + "\u00e4" * 120, "images/" + "\u00e4" * 121, NAMES[2]]
+    names = [files.name_of(sample) for sample in ids]
+    assert names[0] == "images_train_a"
+    assert len(set(names)) == 4
+    for name in names:
+        (tmp_path / f"12_{name}_overlay.png").write_text(name, "utf-8")

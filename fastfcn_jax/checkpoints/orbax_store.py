@@ -25,6 +25,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import first_line, unwritable
 
 METRIC = "mIoU"
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
 URI_SCHEMES = ("gs", "s3", "az", "hf")  # /gs/… is to Orbax what gs://… is
 
 # Orbax logs with a traceback what it also raises, and asyncio what Orbax did not look at; the

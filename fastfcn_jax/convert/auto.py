@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from fastfcn_jax.config import experiment, schema
-from fastfcn_jax.convert import classes
+from fastfcn_jax.convert import output_classes
 from fastfcn_jax.convert.detect import Detected
 from fastfcn_jax.convert.file_meta import FileMeta
 
@@ -26,9 +26,9 @@ def configuration(found: Detected, meta: FileMeta) -> tuple[ConfigDict, list[str
     names, or, where it names none, the published one with as many classes.
     """
     notes = []
-    info = classes.by_names(meta.class_names)
+    info = output_classes.by_names(meta.class_names)
     if info is None and len(meta.class_names) != found.num_classes:
-        info = classes.by_count(found.num_classes)
+        info = output_classes.by_count(found.num_classes)
         if info is not None:
             notes = [
                 f"the file does not name its {found.num_classes} classes: "

@@ -28,7 +28,7 @@ def read(
 
     Args:
       config: None: the configuration is built from the file's names, shapes and `meta`.
-      class_file: names of the classes, if the file does not say or says wrong; see `classes.read`.
+      class_file: names of the classes, if the file says none or wrong ones; JSON, YAML or text.
       weights: "ema" or "model", where the file has both; None: the averaged ones.
       reset_head: start the classifiers anew, for the data set's (or `class_file`'s) class count.
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax.convert import auto, classes, detect, fit
+from fastfcn_jax.convert import auto, detect, fit, output_classes
 from fastfcn_jax.convert.file_meta import FileMeta
 from fastfcn_jax.convert.pth import ReadResult
 from fastfcn_jax.data.source import DatasetInfo
@@ -52,21 +52,21 @@ def _described(
     if config is None:
         config, notes = auto.configuration(found, file.meta)
     if named is not None:
-        info = classes.read(named)
+        info = output_classes.read(named)
         if info.num_classes != found.num_classes and not reset_head:
             raise UserError(
                 f"--classes {named} names {info.num_classes} classes, and the file's classifier "
                 f"has {found.num_classes} outputs; name each in their order"
             )
         return config, info, ()
-    expected = classes.configured(config)
+    expected = output_classes.configured(config)
     if reset_head:
         if expected is None:
             raise UserError("--reset-head starts classifiers anew: say which, with --classes FILE")
         return config, expected, tuple(notes)
     wanted = config.model.num_classes or (expected and expected.num_classes) or found.num_classes
     detect.refuse_differences(found, config.model, wanted)
-    info, more = classes.of_outputs(file.meta, found.num_classes, expected)
+    info, more = output_classes.of_outputs(file.meta, found.num_classes, expected)
     return config, info, (*notes, *more)
 
 

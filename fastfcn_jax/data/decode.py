@@ -46,13 +46,16 @@ def image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def size(data: bytes, name: str) -> tuple[int, int]:
-    """(height, width) of what `image` returns, from the file's header alone.
+    """(height, width) of what `image` returns, mostly from the file's header alone.
 
     Raises:
       UserError: no header of a picture.
     """
-    height, width = _stored_size(data, name)
-    if data[:4] in exif.TIFF:  # PIL has turned it
+    found = _stored_size(data)
+    if found is None:  # PIL is stricter than OpenCV about some headers
+        return image(data, name).shape[:2]
+    height, width = found
+    if data[:4] in exif.TIFF:  # turned already
         return height, width
     return (width, height) if exif.orientation(data) >= 5 else (height, width)
 
@@ -97,7 +100,10 @@ def _check(data: bytes, name: str) -> None:
         png_decoder.check(data, name)
     elif not data.startswith((JPEG, *_GIF)):
         return  # OpenCV looks at the size itself
-    height, width = _stored_size(data, name)
+    found = _stored_size(data)
+    if found is None:
+        raise _refused(data, name)
+    height, width = found
     _check_size(height, width, name)
     if height * width > _MAX_PIXELS_PER_BYTE * len(data):
         raise UserError(
@@ -115,8 +121,8 @@ def _check_size(height: int, width: int, name: str) -> None:
         )
 
 
-def _stored_size(data: bytes, name: str) -> tuple[int, int]:
-    """(height, width) before any turning; of a TIFF after it."""
+def _stored_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) before any turning, of a TIFF after it; None where no header is found."""
     if png := png_decoder.header(data):
         return png.height, png.width
     if jpeg := jpeg_decoder.size(data):
@@ -124,8 +130,8 @@ def _stored_size(data: bytes, name: str) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
-    except _PIL_ERRORS as error:
-        raise _refused(data, name) from error
+    except _PIL_ERRORS:
+        return exif.tiff_size(data)  # 16-bit colours, for one, are not known to PIL
     return height, width
 
 
@@ -143,8 +149,8 @@ def _decode_by_opencv(data: bytes, name: str, flags: int) -> np.ndarray:
         pixels = None
     if pixels is not None:
         return pixels
-    if not faults.reason(data):
-        _check_size(*size(data, name), name)
+    if found := _stored_size(data):
+        _check_size(*found, name)
     raise _refused(data, name)
 
 

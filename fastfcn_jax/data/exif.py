@@ -11,6 +11,8 @@ from fastfcn_jax.data import jpeg_decoder, png_decoder
 
 TIFF = (b"II*\0", b"MM\0*")
 ORIENTATION = 0x0112
+_WIDTH, _HEIGHT = 0x0100, 0x0101
+_SHORT, _LONG = 3, 4  # types of a value
 _APP1 = 0xE1
 _PREFIX = b"Exif\0\0"
 
@@ -47,6 +49,19 @@ def turn(pixels: UInt8[np.ndarray, "h w c"], value: int) -> UInt8[np.ndarray, "h
     if value in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def tiff_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) of a TIFF once turned; None where it gives none."""
+    order = "little" if data.startswith(b"II") else "big"
+    found = {e.tag: e for e in entries(data) if e.kind in (_SHORT, _LONG)}
+    if _WIDTH not in found or _HEIGHT not in found:
+        return None
+    height, width = (
+        int.from_bytes(e.value[: 2 if e.kind == _SHORT else 4], order)
+        for e in (found[_HEIGHT], found[_WIDTH])
+    )
+    return (width, height) if orientation(data) >= 5 else (height, width)
 
 
 def entries(block: bytes) -> Iterator[Entry]:

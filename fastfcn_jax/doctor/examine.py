@@ -16,7 +16,7 @@ from fastfcn_jax.data import cache, datasets, pipeline
 from fastfcn_jax.doctor import checks
 from fastfcn_jax.doctor.checks import Finding
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.files import write_image
+from fastfcn_jax.files import name_of, write_image
 from fastfcn_jax.training import setup, strategy
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
@@ -199,7 +199,7 @@ def draw(config: ConfigDict, folder: Path, count: int = 8) -> None:
         both = np.hstack([image, pictures.colorize(label, source.info.palette)])
         labels = np.hstack([label, label])  # the legend counts shares of the picture's pixels
         picture = pictures.with_legend(both, labels, source.info.class_names, source.info.palette)
-        name = source.ids[int(batch["index"][place])].replace("/", "_")
+        name = name_of(source.ids[int(batch["index"][place])])
         write_image(folder / f"{number}_{name}.png", picture)
     print(f"{count} augmented samples in {folder}")
 

@@ -7,7 +7,13 @@ from fastfcn_jax import cli
 
 
 def define(parser: cli.Parser) -> None:
-    parser.need("--checkpoint", "runs/demo", "Checkpoint folder.", type=cli.path, metavar="DIR")
+    parser.need(
+        "--checkpoint",
+        "runs/demo",
+        "Checkpoint folder, or published name.",
+        type=cli.path,
+        metavar="DIR",
+    )
     parser.add_config("Other data or test settings than the stored ones.", needed=False)
     parser.add_argument("--protocol", help="single | ms_flip | …; default: config.eval.protocol.")
     parser.add_argument(

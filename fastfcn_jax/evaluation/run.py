@@ -71,4 +71,4 @@ def print_table(result: Result) -> None:
     table.add_row("mean", written(scores.miou), written(scores.macc), style="bold")
     console = Console()
     console.print(table)
-    console.print(scores)
+    console.print(str(scores))  # the object itself rich would print field by field

@@ -11,7 +11,13 @@ FORMATS = ["stablehlo", "onnx", "safetensors", "tflite", "hub"]
 
 
 def define(parser: cli.Parser) -> None:
-    parser.need("--checkpoint", "runs/demo", "Checkpoint folder.", type=cli.path, metavar="DIR")
+    parser.need(
+        "--checkpoint",
+        "runs/demo",
+        "Checkpoint folder, or published name.",
+        type=cli.path,
+        metavar="DIR",
+    )
     parser.need("--format", "onnx", "What to write.", choices=FORMATS)
     parser.need("--output", "model.onnx", "File to write; hub: folder.", type=cli.path)
     parser.add_argument("--size", nargs="+", metavar="N", help="Height and width; not for hub.")

@@ -233,12 +233,15 @@ def _safetensors(path: Path):
     from safetensors import safe_open
 
     from fastfcn_jax import models
+    from fastfcn_jax.checkpoints import orbax_store
     from fastfcn_jax.config import experiment
     from fastfcn_jax.export.writers import Job
 
     with safe_open(path, framework="numpy") as file:
-        said = file.metadata()["fastfcn_jax"]
+        said, checksum = (file.metadata()[key] for key in ("fastfcn_jax", "checksum"))
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if orbax_store.checksum(weights) != checksum:
+        raise ValueError("its weights are not those that were written; fetch it again")
     content = metadata.read(said)
     config = experiment.from_json(content["config"])
     num_classes = len(content["dataset"]["class_names"])

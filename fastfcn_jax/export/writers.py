@@ -14,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from fastfcn_jax import models
+from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models import folding
 from fastfcn_jax.models.ops.resize import resize
@@ -89,7 +90,8 @@ def safetensors(job: Job, path: Path, metadata: str) -> None:
     weights = traverse_util.flatten_dict(job.variables, sep="/")
     tensors = {name: np.ascontiguousarray(w) for name, w in weights.items()}
     # Its own `save_file` makes a file that only its owner may read.
-    path.write_bytes(library.save(tensors, {"fastfcn_jax": metadata}))
+    described = {"fastfcn_jax": metadata, "checksum": orbax_store.checksum(tensors)}
+    path.write_bytes(library.save(tensors, described))
 
 
 def tflite(job: Job, path: Path, metadata: str) -> None:

@@ -162,7 +162,8 @@ class DeferredBatchNorm(BatchNorm):
         scale = self.param("scale", self.scale_init, (x.shape[-1],))
         running = self._running(x)
         if train:
-            mean, var = statistics(x, self._axis_name())
+            found: Any = statistics(x, self._axis_name())
+            mean, var = found
             self._update(running, mean, var, x)
         else:
             mean, var = running[0].value, running[1].value

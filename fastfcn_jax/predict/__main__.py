@@ -9,7 +9,9 @@ SOME_FAILED = 1
 
 
 def define(parser: cli.Parser) -> None:
-    parser.add_argument("--checkpoint", type=cli.path, metavar="DIR", help="Checkpoint folder.")
+    parser.add_argument(
+        "--checkpoint", type=cli.path, metavar="DIR", help="Checkpoint folder, or published name."
+    )
     parser.add_argument(
         "--model", type=cli.path, metavar="FILE", help="Exported file, instead of --checkpoint."
     )

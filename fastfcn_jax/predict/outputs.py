@@ -10,7 +10,7 @@ import numpy as np
 
 from fastfcn_jax import pictures, text
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.files import failing_in_words, make_folder, replacing, write_array, write_image
+from fastfcn_jax.files import make_folder, replacing, write_array, write_image
 from fastfcn_jax.predict import inputs, png_strips
 from fastfcn_jax.terminal.progress import track
 
@@ -53,9 +53,8 @@ class Writer:
         """
         try:
             make_folder((self.folder / stem).parent)
-            with failing_in_words(self.folder / stem, "free space there, or give another --output"):
-                self.write_values(stem, image, prediction)
-                self.write_overlay(self.folder / f"{stem}_overlay.png", image, prediction.labels)
+            self.write_values(stem, image, prediction)
+            self.write_overlay(self.folder / f"{stem}_overlay.png", image, prediction.labels)
         except UserError as error:
             return [str(error)]
         return []
@@ -277,8 +276,7 @@ def predict(
     )
     writer = Writer(make_folder(folder), loaded, legend=legend, save_logits=save_logits)
     if is_video:
-        with failing_in_words(folder, "free space there, or give another --output"):
-            return Summary(predict_video(loaded, Path(source), writer, confidence=confidence), ())
+        return Summary(predict_video(loaded, Path(source), writer, confidence=confidence), ())
     if tile:
         failures = predict_in_tiles(loaded, found, writer, tile)
     else:

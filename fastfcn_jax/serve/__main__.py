@@ -7,7 +7,13 @@ from fastfcn_jax import cli
 
 
 def define(parser: cli.Parser) -> None:
-    parser.need("--checkpoint", "runs/demo", "Checkpoint folder.", type=cli.path, metavar="DIR")
+    parser.need(
+        "--checkpoint",
+        "runs/demo",
+        "Checkpoint folder, or published name.",
+        type=cli.path,
+        metavar="DIR",
+    )
     parser.add_argument(
         "--host", default="127.0.0.1", help="Address to listen on; default: this machine alone."
     )

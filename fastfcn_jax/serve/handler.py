@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def parse_request(self) -> bool:
         """Refuses names of other hosts: a page elsewhere could point its own at this machine."""
-        if not self.raw_requestline.strip():
+        if not str(self.raw_requestline, "iso-8859-1").split():  # the parent would say nothing
             self.requestline, self.request_version, self.command = "", "HTTP/1.0", ""
             self.send_error(HTTPStatus.BAD_REQUEST, "the request is an empty line")
             return False

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,7 +144,10 @@ class Checkpoints:
             return
         self.wait()
         if jax.process_index() == 0:
-            orbax_store.set_score(self.folder / str(step), miou)
+            try:
+                orbax_store.set_score(self.folder / str(step), miou)
+            except Damaged as damage:  # since the start, that is: it was whole then
+                warn_of(self.folder / str(step), damage)
         _barrier("scored a checkpoint")
         self._manager.reload()
 
@@ -159,7 +163,12 @@ class Checkpoints:
             ) from damage
 
     def _tidy(self, damaged: dict[int, str]) -> None:
-        """Moves what cannot be read out of the way of the manager."""
+        """Moves what cannot be read out of the way of the manager; removes what was not finished.
+
+        Orbax does not remove every folder that a kill left, and they would fill the disk.
+        """
+        for unfinished in self.folder.glob(f"*{orbax_store.UNFINISHED}*"):
+            shutil.rmtree(unfinished)
         for step, fault in damaged.items():
             warn_of(self.folder / str(step), Damaged(fault))
             aside = self.folder.parent / "damaged_checkpoints"

@@ -12,10 +12,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 class Interrupt:
-    """Context manager: the first signal sets `requested`, a second one acts as usual."""
+    """Context manager: the first signal sets `requested`, a second one acts as usual.
+
+    status: the exit status by which a shell knows a program that this signal ended (Ctrl-C: 130).
+    """
 
     def __init__(self):
         self.requested = False
+        self.status = 128 + signal.SIGTERM  # where another process of the training was told to stop
         self._previous = {}
 
     def __enter__(self) -> "Interrupt":
@@ -31,6 +35,7 @@ class Interrupt:
 
     def _receive(self, number, frame) -> None:
         self.requested = True
+        self.status = 128 + number
         signal.signal(number, self._previous[number])
         # Not print: the signal may have come in the middle of one.
         os.write(2, b"stopping after this step; the same signal again stops at once\n")

@@ -1,5 +1,6 @@
 """The training loop: all input and output around the pure step."""
 
+import contextlib
 import shlex
 import time
 from collections import deque
@@ -29,12 +30,11 @@ def train(config: ConfigDict, workdir: Path) -> int:
     """Trains to the end or to an interruption; the same call again goes on from there.
 
     Leaves in `workdir`: checkpoints/, model.json, metrics.jsonl, run.json,
-    tensorboard/ and pictures/. SIGINT and SIGTERM finish the step, save and
-    return as usual. `train.deterministic` has to be seen to before JAX starts:
-    `training.start.train` does.
+    tensorboard/ and pictures/. SIGINT and SIGTERM finish the step and save.
+    `train.deterministic` has to be set before JAX starts, as `training.start.train` does.
 
     Returns:
-      0, the exit status.
+      The exit status: 0, or where a signal ended the training 128 and its number.
 
     Raises:
       UserError: data, workdir or configuration are at fault, or the loss is not
@@ -46,8 +46,11 @@ def train(config: ConfigDict, workdir: Path) -> int:
         try:
             try:
                 _train(run, interrupt)
-            finally:
-                run.checkpoints.close()  # whatever ended the loop, a save under way is finished
+            except BaseException:
+                with contextlib.suppress(Exception):  # what ended the loop is to be told, not this
+                    run.checkpoints.close()
+                raise
+            run.checkpoints.close()  # a save under way is finished
         except UserError as error:
             raise UserError(f"{error} {_last_good(run)}") from error
         except OSError as error:
@@ -55,8 +58,7 @@ def train(config: ConfigDict, workdir: Path) -> int:
             raise UserError(f"{error.strerror or error}{where}. {_last_good(run)}") from error
         finally:
             run.close()
-        _farewell(run, interrupt)
-    return 0
+        return _farewell(run, interrupt)
 
 
 def _train(run: Run, interrupt: Interrupt) -> None:
@@ -222,7 +224,8 @@ def _last_good(run: Run) -> str:
     return f"The last good checkpoint is that of step {step} in {run.workdir}."
 
 
-def _farewell(run: Run, interrupt: Interrupt) -> None:
+def _farewell(run: Run, interrupt: Interrupt) -> int:
+    """Says how the training ended; returns the exit status."""
     best = run.checkpoints.best
     kept = f"checkpoints in {run.workdir}: latest {run.checkpoints.latest}, best {best}"
     if run.step >= run.config.train.steps:
@@ -238,3 +241,5 @@ def _farewell(run: Run, interrupt: Interrupt) -> None:
         run.console.say(
             f"stopped after step {run.step}; {kept}\nto go on, run: {provenance.command()}{workdir}"
         )
+        return interrupt.status
+    return 0

@@ -1,6 +1,7 @@
 """run.json: everything needed to repeat a run, and whether a new start fits what began it."""
 
 import hashlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -119,7 +120,7 @@ def write(workdir: Path, card: dict[str, Any], step: int) -> None:
 
 def fingerprint(source: Source) -> dict[str, Any]:
     """Tells two data sets apart: their classes, a hash of all ids and of a few samples' pixels."""
-    digest = hashlib.sha256("\n".join(source.ids).encode())
+    digest = hashlib.sha256(os.fsencode("\n".join(source.ids)))
     for index in np.linspace(0, len(source) - 1, FINGERPRINT_SAMPLES).astype(int):
         sample = source[int(index)]
         digest.update(np.ascontiguousarray(sample.image).data)

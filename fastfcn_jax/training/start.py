@@ -25,7 +25,7 @@ def train(
         `num_processes` and `process_id` too. Slurm and Open MPI need none of them.
 
     Returns:
-      0, also where a signal ended the training between two steps.
+      The exit status: 0, or where a signal ended the training 128 and its number (Ctrl-C: 130).
 
     Raises:
       UserError: data, workdir or configuration are at fault, or the loss is not finite.

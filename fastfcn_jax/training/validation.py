@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fastfcn_jax.data.source import Sample, Source
-from fastfcn_jax.files import write_image
+from fastfcn_jax.files import name_of, write_image
 from fastfcn_jax.inference.predictor import Predictor
 from fastfcn_jax.pictures import overlay
 
@@ -63,7 +63,7 @@ def pictures(
             overlay(sample.image, labels, source.info.palette)
             for labels in (sample.label, predictor(sample.image))
         ]
-        drawn.append((sample.id.replace("/", "_"), np.concatenate(sides, axis=1)))
+        drawn.append((name_of(sample.id), np.concatenate(sides, axis=1)))
     return drawn
 
 

@@ -18,7 +18,7 @@ from fastfcn_jax.config import experiment
 from fastfcn_jax.convert import fit, weight_file
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import write_json, write_text
-from fastfcn_jax.weights import card, fetch, store
+from fastfcn_jax.weights import card, fetch, local
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _OF_THE_HUB = ("architectures", "model_type", "id2label", "label2id")
@@ -89,7 +89,7 @@ def as_checkpoint(folder: Path) -> Path:
         weights = fetch.digest(file, "sha256")
     with open(folder / CONFIG, "rb") as file:
         config = fetch.digest(file, "sha256")
-    target = store.cache() / "hub" / f"{weights[:16]}-{config[:16]}"
+    target = local.cache() / "hub" / f"{weights[:16]}-{config[:16]}"
     with fetch.locked(target):
         if not target.exists():
             loaded = read(folder)
@@ -109,7 +109,7 @@ def download(repository: str, file: str, *, offline: bool = False) -> Path:
       UserError: huggingface_hub is not installed, or there is no such file.
     """
     library = _library()
-    only_local = store.is_offline(offline)
+    only_local = local.is_offline(offline)
     return Path(
         _asked(
             f"hf://{repository}/{file}",

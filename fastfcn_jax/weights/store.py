@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.weights import fetch, registry
+from fastfcn_jax.weights import fetch, local, registry
 from fastfcn_jax.weights.registry import Entry
 
 _LARGEST = 2 << 30  # bytes that a file in an archive may have
@@ -28,12 +28,6 @@ class Place(NamedTuple):
         return (self.file if self.folder is None else self.folder).exists()
 
 
-def cache() -> Path:
-    """`$XDG_CACHE_HOME/fastfcn_jax/weights` (`~/.cache/...`); need not exist."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "fastfcn_jax" / "weights"
-
-
 def where(name: str) -> Place:
     """Where the weights of a registered name are, or will be.
 
@@ -44,8 +38,8 @@ def where(name: str) -> Place:
     folder = None
     if not entry.is_backbone:
         tag = entry.checksum.rpartition(":")[2] or "as_found"
-        folder = cache() / "converted" / f"{entry.name.replace(':', '_')}-{tag}"
-    return Place(entry, cache() / entry.file, folder)
+        folder = local.cache() / "converted" / f"{entry.name.replace(':', '_')}-{tag}"
+    return Place(entry, local.cache() / entry.file, folder)
 
 
 def get(name: str, *, offline: bool = False) -> Path:
@@ -114,7 +108,12 @@ def backbone(words: str, *, offline: bool = False) -> Path:
 
         return hub.download(remote[1], remote[2] or "model.safetensors", offline=offline)
     if words.startswith(("https://", "http://")):
-        target = cache() / "addresses" / sha256(words.encode()).hexdigest()[:16] / _last_part(words)
+        target = (
+            local.cache()
+            / "addresses"
+            / sha256(words.encode()).hexdigest()[:16]
+            / _last_part(words)
+        )
         if not target.exists():
             _fetch(words, target, _checksum_in(target.name), "start the same again", offline)
         return target
@@ -147,16 +146,11 @@ def checkpoint(words: str | Path, *, offline: bool = False) -> Path:
     return path  # whose absence is said where it is opened
 
 
-def is_offline(asked: bool = False) -> bool:
-    """Whether the network is not to be used."""
-    return asked or os.environ.get("FASTFCN_OFFLINE", "0").lower() not in ("", "0", "false", "no")
-
-
 def _fetch(address: str, path: Path, checksum: str, command: str, offline: bool) -> None:
     by_hand = f"download it elsewhere, put it into {path.parent} and go on with {command}"
     if path.exists():
         return
-    if is_offline(offline):
+    if local.is_offline(offline):
         raise UserError(f"{address}: is not here, and no network is to be used; {by_hand}.")
     print(f"fetching {address}", file=sys.stderr, flush=True)
     fetch.download(address, path, checksum=checksum, remedy=by_hand)

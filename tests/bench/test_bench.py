@@ -106,6 +106,7 @@ def deployed_gmacs(head: str, platform: str) -> tuple[float, float]:
 
 
 # docs/performance.md. On a CPU, products by Winograd's tiles, and no taps in ASPP's padding.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "platform", "most"),
     [

@@ -91,6 +91,7 @@ def test_macs_to_the_last_digit():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "depth", "gigamacs", "millions"),
     [

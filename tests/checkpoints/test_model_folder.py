@@ -152,6 +152,25 @@ def test_a_half_written_checkpoint_is_skipped(tmp_path, missing):
         tmp_path / "checkpoints" / "4", tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp-1"
     )
     assert int(restore(tmp_path).state.step) == 4
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(28, "No space left on device"), "no space left on the disk; free some"),
+        (ValueError("RESOURCE_EXHAUSTED [OS error 28: ENOSPC No space left]"), "no space left"),
+        (OSError(30, "Read-only file system"), "cannot be written: .*Read-only file system"),
+        (ValueError("[OS error 30: EROFS Read-only file system]"), "cannot be written: "),
+        (ValueError("PERMISSION_DENIED: x"), "cannot be written: PERMISSION_DENIED: x"),
+    ],
+)
+def test_a_disk_that_is_full_or_read_only_is_named(tmp_path, error, sentence):
+    told = orbax_store.unwritable(tmp_path, error)
+    assert isinstance(told, UserError)
+    assert re.match(rf"{tmp_path}:? {sentence}", str(told))
+    fault = ValueError("a bug")
+    assert orbax_store.unwritable(tmp_path, fault) is fault
 
 
 FLAWS = {

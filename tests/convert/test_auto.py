@@ -86,13 +86,13 @@ def test_the_same_classes_in_another_order_keep_the_files_names(tmp_path, tensor
     names = CITYSCAPES.class_names[::-1]
     file = write(tmp_path / "a.pth", tensors, {"CLASSES": names})
     config = small.config("psp", "jpu", backbone="resnet18")
-    converted = convert.read(file, config)
-    assert converted.info.class_names == names
-    np.testing.assert_array_equal(converted.info.palette, CITYSCAPES.palette[::-1])
-    assert (
-        "the file names the classes of cityscapes in another order, and its names are taken: "
-        "class 0 is 'bicycle', not 'road'" in str(converted.report)
-    )
+    for converted in (convert.read(file, config), convert.read(file)):
+        assert converted.info.class_names == names
+        np.testing.assert_array_equal(converted.info.palette, CITYSCAPES.palette[::-1])
+        assert (
+            "the file names the classes of cityscapes in another order, and its names are taken: "
+            "class 0 is 'bicycle', not 'road'" in str(converted.report)
+        )
     # ... so that nothing is evaluated against labels of the other order.
     with pytest.raises(UserError, match="in another order"):
         model_folder.compare_classes(tmp_path, converted.info, CITYSCAPES)

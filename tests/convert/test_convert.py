@@ -18,6 +18,8 @@ from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.convert import backbone, convert, fit, official_names, pth
 from fastfcn_jax.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -207,6 +207,12 @@ def tiff(bands, bits, sample_format):
 
 
 class TestReasons:
+    def test_a_tiff_that_pil_does_not_know_has_a_size(self, monkeypatch):
+        data = cv2.imencode(".tif", PHOTO.astype(np.uint16) * 200)[1].tobytes()
+        assert decode.size(data, "x.tif") == decode.image(data, "x.tif").shape[:2] == (237, 331)
+        monkeypatch.setattr(cv2, "imdecode", None)
+        assert decode.size(data, "x.tif") == (237, 331), "from the header alone"
+
     @pytest.mark.parametrize(
         ("data", "words"),
         [

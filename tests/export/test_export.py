@@ -24,6 +24,9 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import __main__ as command
 from fastfcn_jax.export import export, metadata, readers, writers
 from fastfcn_jax.inference.network import network
+from fastfcn_jax.models.ops.forms import FAST
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SIZE = (96, 128)
@@ -140,6 +143,15 @@ def test_onnx_of_every_part(tmp_path, head, neck, lineage):
     np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("file_format", ["stablehlo", "safetensors"])
+def test_a_flipped_bit_is_noticed(files, tmp_path, file_format):
+    data = bytearray(files[file_format].read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / f"m.{file_format}").write_bytes(data)
+    with pytest.raises(UserError, match=r"Bad CRC-32|not those that were written"):
+        readers.load(tmp_path / f"m.{file_format}")
+
+
 def test_onnx_properties_are_for_other_programs_too(files):
     said = onnx.load(files["onnx"])
     found = {entry.key: entry.value for entry in said.metadata_props}
@@ -149,6 +161,16 @@ def test_onnx_properties_are_for_other_programs_too(files):
     assert json.loads(found["std"]) == [58.395, 57.12, 57.375]
     assert json.loads(found["channels"]) == "RGB"
     assert (said.producer_name, said.producer_version) == ("fastfcn_jax", fastfcn_jax.__version__)
+
+
+@pytest.mark.parametrize("height", [15, 45])
+def test_full_width_is_exported_for_any_batch_size(height):
+    """A form that asks how large the batch is finds no number there: 480x480 ended so."""
+    images = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), height, height, 128), "float32")
+    kernel = jax.ShapeDtypeStruct((3, 3, 128, 128), "float32")
+    program = jax.export.export(jax.jit(FAST.convolve), platforms=writers.PLATFORMS)
+    (made,) = program(images, kernel).out_avals
+    assert made.shape[1:] == (height, height, 128)
 
 
 def test_stablehlo_is_for_every_platform(files):

@@ -9,6 +9,8 @@ import small
 from fastfcn_jax.models import folding
 from fastfcn_jax.models.ops.forms import Forms
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("lineage", "head", "neck"), [("mmseg", "enc", "jpu"), ("official", "psp", "jpu_x")]

@@ -217,13 +217,12 @@ def test_plain_forms_are_xlas_own_operations_alike_for_every_platform():
 
 
 @pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])
-@pytest.mark.parametrize(("kernel_size", "stride", "dilation"), [(1, 1, 1), (1, 2, 1), (3, 2, 2)])
-def test_convolution_on_every_other_pixel(size, kernel_size, stride, dilation):
+def test_a_dilated_and_strided_convolution_on_every_other_pixel(size):
     assert_same(
-        lambda x, k: FAST.convolve(x, k, stride, dilation),
-        lambda x, k: PLAIN.convolve(x, k, stride, dilation),
+        lambda x, k: FAST.convolve(x, k, 2, 2),
+        lambda x, k: PLAIN.convolve(x, k, 2, 2),
         noise(2, *size, 5),
-        noise(kernel_size, kernel_size, 5, 4, seed=1),
+        noise(3, 3, 5, 4, seed=1),
     )
 
 

@@ -8,6 +8,8 @@ import small
 
 from fastfcn_jax import models
 
+pytestmark = pytest.mark.slow
+
 SIZES = np.array([[61, 83], [104, 136]], np.int32)
 PADDED = (104, 136)
 

@@ -62,10 +62,10 @@ def test_what_cannot_be_written_is_one_sentence_and_the_rest_is_done(tmp_path, n
     assert done == ["a.png", "a_overlay.png", "z.png", "z_overlay.png"]
     if len(name) > 245:
         (sentence,) = failures
-        assert "cannot be written (File name too long); free space there" in sentence
+        assert "cannot be written: File name too long." in sentence
     elif name == "taken.png":
         (sentence,) = failures
-        assert f"{tmp_path / 'out' / 'taken'}: cannot be written (Is a directory)" in sentence
+        assert f"{tmp_path / 'out' / 'taken.png'} cannot be written: Is a directory." in sentence
     else:
         assert failures == []
 
@@ -77,15 +77,15 @@ def test_a_full_disk_is_what_is_said_whatever_the_clean_up_meets(tmp_path, monke
     def broken(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "replace", full)
     monkeypatch.setattr(Path, "unlink", broken)
     monkeypatch.setattr(pictures, "overlay", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"x: no space left on the disk; free some"):
         files.write_text(tmp_path / "x", "")
     writer = outputs.Writer(tmp_path, Model())
     prediction = Prediction(np.ones((8, 9), np.uint8), None)
     (sentence,) = writer.failure("x", np.zeros((8, 9, 3), np.uint8), prediction)
-    assert "x: cannot be written (No space left on device); free space there" in sentence
+    assert "x.png: no space left on the disk; free some and run again." in sentence
 
 
 def test_brackets_of_a_folder_that_exists_are_part_of_its_name(tmp_path):

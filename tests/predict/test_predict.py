@@ -23,6 +23,8 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference.tiles import tile_sizes, tiles
 from fastfcn_jax.predict import inputs, png_strips
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 INFO = DatasetInfo("toy", ("sky", "road", "car"), np.eye(3, dtype=np.uint8) * 255)
 

@@ -20,6 +20,8 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference.predictor import Prediction
 from fastfcn_jax.serve import answer, handler, server
 
+pytestmark = pytest.mark.slow
+
 INFO = DatasetInfo("toy", ("sky", "<road>", "car"), np.eye(3, dtype=np.uint8) * 200)
 
 
@@ -118,6 +120,7 @@ STRANGE = [
     (b"GET / HTTP/1.1\r\n\r\n", 403),
     (b"GET /\r\n\r\n", 403),
     (b"\r\n", 400),
+    (b"\xa0\r\n", 400),
     (b"\xff\x00\x01\r\n\r\n", 400),
     (b"GET / HTTP/\xb2.\xb2\r\n\r\n", 400),
     (b"GET / HTTP/9.9\r\n\r\n", 505),

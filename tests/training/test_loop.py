@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 from tiny import config, history, losses
 
-from fastfcn_jax import replay
-from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax import files, replay
+from fastfcn_jax.checkpoints import model_folder, orbax_store
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.training import loop, metrics_log, run_card, step
+from fastfcn_jax.training import checkpointer, loop, metrics_log, run_card, step
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("tiny_model")
@@ -76,6 +77,18 @@ def test_a_run_that_went_on_reads_as_one(tmp_path):
     assert verified[0] == verified[1]
     starts = run_card.read(tmp_path / "twice")["starts"]
     assert [start["step"] for start in starts] == [0, 8]
+
+
+def test_a_kill_between_a_score_and_its_checkpoint_loses_no_best(tmp_path):
+    loop.train(config(steps=4, eval_every=4), tmp_path)
+    folder = model_folder.step_folder(tmp_path, 4)
+    unscored = orbax_store._signed({**orbax_store.read_meta(folder), "score": None})
+    files.write_json(folder / "meta/metadata", unscored)
+    shutil.rmtree(folder / "metrics")
+    assert model_folder.best_step(tmp_path) is None
+    loop.train(config(steps=4, eval_every=4), tmp_path)
+    assert len(history(tmp_path, "eval")) == 1  # not made again: its record was there
+    assert orbax_store.read_meta(folder)["score"] == history(tmp_path, "eval")[0]["mIoU"]
 
 
 def test_replay_finds_every_bit_or_the_first_other_one(tmp_path, capsys):
@@ -140,6 +153,19 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(tmp_path, monkey
     assert message.count("train_") == 4  # the four samples of its batch
     assert f"The last good checkpoint is that of step 4 in {tmp_path}" in message
     assert model_folder.finished_steps(tmp_path) == [4]
+
+
+def test_what_ended_a_run_is_not_hidden_by_a_disk_that_is_full_besides(tmp_path, monkeypatch):
+    explode(monkeypatch)
+    close = checkpointer.Checkpoints.close
+
+    def full(checkpoints):
+        close(checkpoints)
+        raise UserError("no space left on the disk; free some and run again.")
+
+    monkeypatch.setattr(checkpointer.Checkpoints, "close", full)
+    with pytest.raises(UserError, match=r"^step 1: loss inf.*There is no checkpoint yet in "):
+        loop.train(config(steps=4, eval_every=0), tmp_path)
 
 
 def test_steps_that_are_not_finite_are_skipped_on_request(tmp_path, monkeypatch, capsys):

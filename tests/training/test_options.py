@@ -18,7 +18,7 @@ from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.training import class_weights, initial_weights, loop
 
-pytestmark = pytest.mark.usefixtures("tiny_model")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_model")]
 
 
 def flat_params(workdir):

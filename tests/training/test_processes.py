@@ -50,9 +50,9 @@ def start_two(folder, *flags, devices=2, second=(), second_workdir=None, **kwarg
     ]  # fmt: skip
 
 
-def finish(*processes):
+def finish(*processes, status=0):
     outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    assert [process.returncode for process in processes] == [status] * len(processes), outputs
     return outputs
 
 
@@ -177,7 +177,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number):
     process = start(tmp_path, *LONG)
     wait_for(process, "step 5/")
     process.send_signal(number)
-    (output,) = finish(process)
+    (output,) = finish(process, status=128 + number)
     assert "the same signal again stops at once" in output
     stopped = int(re.search(r"stopped after step (\d+)", output)[1])
     assert model_folder.finished_steps(tmp_path) == [stopped]
@@ -193,7 +193,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(tmp_pat
     wait_for(first, "step 5/")
     time.sleep(0.2)
     second.send_signal(signal.SIGTERM)
-    outputs = finish(first, second)
+    outputs = finish(first, second, status=128 + signal.SIGTERM)
     stopped = int(re.search(r"stopped after step (\d+)", outputs[0])[1])
     assert model_folder.finished_steps(tmp_path) == [stopped]
     outputs = finish(*start_two(tmp_path, *LONG[1:], f"--config.train.steps={stopped + 5}"))
@@ -209,7 +209,7 @@ def test_an_evaluation_is_interrupted_and_made_up_for(tmp_path):
     process = start(tmp_path / "stopped", *slow)
     wait_for(process, "step 4: evaluating")
     process.send_signal(signal.SIGTERM)
-    (output,) = finish(process)
+    (output,) = finish(process, status=128 + signal.SIGTERM)
     assert "stopped after step 4" in output
     finish(start(tmp_path / "stopped", *slow))
     histories = [

@@ -2,8 +2,12 @@
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import jax
 import loopback
@@ -18,7 +22,7 @@ from fastfcn_jax.convert import backbone, fit
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.training import initial_weights
-from fastfcn_jax.weights import fetch, registry, store
+from fastfcn_jax.weights import fetch, local, registry, store
 from fastfcn_jax.weights.__main__ import COMMAND
 
 NARROW = {
@@ -27,6 +31,7 @@ NARROW = {
     "head_channels": small.CHANNELS,
     "auxiliary_channels": small.WIDTH,
 }
+ROOT = Path(__file__).parents[2]
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 
 
@@ -135,9 +140,9 @@ def test_offline_says_address_folder_and_command(server, monkeypatch, capsys):
     assert COMMAND.main(["get", "jpu_psp_ade20k", "--offline"]) == 2
     said = capsys.readouterr().err
     assert registry.ENTRIES["jpu_psp_ade20k"].address in said
-    assert f"put it into {store.cache()} and go on with `fastfcn weights get" in said
+    assert f"put it into {local.cache()} and go on with `fastfcn weights get" in said
     assert server.asked == []
-    assert not store.cache().exists()
+    assert not local.cache().exists()
 
 
 def imagenet(lineage: str) -> dict:
@@ -209,6 +214,16 @@ def test_checkpoints_that_are_no_names(server, tmp_path):
         store.checkpoint("jpu_psp_cityscapes:4x5")
     with pytest.raises(UserError, match="runs/none is not a checkpoint folder"):
         api.load("runs/none")
+
+
+def test_the_command_as_it_is_typed(tmp_path):
+    command = [sys.executable, "-m", "fastfcn_jax", "weights", "get", "jpu_psp_cityscapes"]
+    environment = {**os.environ, "FASTFCN_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path)}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: https://download.openmmlab.com/mmsegmentation/")
+    assert len(run.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_list_and_where(server, capsys):

@@ -59,7 +59,7 @@ def load(annotations: Path, images: Path, split: str) -> DetailFiles:
             if segment["image_id"] in by_image:
                 runs = (label_of[segment["category_id"]], segment["segmentation"]["counts"])
                 by_image[segment["image_id"]].append(runs)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{annotations}: not the trainval_merged.json of PASCAL in Detail ({error!r}); "
             "download it again."

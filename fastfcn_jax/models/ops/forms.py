@@ -59,18 +59,22 @@ class Row(NamedTuple):
     figure: str
 
 
+def _both(plain, fast, figure):
+    return Row(plain, fast, fast, figure)
+
+
 TABLE = {
     "1x1": Row(DIRECT, TAPS, TAPS, ""),
     "3x3": Row(DIRECT, DIRECT, DIRECT, ""),
     "wide 3x3": Row(DIRECT, WINOGRAD, DIRECT, ""),
     "dilated 3x3": Row(DIRECT, DIRECT, PHASES, ""),
     "far dilated 3x3": Row(DIRECT, TAPS, BANDS, ""),
-    "depthwise": Row(depthwise.convolve_plain, depthwise.convolve, depthwise.convolve, ""),
-    "pyramid": Row(pyramid_conv.convolve_plain, pyramid_conv.convolve, pyramid_conv.convolve, ""),
-    "batch norm": Row(batch_norm.normalize_plain, batch_norm.normalize, batch_norm.normalize, ""),
-    "batch norm before 1x1": Row(False, True, True, ""),
-    "max pool": Row(max_pool.max_pool_plain, max_pool.max_pool, max_pool.max_pool, ""),
-    "resize": Row(resize.resize_plain, resize.resize, resize.resize, ""),
+    "depthwise": _both(depthwise.convolve_plain, depthwise.convolve, ""),
+    "pyramid": _both(pyramid_conv.convolve_plain, pyramid_conv.convolve, ""),
+    "batch norm": _both(batch_norm.normalize_plain, batch_norm.normalize, ""),
+    "batch norm before 1x1": _both(False, True, ""),
+    "max pool": _both(max_pool.max_pool_plain, max_pool.max_pool, ""),
+    "resize": _both(resize.resize_plain, resize.resize, ""),
     "barrier": Row(_as_they_are, _as_they_are, _barrier, ""),
 }
 
@@ -123,11 +127,8 @@ class Forms:
         """Convolves with zero padding dilation * (size - 1) / 2."""
         if self.kind == "plain":
             return convolution.convolve(x, kernel, dilation, stride)
-        if stride > 1 and (kernel.shape[0] == 1 or dilation % stride == 0):
-            # Its taps meet only every stride-th pixel. jax 0.10.2 aborts for GPUs on the strided
-            # slice in a matrix product, hence the barrier.
-            (x,) = self.barrier(x[:, ::stride, ::stride])
-            dilation, stride = max(dilation // stride, 1), 1
+        if stride > 1 and dilation % stride == 0:  # its taps meet only every stride-th pixel
+            x, dilation, stride = x[:, ::stride, ::stride], dilation // stride, 1
         if stride > 1 or kernel.shape[0] not in (1, 3):
             return convolution.convolve(x, kernel, dilation, stride)
         return _convolve(x, kernel, dilation)

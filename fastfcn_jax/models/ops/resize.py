@@ -4,6 +4,7 @@ Coordinates are computed in float32 because PyTorch does: more exact ones differ
 3e-4.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,47 +15,6 @@ from jaxtyping import Array, Float
 
 from fastfcn_jax.models.ops.precision import widen
 from fastfcn_jax.models.padding import Size
-
-
-def resize(
-    x: Float[Array, "b h w c"],
-    shape: Sequence[int],
-    *,
-    align_corners: bool = False,
-    in_size: Size | None = None,
-    out_size: Size | None = None,
-) -> Float[Array, "b h2 w2 c"]:
-    """Resizes bilinearly like `torch.nn.functional.interpolate(size=shape)`: never antialiased.
-
-    `in_size` and `out_size` are the true sizes of input and output in a padded batch; beyond
-    `out_size` the result is undefined. Computes in float32 and returns x's type.
-    """
-    return _resize(x, shape, align_corners, in_size, out_size, _interpolate)
-
-
-def resize_plain(
-    x: Float[Array, "b h w c"],
-    shape: Sequence[int],
-    *,
-    align_corners: bool = False,
-    in_size: Size | None = None,
-    out_size: Size | None = None,
-) -> Float[Array, "b h2 w2 c"]:
-    """The same with jax's own gradient, which scatters."""
-    return _resize(x, shape, align_corners, in_size, out_size, _pick_and_blend)
-
-
-def _resize(x, shape, align_corners, in_size, out_size, interpolate: Callable):
-    y: Any = widen(x)
-    for axis in (2, 1):
-        given = in_size is None and out_size is None
-        if given and shape[axis - 1] == x.shape[axis]:
-            continue
-        n_in = x.shape[axis] if in_size is None else in_size[:, axis - 1]
-        n_out = shape[axis - 1] if out_size is None else out_size[:, axis - 1]
-        taps = bilinear_taps(shape[axis - 1], n_in, n_out, align_corners, y.dtype)
-        y = interpolate(y, axis, _Taps(*taps, n_in)) if given else _follow_sizes(y, axis, *taps)
-    return y.astype(x.dtype)
 
 
 def bilinear_taps(length: int, n_in, n_out, align_corners: bool, dtype: Any = np.float32):
@@ -161,3 +121,32 @@ def _add_both(a, b):
 
 
 _interpolate.defvjp(_forward, _backward)
+
+
+def resize(
+    x: Float[Array, "b h w c"],
+    shape: Sequence[int],
+    *,
+    align_corners: bool = False,
+    in_size: Size | None = None,
+    out_size: Size | None = None,
+    interpolate: Callable = _interpolate,
+) -> Float[Array, "b h2 w2 c"]:
+    """Resizes bilinearly like `torch.nn.functional.interpolate(size=shape)`: never antialiased.
+
+    `in_size` and `out_size` are the true sizes of input and output in a padded batch; beyond
+    `out_size` the result is undefined. Computes in float32 and returns x's type.
+    """
+    y: Any = widen(x)
+    alike = in_size is None and out_size is None
+    for axis in (2, 1):
+        if alike and shape[axis - 1] == x.shape[axis]:
+            continue
+        n_in = x.shape[axis] if in_size is None else in_size[:, axis - 1]
+        n_out = shape[axis - 1] if out_size is None else out_size[:, axis - 1]
+        taps = bilinear_taps(shape[axis - 1], n_in, n_out, align_corners, y.dtype)
+        y = interpolate(y, axis, _Taps(*taps, n_in)) if alike else _follow_sizes(y, axis, *taps)
+    return y.astype(x.dtype)
+
+
+resize_plain = functools.partial(resize, interpolate=_pick_and_blend)  # with jax's own gradient

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fastfcn_jax.data import cache, datasets
 from fastfcn_jax.data.datasets import camvid, cityscapes, folder
+from fastfcn_jax.doctor import checks
 
 
 def first_camvid(root):
@@ -352,6 +353,28 @@ class TestFolder:
         cached = cache.open_or_build(str(tmp_path / "cache"), source)
         assert cached.ids == tuple(source.ids)
         np.testing.assert_array_equal(cached[0].image, photo(1))
+
+    def test_doctor_cache_and_training_refuse_the_same_files(self, tmp_path):
+        label = np.random.default_rng(0).integers(0, 3, (240, 330), np.uint8)
+        source = self.lay(
+            tmp_path, [label] * 4, {"classes": self.CLASSES}, palette=list(range(9)) * 3
+        )
+        for i in range(4):
+            (tmp_path / f"images/train/p{i}.png").unlink()
+            Image.fromarray(photo(i, label.shape)).save(tmp_path / f"images/train/p{i}.jpg")
+        source = datasets.load("folder", str(tmp_path), "train")
+        flipped, holed = tmp_path / "labels/train/p1.png", tmp_path / "images/train/p2.jpg"
+        data = bytearray(flipped.read_bytes())
+        data[data.index(b"IDAT") + 700] ^= 4
+        flipped.write_bytes(data)
+        data = holed.read_bytes()
+        holed.write_bytes(data[:9000] + bytes(4096) + data[13096:])
+        said = checks.survey(source, threads=2).errors
+        assert len(said) == 2
+        for i, path in ((1, flipped), (2, holed)):
+            assert said[i - 1].startswith(f"{path}: damaged")
+            assert sentence(lambda i=i: source[i]) == said[i - 1]
+        assert sentence(lambda: cache.open_or_build(str(tmp_path / "cache"), source)) == said[0]
 
     def test_hidden_files_are_no_images_and_links_are_followed(self, tmp_path, index, capsys):
         self.lay(tmp_path / "store", [index, index], {"classes": self.CLASSES})

@@ -14,6 +14,8 @@ from layouts import sentence, write_png
 from fastfcn_jax.data import datasets, prepare
 from fastfcn_jax.data.tfds import builders, prepared
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cityscapes_prepared(tmp_path_factory, shared_data):

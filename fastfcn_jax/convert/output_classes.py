@@ -40,6 +40,12 @@ def by_names(names: tuple[str, ...]) -> DatasetInfo | None:
     return next((info for info in infos if info.class_names == names), None)
 
 
+def of_names(names: tuple[str, ...]) -> DatasetInfo | None:
+    """The known data set with these classes in whatever order."""
+    infos = (module.INFO for module in datasets.DATASETS.values() if module is not folder)
+    return next((info for info in infos if set(info.class_names) == set(names)), None)
+
+
 def by_count(count: int) -> DatasetInfo | None:
     """The only published data set with so many classes."""
     names = ("cityscapes", "ade20k", "pascal_context", "camvid")
@@ -67,6 +73,7 @@ def of_outputs(
         return DatasetInfo("folder", names, distinct_colors(count)), notes
     if expected is not None and names == expected.class_names:
         return expected, notes
+    expected = expected or of_names(names)
     if expected is not None and expected.num_classes == count:
         notes.append(_difference(names, expected))
     name = expected.name if expected is not None else "folder"
