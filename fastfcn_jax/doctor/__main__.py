@@ -69,6 +69,12 @@ def _define_adoption(group) -> None:
     group.add_argument(
         "--empty", action="store_true", help="Photographs without an outline are all background."
     )
+    group.add_argument(
+        "--palettes",
+        choices=("auto", "numbers", "colors"),
+        default="auto",
+        help="What labels with a palette mean; auto: their numbers, if all palettes agree.",
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -86,6 +92,7 @@ def run(arguments: Namespace) -> int:
             skip_bad=arguments.skip_bad,
             clean=arguments.clean,
             empty=arguments.empty,
+            palettes=arguments.palettes,
         )
         print("\n".join(lines))
         return 0

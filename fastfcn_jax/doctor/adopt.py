@@ -42,6 +42,7 @@ def adopt(
     skip_bad: bool = False,
     clean: bool = False,
     empty: bool = False,
+    palettes: unify.Palettes = "auto",
 ) -> list[str]:
     """Writes classes.json, train.txt, val.txt and a configuration into `folder`.
 
@@ -60,6 +61,7 @@ def adopt(
       skip_bad: leaves out files that cannot be used.
       clean: gives pixels of values that are no class to one, see `clean.mend`.
       empty: photographs in which outlines were drawn nowhere are background, not left out.
+      palettes: what labels with a palette mean, see `unify.decide`.
 
     Returns:
       The lines of a report, the next command last.
@@ -70,7 +72,7 @@ def adopt(
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; set --folder to the one with your photos.")
-    options = Options(photos, labels, names, split, skip_bad, clean, empty)
+    options = Options(photos, labels, names, split, skip_bad, clean, empty, palettes)
     if update:
         return additions.add(folder, options)
     if not overwrite:
@@ -108,7 +110,7 @@ def _adopt(folder: Path, options: Options) -> list[str]:
         *line,
         *division.describe(divided),
         *(f"kept the old file as {name}" for name in kept),
-        *_next(folder, options),
+        *_next(folder, options, meant.content),
     ]
 
 
@@ -142,8 +144,9 @@ def _form(folder, collected: Collected, read: Survey, options: Options):
     """The list of class names, the form of all labels, and lines about both."""
     if not read.facts:
         raise UserError(f"{folder}: no label is left that can be used.")
+    facts = {pair.name: found for pair, found in read.facts.items()}
     if collected.names is not None and not options.names:
-        form, formed = unify.decide(folder, {p.name: f for p, f in read.facts.items()}, None)
+        form, formed = unify.decide(folder, facts, None)
         return collected.names, form, formed
     stems = {words.plain(p.stem) for p in collected.photos}
     texts = [
@@ -152,7 +155,7 @@ def _form(folder, collected: Collected, read: Survey, options: Options):
         if class_names.may_be_list(p, stems) and p.as_posix() not in WRITTEN
     ]
     names, named = class_names.find(folder, texts, read.values(), named=options.names)
-    form, formed = unify.decide(folder, {p.name: f for p, f in read.facts.items()}, names)
+    form, formed = unify.decide(folder, facts, names, options.palettes)
     return names, form, [*named, *formed]
 
 
@@ -205,10 +208,12 @@ def _refuse_existing(folder: Path) -> None:
         )
 
 
-def _next(folder: Path, options: Options) -> list[str]:
+def _next(folder: Path, options: Options, content: dict[str, Any]) -> list[str]:
+    are_named = not any(c["name"].startswith("class_") for c in content["classes"])
+    naming = "" if are_named else "; put names to the classes in classes.json"
     small = f"{folder / configuration.NAME}:small"
     return [
-        f"wrote {', '.join(WRITTEN)} in {folder}; put names to the classes in classes.json",
+        f"wrote {', '.join(WRITTEN)} in {folder}{naming}",
         "when there are more photographs:",
         f"  fastfcn doctor --folder {folder} --update{options.flags()}",
         "next (on a GPU without :small):",

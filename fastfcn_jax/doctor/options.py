@@ -4,6 +4,7 @@ import shlex
 from typing import NamedTuple
 
 from fastfcn_jax.doctor.division import SplitBy
+from fastfcn_jax.doctor.unify import Palettes
 
 
 class Options(NamedTuple):
@@ -16,6 +17,7 @@ class Options(NamedTuple):
     skip_bad: bool = False
     clean: bool = False
     empty: bool = False
+    palettes: Palettes = "auto"
 
     def flags(self) -> str:
         """As they are typed, those that differ from what they are by themselves."""

@@ -81,6 +81,8 @@ class _Places:
     def __init__(self, photos: Sequence[Path], labels: Sequence[Path]):
         self.photo_folders = {p.parent for p in photos}
         self.label_folders = defaultdict(set)
+        self.best_photos: dict[Path, tuple[int, int, int]] = {}
+        self.best_labels: dict[tuple[Path, str], tuple[int, int, int]] = {}
         for label in labels:
             self.label_folders[_role(label.parent)].add(label.parent)
         named = Counter(words.plain(p.stem) for p in photos)
@@ -99,11 +101,14 @@ class _Places:
 
     def _are_neighbours(self, photos: Path, labels: Path) -> bool:
         """Neither has a nearer one: else a photograph without label took that of another scene."""
-        own = nearness(photos, labels)
-        others = self.label_folders[_role(labels)]
-        return own == max(nearness(p, labels) for p in self.photo_folders) and own == max(
-            nearness(photos, p) for p in others
-        )
+        if labels not in self.best_photos:
+            self.best_photos[labels] = max(nearness(p, labels) for p in self.photo_folders)
+        role = _role(labels)
+        if (photos, role) not in self.best_labels:
+            own = (nearness(photos, p) for p in self.label_folders[role])
+            self.best_labels[photos, role] = max(own)
+        best = self.best_photos[labels], self.best_labels[photos, role]
+        return best == (nearness(photos, labels),) * 2
 
 
 def _scene(folder: Path) -> list[str]:

@@ -99,9 +99,8 @@ def _said(pictures: Sequence[Path]) -> dict[Path, bool | None]:
 def _by_ending(path: Path, stems: set[str]) -> bool | None:
     """A picture whose name is that of another and a label word is a label: x.png, x_mask.png."""
     own, *others = words.label_keys(path)
-    if words.words(own[len(others[0]) :] if others else "") & words.LABEL_WORDS:
-        return True if stems.intersection(others) else None
-    return None
+    is_named = words.words(own[len(others[0]) :] if others else "") & words.LABEL_WORDS
+    return True if is_named and stems.intersection(others) else None
 
 
 def _by_colors(path: Path) -> bool | BadFile | _NoLabel:

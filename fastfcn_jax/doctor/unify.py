@@ -30,23 +30,43 @@ class Form(NamedTuple):
     is_yes: bool = False
 
 
+Palettes = Literal["auto", "numbers", "colors"]
+
+
 def decide(
-    folder: Path, labels: Mapping[Path, Facts], names: NameList | None
+    folder: Path,
+    labels: Mapping[Path, Facts],
+    names: NameList | None,
+    palettes: Palettes = "auto",
 ) -> tuple[Form, list[str]]:
     """The form that fits all labels, and lines about what had to be decided.
+
+    Args:
+      palettes: what a palette label means: its numbers, its colours, or its numbers as far as all
+        palettes agree.
 
     Raises:
       UserError: colours and numbers are mixed, and nothing says which number a colour is.
     """
     palette, clash = _palette_of(labels)
     lines = []
-    if clash:
-        lines.append(f"  palettes differ ({clash}), so their colours are taken, not their numbers")
+    unrolls = palettes == "colors" or (palettes == "auto" and bool(clash))
+    if clash and palettes == "auto":
+        lines.append(
+            f"  palettes differ ({clash}), so their colours are taken, not their numbers "
+            "(--palettes numbers for these)"
+        )
+    kinds = {found.kind for found in labels.values()}
+    if palettes == "auto" and kinds == {"palette", "color"} and not unrolls:
+        used = {v for f in labels.values() for v in f.counts if isinstance(v, tuple)}
+        if not used <= set(palette.values()):
+            unrolls = True
+            lines.append("  labels with palettes stand for their colours, like the others")
     of_kind = {"grey": [], "color": []}
     for path, found in labels.items():
-        is_color = found.kind == "color" or (found.kind == "palette" and clash)
+        is_color = found.kind == "color" or (found.kind == "palette" and unrolls)
         of_kind["color" if is_color else "grey"].append(path)
-    form = Form("index", {}, bool(clash), {} if clash else palette)
+    form = Form("index", {}, unrolls, {} if unrolls else palette)
     if not of_kind["color"]:
         return _binary(form, labels, names, lines)
     used = {c for p in of_kind["color"] for c in values(labels[p], form._replace(kind="color"))}
@@ -87,7 +107,10 @@ def _binary(form: Form, labels, names, lines) -> tuple[Form, list[str]]:
     with_1 = [p for p, s in sets.items() if 1 in s]
     is_mixed = with_255 and with_1 and not set(with_255) & set(with_1)
     if is_mixed and set().union(*sets.values()) <= {0, 1, 255}:
-        line = f"  255 in {counted(len(with_255), 'label')} is read as the 1 of the others"
+        line = (
+            f"  255 in {counted(len(with_255), 'label')} is read as the 1 of the others (a list "
+            "that names 255 keeps it)"
+        )
         return form._replace(is_yes=True), [*lines, line]
     return form, lines
 

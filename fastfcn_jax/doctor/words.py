@@ -47,7 +47,7 @@ _LABEL_ENDING = re.compile(
     r"(.+)[-_. ](labels?|label(train)?ids?|instance(ids?|s)?|train_?ids?|masks?|"
     r"seg(m|mentations?|mentationclass)?|ann|anno|annot(ations?)?|gt|gtfine|gtcoarse|"
     r"ground_?truth|truth|semantics?|class(es)?|ids?|index|targets?|lab|l|colou?rs?|rgb|objects?|"
-    r"overlay|vis|png|jpe?g|tiff?|bmp)"
+    r"overlay|vi[sz]|png|jpe?g|tiff?|bmp)"
 )
 _PHOTO_ENDING = re.compile(
     r"(.+)[-_. ](sat|rgb|images?|img|im|photo|leftimg8bit|orig|original|raw|input|training)"
@@ -107,19 +107,21 @@ def part(path: PurePath) -> str:
 def label_keys(path: PurePath) -> list[str]:
     """Names that the photograph of a label may have, the likeliest first."""
     stem = plain(path.stem)
-    return list(dict.fromkeys([stem, *_stripped(stem, _LABEL_ENDING, _LABEL_START)]))
+    return list(dict.fromkeys([stem, *_stripped(stem, _LABEL_ENDING, _LABEL_START, LABEL_WORDS)]))
 
 
 def photo_keys(path: PurePath) -> list[str]:
     """Names under which a label may speak of a photograph, the likeliest first."""
     stem = plain(path.stem)
-    return list(dict.fromkeys([stem, *_stripped(stem, _PHOTO_ENDING, _PHOTO_START)]))
+    return list(dict.fromkeys([stem, *_stripped(stem, _PHOTO_ENDING, _PHOTO_START, PHOTO_WORDS)]))
 
 
-def _stripped(stem: str, ending: re.Pattern, start: re.Pattern) -> list[str]:
+def _stripped(stem: str, ending: re.Pattern, start: re.Pattern, own: frozenset[str]) -> list[str]:
+    """What is left without the words; "" if nothing is, as of `img.png` and `label.png`."""
     found, rest = [], stem
     while match := ending.fullmatch(rest):
         rest = match[1]
         found.append(rest)
     starts = [start.fullmatch(name) for name in [stem, *found]]
-    return found + [match[1] for match in starts if match]
+    found += [match[1] for match in starts if match]
+    return [*found, ""] if rest in own else found

@@ -381,7 +381,7 @@ class TestOwnPhotos:
             ("0001TP_L.png", "0001tp"),
             ("x_gtFine_labelIds.png", "x"),
             ("pencil.png", "pencil"),
-            ("mask.png", "mask"),
+            ("mask.png", ""),
             ("mask_7.png", "7"),
         ],
     )

@@ -147,10 +147,27 @@ class TestMixtures:
                 COLORS[order],
             )
         lines = adopt.adopt(tmp_path)
-        assert any("so their colours are taken, not their numbers" in x for x in lines)
+        assert any("their numbers (--palettes numbers for these)" in x for x in lines)
         palette = datasets.load("folder", str(tmp_path), "train").info.palette
         for i, read in labels(tmp_path).items():
             np.testing.assert_array_equal(palette[read], COLORS[index(i)])
+
+    def test_the_user_says_what_a_palette_means(self, tmp_path):
+        laid(tmp_path, index, palette=PALETTE)
+        adopt.adopt(tmp_path, palettes="colors")
+        assert sorted(values(tmp_path, "color").values()) == sorted(COLORS.tolist())
+        put(tmp_path / "masks/0.png", index(0), PALETTE[::-1])
+        adopt.adopt(tmp_path, palettes="numbers", overwrite=True)
+        assert values(tmp_path) == {"class_0": 0, "class_1": 1, "class_2": 2}
+
+    def test_palettes_beside_a_colour_that_they_do_not_have(self, tmp_path):
+        laid(tmp_path, index, palette=PALETTE)
+        picture = COLORS[index(2)]
+        picture[:9, :9] = (9, 200, 9)
+        put(tmp_path / "masks/2.png", picture)
+        lines = adopt.adopt(tmp_path)
+        assert "  labels with palettes stand for their colours, like the others" in lines
+        assert len(values(tmp_path, "color")) == 4
 
     def test_binary_masks_of_1_and_of_255(self, tmp_path):
         def label(i):

@@ -36,6 +36,7 @@ def color(seed):
         ("leftImg8bit/bonn/bonn_{}_leftImg8bit.png", "gtFine/bonn/bonn_{}_gtFine_labelIds.png"),
         ("data/a_jpg.rf.{}.jpg", "data/a_jpg.rf.{}_mask.png"),  # Roboflow
         ("image {}.png", "segmentation {}.png"),
+        ("{}_json/img.png", "{}_json/label.png"),  # labelme_json_to_dataset
     ],
 )
 def test_names_that_differ_by_what_a_picture_is(tmp_path, photos, labels):
@@ -48,7 +49,7 @@ def test_names_that_differ_by_what_a_picture_is(tmp_path, photos, labels):
         else {p: Path(p).stem for p in expected}  # written anew under the photograph's name
     )
     source = datasets.load("folder", str(tmp_path), "train")
-    number = int("".join(c for c in Path(source.ids[0]).name.replace("8bit", "") if c.isdigit()))
+    number = int("".join(c for c in source.ids[0].replace("8bit", "") if c.isdigit()))
     np.testing.assert_array_equal(source[0].label, index(number))
 
 
@@ -183,6 +184,19 @@ def test_folders_that_are_links_and_hidden_copies(tmp_path):
     put(root / "images/.ipynb_checkpoints/2-checkpoint.jpg", photo())
     adopt.adopt(root)
     assert listed(root) == {f"images/{i}.jpg": f"masks/{i}.png" for i in range(3)}
+
+
+def test_folders_of_segnets_camvid(tmp_path):
+    for part, count in (("train", 3), ("val", 2)):
+        lay(tmp_path, f"{part}/{part}{{}}.png", f"{part}annot/{part}{{}}.png", count)
+        rows = (
+            f"/SegNet/CamVid/{part}/{part}{i}.png /SegNet/CamVid/{part}annot/{part}{i}.png"
+            for i in range(count)
+        )
+        (tmp_path / f"{part}.txt").write_text("\n".join(rows))
+    lines = adopt.adopt(tmp_path, overwrite=True)
+    assert "3 photos to train on, 2 to validate" in lines
+    assert listed(tmp_path)["val/val1.png"] == "valannot/val1.png"
 
 
 def test_a_list_says_the_split(tmp_path):
