@@ -38,12 +38,10 @@ flags.DEFINE_list("plain", list(forms.TABLE), "Operations to take plain, one at 
 
 @contextlib.contextmanager
 def plain(operations: list[str]):
-    """The table with these operations in their plain form, and nothing traced before in use."""
-    rows = {name: forms.TABLE[name] for name in operations}
+    """The table without these operations, and nothing in use that was traced before."""
     jax.clear_caches()
-    with mock.patch.dict(
-        forms.TABLE, {n: row._replace(cpu=row.plain, gpu=row.plain) for n, row in rows.items()}
-    ):
+    rows = {name: row for name, row in forms.TABLE.items() if name not in operations}
+    with mock.patch.dict(forms.TABLE, rows, clear=True):
         yield
 
 

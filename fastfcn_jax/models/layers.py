@@ -100,7 +100,7 @@ class DepthwiseConv(nn.Module):
         kernel = self.param("kernel", self.common.kernel_init, shape)
         dtype = self.common.dtype
         x = blank_outside(x, size).astype(dtype)
-        return self.common.forms.depthwise_conv(x, kernel.astype(dtype), self.dilation)
+        return self.common.forms.convolve(x, kernel.astype(dtype), dilation=self.dilation)
 
 
 class BatchNorm(nn.Module):

@@ -10,7 +10,6 @@ import pytest
 from fastfcn_jax.models.ops import (
     bands,
     convolution,
-    depthwise,
     encoding,
     forms,
     max_pool,
@@ -41,13 +40,16 @@ def assert_same(fast, plain, *arguments, atol=2e-5):
 
 
 # Maps larger than the kernel's reach, smaller than it, smaller than the dilation; and of more rows
-# than one loop takes, not a multiple of them.
-@pytest.mark.parametrize("size", [(2, 20, 23), (2, 3, 17), (2, 1, 2), (2, 65, 4)])
+# than a GPU's loop takes, not a multiple of them; and more images than a CPU's blocks.
+@pytest.mark.parametrize("size", [(2, 20, 23), (2, 3, 17), (2, 1, 2), (2, 65, 4), (17, 3, 4)])
 @pytest.mark.parametrize("dilation", [1, 2, 8])
-def test_depthwise(size, dilation):
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_depthwise(size, dilation, platform, request):
+    if platform == "gpu":
+        request.getfixturevalue("gpu_forms")
     assert_same(
-        lambda x, k: depthwise.convolve(x, k, dilation),
-        lambda x, k: depthwise.convolve_plain(x, k, dilation),
+        lambda x, k: FAST.convolve(x, k, dilation=dilation),
+        lambda x, k: PLAIN.convolve(x, k, dilation=dilation),
         noise(*size, 5),
         noise(3, 3, 1, 5, seed=1),
     )
@@ -56,11 +58,11 @@ def test_depthwise(size, dilation):
 def test_depthwise_keeps_bfloat16_and_sums_its_kernel_gradient_in_float32():
     x, kernel = noise(1, 40, 40, 3).astype(jnp.bfloat16), noise(3, 3, 1, 3).astype(jnp.bfloat16)
 
-    def total(form, x, k):
-        return form(x, k, 2).astype(jnp.float32).sum()
+    def total(kind, x, k):
+        return kind.convolve(x, k, dilation=2).astype(jnp.float32).sum()
 
-    fast = jax.grad(lambda k: total(depthwise.convolve, x, k))(kernel)
-    wide = jax.grad(lambda k: total(depthwise.convolve_plain, x.astype(jnp.float32), k))
+    fast = jax.grad(lambda k: total(FAST, x, k))(kernel)
+    wide = jax.grad(lambda k: total(PLAIN, x.astype(jnp.float32), k))
     assert fast.dtype == jnp.bfloat16
     np.testing.assert_allclose(
         fast.astype(jnp.float32), wide(kernel.astype(jnp.float32)), rtol=0.01, atol=0.1
@@ -201,7 +203,7 @@ def test_plain_forms_are_xlas_own_operations_alike_for_every_platform():
     def network(kind, images, kernel):
         x = kind.convolve(kind.max_pool(images), kernel, 1, 2)
         x = kind.batch_norm(x, jnp.ones(4), jnp.zeros(4), None)[0]
-        x = kind.depthwise_conv(kind.resize(x, (64, 64)), kernel[:, :, :1], 2)
+        x = kind.convolve(kind.resize(x, (64, 64)), kernel[:, :, :1], 1, 2)
         return kind.barrier(
             kind.pyramid_conv([x[..., :2], Grid(x[:, :2, :2, :2])], kernel, False, None)
         )[0].sum()

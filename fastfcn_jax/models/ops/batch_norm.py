@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fastfcn_jax.models.ops.gpu import sums
 from fastfcn_jax.models.ops.precision import widen
 
 EPS = 1e-5
@@ -44,10 +45,10 @@ def _backward(axis_name, saved, cotangents):
     x, scale, mean, rstd = saved
     gradient = widen(cotangents[0])
     normal = (widen(x) - mean) * rstd
-    sums, count, replicas = _over_replicas(_sums(gradient, gradient * normal), x, axis_name)
-    of_x = (gradient - (sums[0] + normal * sums[1]) / count) * (scale * rstd)
+    both, count, replicas = _over_replicas(sums(gradient, gradient * normal), x, axis_name)
+    of_x = (gradient - (both[0] + normal * both[1]) / count) * (scale * rstd)
     # An equal share for each replica: to keep its own sums beside all takes a copy of them.
-    of_bias, of_scale = sums / replicas
+    of_bias, of_scale = both / replicas
     return of_x.astype(x.dtype), of_scale, of_bias
 
 
@@ -84,7 +85,7 @@ def _statistics(x, axis_name):
     step = -(-pixels.shape[1] // max(1, 16 // len(x)))
     near = pixels[:, step // 2 :: step].mean((0, 1))
     count = x.size // x.shape[-1]
-    offset, square = _sums(wide - near, jnp.square(wide - near)) / count
+    offset, square = sums(wide - near, jnp.square(wide - near)) / count
     mean, var = near + offset, square - jnp.square(offset)
     if axis_name is not None:
         both = jax.lax.all_gather(jnp.stack((mean, var)), axis_name)
@@ -94,25 +95,15 @@ def _statistics(x, axis_name):
     return mean, jnp.maximum(var, 0.0)
 
 
-def _sums(a: Float[Array, "*b c"], b: Float[Array, "*b c"]) -> Float[Array, "2 c"]:
-    """Sums both over all axes but the last, in one reduction: XLA makes one loop of it.
+def _over_replicas(both, x, axis_name):
+    """Returns (sums over all replicas, values of a channel on all of them, replicas).
 
-    In one array: two would be copied into what is sent to other devices, and out of it.
+    Both sums travel as one array: two would be copied into what is sent, and out of it.
     """
-    zero = jnp.zeros((), a.dtype)
-    return jnp.stack(jax.lax.reduce((a, b), (zero, zero), _add_both, tuple(range(a.ndim - 1))))
-
-
-def _add_both(a, b):
-    return a[0] + b[0], a[1] + b[1]
-
-
-def _over_replicas(sums, x, axis_name):
-    """Returns (sums over all replicas, values of a channel on all of them, replicas)."""
     replicas = 1
     if axis_name is not None:
-        sums, replicas = jax.lax.psum(sums, axis_name), jax.lax.axis_size(axis_name)
-    return sums, x.size // x.shape[-1] * replicas, replicas
+        both, replicas = jax.lax.psum(both, axis_name), jax.lax.axis_size(axis_name)
+    return both, x.size // x.shape[-1] * replicas, replicas
 
 
 def normalize_plain(

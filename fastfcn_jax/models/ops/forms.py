@@ -40,6 +40,10 @@ DIRECT, TAPS, WINOGRAD, BANDS = (
     for form in (convolution, taps, winograd, bands)
 )
 PHASES = DIRECT._replace(kernel_gradient=phases.kernel_gradient)
+SHIFTS = Convolution(
+    depthwise.convolve, depthwise.input_gradient, depthwise.kernel_gradient_by_blocks
+)
+SHIFTS_BY_ROWS = SHIFTS._replace(kernel_gradient=depthwise.kernel_gradient_by_rows)
 
 
 def _as_they_are(*arrays):
@@ -51,31 +55,40 @@ def _barrier(*arrays):
 
 
 class Row(NamedTuple):
-    """An operation's form without any trick, on a CPU, on a GPU, and the figure that decided."""
+    """An operation's form on a CPU, on a GPU, and the figure that decided."""
 
-    plain: Any
     cpu: Any
     gpu: Any
     figure: str
 
 
-def _both(plain, fast, figure):
-    return Row(plain, fast, fast, figure)
+def _both(form, figure):
+    return Row(form, form, figure)
 
 
 TABLE = {
-    "1x1": Row(DIRECT, TAPS, TAPS, ""),
-    "3x3": Row(DIRECT, DIRECT, DIRECT, ""),
-    "wide 3x3": Row(DIRECT, WINOGRAD, DIRECT, ""),
-    "dilated 3x3": Row(DIRECT, DIRECT, PHASES, ""),
-    "far dilated 3x3": Row(DIRECT, TAPS, BANDS, ""),
-    "depthwise": _both(depthwise.convolve_plain, depthwise.convolve, ""),
-    "pyramid": _both(pyramid_conv.convolve_plain, pyramid_conv.convolve, ""),
-    "batch norm": _both(batch_norm.normalize_plain, batch_norm.normalize, ""),
-    "batch norm before 1x1": _both(False, True, ""),
-    "max pool": _both(max_pool.max_pool_plain, max_pool.max_pool, ""),
-    "resize": _both(resize.resize_plain, resize.resize, ""),
-    "barrier": Row(_as_they_are, _as_they_are, _barrier, ""),
+    "1x1": _both(TAPS, ""),
+    "3x3": _both(DIRECT, ""),
+    "wide 3x3": Row(WINOGRAD, DIRECT, ""),
+    "dilated 3x3": Row(DIRECT, PHASES, ""),
+    "far dilated 3x3": Row(TAPS, BANDS, ""),
+    "depthwise 3x3": Row(SHIFTS, SHIFTS_BY_ROWS, ""),
+    "pyramid": _both(pyramid_conv.convolve, ""),
+    "batch norm": _both(batch_norm.normalize, ""),
+    "batch norm before 1x1": _both(True, ""),
+    "max pool": _both(max_pool.max_pool, ""),
+    "resize": _both(resize.resize, ""),
+    "barrier": Row(_as_they_are, _barrier, ""),
+}
+
+# What is not in the table above, and everything on request. Convolutions: convolution.convolve.
+PLAIN = {
+    "pyramid": pyramid_conv.convolve_plain,
+    "batch norm": batch_norm.normalize_plain,
+    "batch norm before 1x1": False,
+    "max pool": max_pool.max_pool_plain,
+    "resize": resize.resize_plain,
+    "barrier": _as_they_are,
 }
 
 
@@ -87,15 +100,17 @@ def _of_platform(row: Row, take: Callable = lambda form: form) -> Any:
     return lambda *arrays: jax.lax.platform_dependent(*arrays, cpu=cpu, default=gpu)
 
 
-def operation(x: Float[Array, "b h w c"], kernel: Float[Array, "p q c k"], dilation: int) -> str:
+def operation(x: Float[Array, "b h w c"], kernel: Float[Array, "p q _ k"], dilation: int) -> str:
     """Returns the row of a convolution at stride 1.
 
     Far dilated are those that would spend 15 % of their products on the padding; wide enough for
     Winograd's tiles those of 128 channels and 256 pixels, in float32.
     """
-    (b, h, w, c), (size, _, _, k) = x.shape, kernel.shape
+    (b, h, w, c), (size, _, c_in, k) = x.shape, kernel.shape
     if size == 1:
         return "1x1"
+    if c_in == 1:
+        return "depthwise 3x3"
     met = max(3 * h - 2 * dilation, h) * max(3 * w - 2 * dilation, w) / (9 * h * w)
     if dilation > 1:
         return "far dilated 3x3" if met < 0.85 else "dilated 3x3"
@@ -114,30 +129,25 @@ class Forms:
     kind: str
 
     def _form(self, operation: str) -> Any:
-        row = TABLE[operation]
-        return row.plain if self.kind == "plain" else _of_platform(row)
+        if self.kind == "plain" or operation not in TABLE:
+            return PLAIN[operation]
+        return _of_platform(TABLE[operation])
 
     def convolve(
         self,
         x: Float[Array, "b h w c"],
-        kernel: Float[Array, "p q c k"],
+        kernel: Float[Array, "p q _ k"],
         stride: int = 1,
         dilation: int = 1,
     ) -> Float[Array, "b h2 w2 k"]:
-        """Convolves with zero padding dilation * (size - 1) / 2."""
+        """Convolves with zero padding dilation * (size - 1) / 2; by (p, q, 1, c) depthwise."""
         if self.kind == "plain":
             return convolution.convolve(x, kernel, dilation, stride)
         if stride > 1 and dilation % stride == 0:  # its taps meet only every stride-th pixel
             x, dilation, stride = x[:, ::stride, ::stride], dilation // stride, 1
-        if stride > 1 or kernel.shape[0] not in (1, 3):
+        if stride > 1 or operation(x, kernel, dilation) not in TABLE:
             return convolution.convolve(x, kernel, dilation, stride)
         return _convolve(x, kernel, dilation)
-
-    def depthwise_conv(
-        self, x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 1 c"], dilation: int
-    ) -> Float[Array, "b h w c"]:
-        """Convolves each channel with its own 3x3 kernel, zero padding `dilation`."""
-        return self._form("depthwise")(x, kernel, dilation)
 
     def pyramid_conv(self, parts, kernel, align_corners, size) -> Float[Array, "b h w k"]:
         """Convolves full maps and upsampled grids side by side: see `pyramid_conv.convolve`."""
