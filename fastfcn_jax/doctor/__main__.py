@@ -37,13 +37,13 @@ def _define_adoption(group) -> None:
     group.add_argument(
         "--photos",
         default="",
-        metavar="DIR",
+        metavar="PATTERN",
         help="Where in the folder all photographs lie, or a pattern such as 'a/*_rgb.png'.",
     )
     group.add_argument(
         "--labels",
         default="",
-        metavar="DIR",
+        metavar="PATTERN",
         help="Where all labels or outlines lie, or a pattern.",
     )
     group.add_argument(
