@@ -1,5 +1,6 @@
 """`fastfcn doctor`: looks over an experiment, or makes a data set of a folder of photographs."""
 
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -37,17 +38,23 @@ def _define_adoption(group) -> None:
     group.add_argument(
         "--photos",
         default="",
+        type=os.path.expanduser,
         metavar="PATTERN",
         help="Where in the folder all photographs lie, or a pattern such as 'a/*_rgb.png'.",
     )
     group.add_argument(
         "--labels",
         default="",
+        type=os.path.expanduser,
         metavar="PATTERN",
         help="Where all labels or outlines lie, or a pattern.",
     )
     group.add_argument(
-        "--names", default="", metavar="FILE", help="List of class names, or 'none' for no list."
+        "--names",
+        default="",
+        type=os.path.expanduser,
+        metavar="FILE|none",
+        help="List of class names, or 'none' for no list.",
     )
     group.add_argument(
         "--split",
