@@ -40,8 +40,8 @@ class Source:
 class Echo(Predictor):
     """A predictor that reads the class off the image and answers in reverse order by threes."""
 
-    def __init__(self):
-        protocol = protocols.build("single", test_scale=(0, 0))
+    def __init__(self, protocol="single"):
+        protocol = protocols.build(protocol, test_scale=(0, 0))
         super().__init__(nn.Module(), {}, protocol=protocol)
 
     def stream(self, images):
@@ -86,6 +86,13 @@ def test_max_images_takes_the_first(source):
     result = evaluate(Echo(), source, max_images=2, progress=False)
     assert result.ids == ("image0", "image1")
     assert result.num_images == 2
+
+
+@pytest.mark.parametrize(("protocol", "expected"), [("single", 100), ("official", 100 / 3)])
+def test_the_protocol_says_how_absent_classes_count(protocol, expected):
+    road = Sample("road", np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9), np.uint8))
+    result = evaluate(Echo(protocol), Source([road]), progress=False)
+    assert result.scores.miou == pytest.approx(expected)
 
 
 def test_metrics_are_percentages_and_valid_json(source, tmp_path):
