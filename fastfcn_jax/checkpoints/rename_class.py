@@ -1,9 +1,8 @@
 """Gives a class another name in a run and in the model that it left."""
 
-import json
 from pathlib import Path
 
-from fastfcn_jax import files
+from fastfcn_jax import files, stored
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.errors import UserError
 
@@ -28,7 +27,8 @@ def rename_class(folder: Path, old: str, new: str) -> list[str]:
     number = names.index(old)
     names[number] = new
     run_file = folder / "run.json"
-    run = json.loads(run_file.read_text("utf-8")) if run_file.is_file() else None
+    form = {"data": {"classes": [str]}}
+    run = stored.read(run_file, form, "mend it or move it away") if run_file.is_file() else None
     files.write_json(folder / "model.json", card)
     lines = [f"{folder / 'model.json'}: class {number} is '{new}', was '{old}'"]
     classes = run["data"].get("classes", []) if run else []

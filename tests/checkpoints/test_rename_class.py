@@ -2,17 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 from layouts import sentence
 
+from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.checkpoints.rename_class import rename_class
+from fastfcn_jax.config.base import get_config
+from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.training import run_card
 
 
 @pytest.fixture
 def run(tmp_path):
     names = ["road", "class_1", "sky"]
-    card = {"format": 1, "dataset": {"name": "folder", "class_names": names, "palette": []}}
+    info = DatasetInfo("folder", tuple(names), np.zeros((3, 3), np.uint8))
+    card = model_folder.model_card(get_config(), info, {})
     (tmp_path / "model.json").write_text(json.dumps(card))
     (tmp_path / "run.json").write_text(json.dumps({"data": {"classes": names}, "starts": [1]}))
     return tmp_path
