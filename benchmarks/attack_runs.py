@@ -204,7 +204,10 @@ def flips(count: int, output: Path, middle: Path, wanted: Any, rng: random.Rando
     workdir = output / "flip"
     for _ in range(count):
         shutil.copytree(middle, workdir)
-        paths = sorted(path for path in (workdir / "checkpoints").rglob("*") if path.is_file())
+        place = workdir / "checkpoints"
+        if rng.random() < 0.7:  # the others are opened, but not needed
+            place /= str(MIDDLE)
+        paths = sorted(path for path in place.rglob("*") if path.is_file())
         path = rng.choice(paths)
         kind = spoil(path, rng)
         before = files(workdir / "checkpoints")
