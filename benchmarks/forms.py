@@ -40,7 +40,7 @@ def _pyramid(dtype, batch, size) -> Iterator[Form]:
     kernel = jax.ShapeDtypeStruct((3, 3, 4096, 512), dtype)
 
     def bottleneck(forms, x, kernel, *grids):
-        return forms.pyramid_conv([x, *map(Grid, grids)], kernel, False, None)
+        return forms["pyramid"](forms, [x, *map(Grid, grids)], kernel, False, None)
 
     yield from _passes("psp's bottleneck", bottleneck, (x, kernel, *grids))
 
@@ -52,7 +52,7 @@ def _image_pool(dtype, batch, size) -> Iterator[Form]:
     kernel = jax.ShapeDtypeStruct((3, 3, 2560, 512), dtype)
 
     def bottleneck(forms, grid, kernel, *maps):
-        return forms.pyramid_conv([Grid(grid), *maps], kernel, False, None)
+        return forms["pyramid"](forms, [Grid(grid), *maps], kernel, False, None)
 
     yield from _passes("aspp's bottleneck", bottleneck, (grid, kernel, *maps))
 
@@ -76,7 +76,7 @@ def _dilated(dtype, batch, size) -> Iterator[Form]:
 
 def _max_pool(dtype, batch, size) -> Iterator[Form]:
     x = jax.ShapeDtypeStruct((batch, 4 * size[0], 4 * size[1], 64), dtype)
-    yield from _passes("max pool", lambda forms, x: forms.max_pool(x), (x,))
+    yield from _passes("max pool", lambda forms, x: forms["max pool"](x), (x,))
 
 
 def _batch_norm(dtype, batch, size) -> Iterator[Form]:
@@ -85,7 +85,7 @@ def _batch_norm(dtype, batch, size) -> Iterator[Form]:
     channels = jax.ShapeDtypeStruct((512,), jnp.float32)
 
     def normalised(forms, x, scale, bias):
-        return jax.nn.relu(forms.batch_norm(x, scale, bias, None)[0])
+        return jax.nn.relu(forms["batch norm"](x, scale, bias, None)[0])
 
     yield from _passes("batch norm", normalised, (x, channels, channels))
 
@@ -97,8 +97,8 @@ def _normalized(dtype, batch, size) -> Iterator[Form]:
     kernel = jax.ShapeDtypeStruct((1, 1, 1536, 512), jnp.float32)
 
     def branch(forms, x, scale, bias, kernel):
-        if not forms.defers_norm:
-            y, _, _ = forms.batch_norm(x, scale, bias, None)
+        if not forms["batch norm before 1x1"]:
+            y, _, _ = forms["batch norm"](x, scale, bias, None)
             return forms.convolve(y, kernel.astype(dtype))
         found: Any = batch_norm.statistics(x)
         mean, var = found
@@ -112,7 +112,7 @@ def _normalized(dtype, batch, size) -> Iterator[Form]:
 def _upsampling(dtype, batch, size) -> Iterator[Form]:
     """Doubling c4's map within the JPU."""
     x = jax.ShapeDtypeStruct((batch, size[0] // 2, size[1] // 2, 512), dtype)
-    yield from _passes("upsampling", lambda forms, x: forms.resize(x, size), (x,))
+    yield from _passes("upsampling", lambda forms, x: forms["resize"](x, size), (x,))
 
 
 def _loss(dtype, batch, size) -> Iterator[Form]:
@@ -120,7 +120,7 @@ def _loss(dtype, batch, size) -> Iterator[Form]:
     labels = jax.ShapeDtypeStruct((batch, 8 * size[0], 8 * size[1]), jnp.uint8)
 
     def loss(forms, logits, labels):
-        large = forms.resize(logits, labels.shape[1:])
+        large = forms["resize"](logits, labels.shape[1:])
         return losses.pixel_cross_entropy(large, labels)[0].sum()
 
     for classes in (19, 150):

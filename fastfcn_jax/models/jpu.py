@@ -49,7 +49,7 @@ class JPU(nn.Module):
             for i, dilation in enumerate(self.dilations)
         ]
         # Written once: jax 0.11.2 finds no kernel for GPUs for the concatenation inside a product.
-        return self.common.forms.barrier(jnp.concatenate(branches, axis=-1))[0]
+        return self.common.forms["barrier"](jnp.concatenate(branches, axis=-1))[0]
 
 
 class JPUX(nn.Module):
@@ -110,7 +110,7 @@ class JointUpsampling(nn.Module):
 
 
 def _upsample(x, like, size, like_size, common):
-    return common.forms.resize(
+    return common.forms["resize"](
         x,
         like.shape[1:3],
         align_corners=common.align_corners,

@@ -75,7 +75,7 @@ class Conv(nn.Module):
             y = convolve_normalized(forms, x, wide_kernel)
         elif isinstance(x, list):
             parts = jax.tree.map(lambda part: part.astype(dtype), x)
-            y = forms.pyramid_conv(parts, kernel, self.common.align_corners, size)
+            y = forms["pyramid"](forms, parts, kernel, self.common.align_corners, size)
         else:
             if k > 1:  # its taps would read what stands in the padding of the batch
                 x = blank_outside(x, size)
@@ -124,7 +124,7 @@ class BatchNorm(nn.Module):
             mean, var = running[0].value, running[1].value
             factor = jax.lax.rsqrt(var + EPS) * scale
             return ((widen(x) - mean) * factor + bias).astype(x.dtype)
-        y, mean, var = self.common.forms.batch_norm(x, scale, bias, self._axis_name())
+        y, mean, var = self.common.forms["batch norm"](x, scale, bias, self._axis_name())
         self._update(running, mean, var, x)
         return y
 
@@ -228,7 +228,7 @@ class DepthwiseModule(nn.Module):
         self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
     ) -> Float[Array, "b h w c"] | Normalized:
         y = DepthwiseConv(self.common, self.dilation, name="conv")(x, size)
-        if self.group_norm or self.common.folded or not self.common.forms.defers_norm:
+        if self.group_norm or self.common.folded or not self.common.forms["batch norm before 1x1"]:
             return _normalize(y, size, train, self.common, self.group_norm)
         return DeferredBatchNorm(self.common, name="bn")(y, train=train)
 

@@ -150,7 +150,7 @@ class ResNet(nn.Module):
             x = layers.conv(f"stem_{3 * i}", x, size, width, 3, stride)
             x = nn.relu(layers.norm(f"stem_{3 * i + 1}", x))
             size = at_stride(size, stride)
-        return self.common.forms.max_pool(blank_outside(x, size)), at_stride(size, 2)
+        return self.common.forms["max pool"](blank_outside(x, size)), at_stride(size, 2)
 
     @property
     def feature_strides(self) -> tuple[int, ...]:

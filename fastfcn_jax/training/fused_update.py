@@ -14,7 +14,7 @@ def global_norm(grads: Any, forms: Forms) -> Float[Array, ""]:
     squares = [jnp.square(leaf) for leaf in jax.tree.leaves(grads)]
     rows = [x.sum(-1).ravel() if x.ndim > 1 else x for x in squares]
     # Behind a barrier, or XLA sums each array's rows in a kernel of its own.
-    (rows,) = forms.barrier(jnp.concatenate(rows))
+    (rows,) = forms["barrier"](jnp.concatenate(rows))
     return jnp.sqrt(rows.sum())
 
 
@@ -25,7 +25,7 @@ def select(finite: Bool[Array, ""], new: Any, old: Any, forms: Forms) -> Any:
     operand, but for scalars.
     """
     longest = max(leaf.size for leaf in jax.tree.leaves(old) if leaf.ndim == 1)
-    (many,) = forms.barrier(jnp.broadcast_to(finite, longest))
+    (many,) = forms["barrier"](jnp.broadcast_to(finite, longest))
 
     def choose(new, old):
         return jnp.where(many[: len(old)] if old.ndim == 1 else finite, new, old)

@@ -99,7 +99,7 @@ def total_loss(
     pixel_weights = _per_pixel(class_weights, labels) if class_weights else None
 
     def enlarge(logits):
-        return forms.resize(widen(logits), labels.shape[1:], align_corners=align_corners)
+        return forms["resize"](widen(logits), labels.shape[1:], align_corners=align_corners)
 
     loss, correct = pixel_cross_entropy(enlarge(outputs.logits), labels)
     if ohem_threshold > 0:
@@ -111,7 +111,7 @@ def total_loss(
     if outputs.auxiliary is not None and auxiliary_weight > 0:
         # In the backward pass a GPU then has the gradient of `auxiliary` before it begins with the
         # main loss: both at once, at the labels' size, are 629 MB more for four images of ADE20K.
-        main, auxiliary = forms.barrier(parts["loss_decode"], outputs.auxiliary)
+        main, auxiliary = forms["barrier"](parts["loss_decode"], outputs.auxiliary)
         parts["loss_decode"] = main
         loss, _ = pixel_cross_entropy(enlarge(auxiliary), labels)
         parts["loss_auxiliary"] = auxiliary_weight * _mean(loss, pixel_weights, over)

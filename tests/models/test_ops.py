@@ -201,11 +201,11 @@ def test_plain_forms_are_xlas_own_operations_alike_for_every_platform():
     images, kernel = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, 40, 60, 4), (3, 3, 4, 4)))
 
     def network(kind, images, kernel):
-        x = kind.convolve(kind.max_pool(images), kernel, 1, 2)
-        x = kind.batch_norm(x, jnp.ones(4), jnp.zeros(4), None)[0]
-        x = kind.convolve(kind.resize(x, (64, 64)), kernel[:, :, :1], 1, 2)
-        return kind.barrier(
-            kind.pyramid_conv([x[..., :2], Grid(x[:, :2, :2, :2])], kernel, False, None)
+        x = kind.convolve(kind["max pool"](images), kernel, 1, 2)
+        x = kind["batch norm"](x, jnp.ones(4), jnp.zeros(4), None)[0]
+        x = kind.convolve(kind["resize"](x, (64, 64)), kernel[:, :, :1], 1, 2)
+        return kind["barrier"](
+            kind["pyramid"](kind, [x[..., :2], Grid(x[:, :2, :2, :2])], kernel, False, None)
         )[0].sum()
 
     def text(kind, platform):
@@ -219,12 +219,13 @@ def test_plain_forms_are_xlas_own_operations_alike_for_every_platform():
 
 
 @pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])
-def test_a_dilated_and_strided_convolution_on_every_other_pixel(size):
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(1, 1), (3, 2)])
+def test_strided_convolution_on_every_other_pixel(size, kernel_size, dilation):
     assert_same(
-        lambda x, k: FAST.convolve(x, k, 2, 2),
-        lambda x, k: PLAIN.convolve(x, k, 2, 2),
+        lambda x, k: FAST.convolve(x, k, 2, dilation),
+        lambda x, k: PLAIN.convolve(x, k, 2, dilation),
         noise(2, *size, 5),
-        noise(3, 3, 5, 4, seed=1),
+        noise(kernel_size, kernel_size, 5, 4, seed=1),
     )
 
 
@@ -244,9 +245,11 @@ def test_pyramid_bottleneck(size, kernel_size, align_corners):
     kernel = noise(kernel_size, kernel_size, 5 + 4 * 4, 3, seed=1)
 
     def of(kind):
-        return lambda x, kernel, *grids: kind.pyramid_conv(
-            [*map(Grid, grids[:1]), x, *map(Grid, grids[1:])], kernel, align_corners, None
-        )
+        def run(x, kernel, *grids):
+            parts = [*map(Grid, grids[:1]), x, *map(Grid, grids[1:])]
+            return kind["pyramid"](kind, parts, kernel, align_corners, None)
+
+        return run
 
     assert_same(of(FAST), of(PLAIN), noise(2, *size, 5), kernel, *grids, atol=5e-5)
 
@@ -257,11 +260,11 @@ def test_pyramid_bottleneck_of_a_padded_batch(align_corners):
     kernel = noise(3, 3, 13, 3, seed=1)
     size = np.array([[12, 14], [5, 14], [7, 3]], np.int32)
     ours = jax.jit(
-        lambda x, size: FAST.pyramid_conv([x, *map(Grid, grids)], kernel, align_corners, size)
+        lambda x, size: FAST["pyramid"](FAST, [x, *map(Grid, grids)], kernel, align_corners, size)
     )(x, size)
     for i, (h, w) in enumerate(size):
         parts = [x[i : i + 1, :h, :w], *(Grid(grid[i : i + 1]) for grid in grids)]
-        alone = PLAIN.pyramid_conv(parts, kernel, align_corners, None)
+        alone = PLAIN["pyramid"](PLAIN, parts, kernel, align_corners, None)
         np.testing.assert_allclose(ours[i : i + 1, :h, :w], alone, atol=5e-5)
 
 

@@ -124,11 +124,14 @@ class Forms:
     """The operations of a network, `kind` "fast" (by the table) or "plain".
 
     Plain are XLA's own operations with jax's gradients of them, alike for every platform.
+    `forms["barrier"](*arrays)` returns its arrays; a GPU has computed all of them before anything
+    reads one.
     """
 
     kind: str
 
-    def _form(self, operation: str) -> Any:
+    def __getitem__(self, operation: str) -> Any:
+        """Returns an operation of `PLAIN` in its form: see the function named there."""
         if self.kind == "plain" or operation not in TABLE:
             return PLAIN[operation]
         return _of_platform(TABLE[operation])
@@ -143,36 +146,14 @@ class Forms:
         """Convolves with zero padding dilation * (size - 1) / 2; by (p, q, 1, c) depthwise."""
         if self.kind == "plain":
             return convolution.convolve(x, kernel, dilation, stride)
-        if stride > 1 and dilation % stride == 0:  # its taps meet only every stride-th pixel
-            x, dilation, stride = x[:, ::stride, ::stride], dilation // stride, 1
+        if stride > 1 and (kernel.shape[0] == 1 or dilation % stride == 0):
+            # Its taps meet only every stride-th pixel. Behind a barrier, because jax 0.10.2 aborts
+            # for GPUs on a strided slice in a matrix product.
+            (x,) = self["barrier"](x[:, ::stride, ::stride])
+            dilation, stride = max(dilation // stride, 1), 1
         if stride > 1 or operation(x, kernel, dilation) not in TABLE:
             return convolution.convolve(x, kernel, dilation, stride)
         return _convolve(x, kernel, dilation)
-
-    def pyramid_conv(self, parts, kernel, align_corners, size) -> Float[Array, "b h w k"]:
-        """Convolves full maps and upsampled grids side by side: see `pyramid_conv.convolve`."""
-        return self._form("pyramid")(self, parts, kernel, align_corners, size)
-
-    def batch_norm(self, x, scale, bias, axis_name) -> batch_norm.Result:
-        """Normalises in training: see `batch_norm.normalize`."""
-        return self._form("batch norm")(x, scale, bias, axis_name)
-
-    @property
-    def defers_norm(self) -> bool:
-        """Whether a 1x1 takes in the BatchNorm before it: see `normalized`."""
-        return self._form("batch norm before 1x1")
-
-    def max_pool(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        """Max-pools 3x3 with stride 2 and padding 1."""
-        return self._form("max pool")(x)
-
-    def resize(self, x, shape, **options) -> Float[Array, "b h2 w2 c"]:
-        """Resizes bilinearly: see `resize.resize`."""
-        return self._form("resize")(x, shape, **options)
-
-    def barrier(self, *arrays: Any) -> Any:
-        """Returns its arrays; a GPU has computed all of them before anything reads one."""
-        return self._form("barrier")(*arrays)
 
 
 FAST = Forms("fast")
@@ -204,7 +185,7 @@ def _backward(dilation, saved, gradient):
     of_kernel = _of_platform(row, by_kernel)(x, gradient)
     # The kernel's first: XLA would leave what only the update waits for to the end, and keep both
     # maps until then. Flat, or the update takes it in cuDNN's order of axes and not in place.
-    of_kernel, gradient = FAST.barrier(of_kernel.ravel(), gradient)
+    of_kernel, gradient = FAST["barrier"](of_kernel.ravel(), gradient)
     return _of_platform(row, by_input)(gradient, kernel), of_kernel.reshape(kernel.shape)
 
 

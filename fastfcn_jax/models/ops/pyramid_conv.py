@@ -71,7 +71,7 @@ def convolve_plain(
     """The same by upsampling every grid and concatenating."""
     shape = next(part for part in parts if not isinstance(part, Grid)).shape[1:3]
     maps = [
-        forms.resize(part.values, shape, align_corners=align_corners, out_size=size)
+        forms["resize"](part.values, shape, align_corners=align_corners, out_size=size)
         if isinstance(part, Grid)
         else part
         for part in parts
