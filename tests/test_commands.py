@@ -33,15 +33,15 @@ def run(*arguments: str | Path) -> str:
     [
         (
             ["train.py", "--config", "configs/demo.py", "config.optim.lr=5"],
-            "config.optim.lr=5: is no flag; write --config.optim.lr=5.",
+            "config.optim.lr=5: is not a flag; write --config.optim.lr=5.",
         ),
         (
             ["-m", "fastfcn_jax.predict", "--input", "a.jpg", "b.jpg", "--output", "out"],
-            "b.jpg: belongs to no flag; write --FLAG=b.jpg, and patterns of files in quotes.",
+            "b.jpg: belongs to no flag; write --FLAG=b.jpg, and put file patterns in quotes.",
         ),
         (
             ["eval.py", "--checkpoint", "DIR", "--config.data.root=x"],
-            "--config.data.root: changes a configuration; give --config FILE besides.",
+            "--config.data.root: changes a configuration; give --config FILE as well.",
         ),
     ],
 )
@@ -180,7 +180,7 @@ def test_eval_refuses_before_its_work(raw, tmp_path):
         assert done.returncode == 2, done.stderr
         return done.stderr
 
-    words = "no folder can be made there (File exists); give another."
+    words = "the folder cannot be created (File exists); give another."
     assert errors("--output", "LICENSE") == f"error: --output LICENSE: {words}\n"
     card["dataset"]["class_names"].reverse()
     (folder / "model.json").write_text(json.dumps(card))

@@ -114,7 +114,7 @@ def test_processes_that_differ_all_end_with_the_key_that_does(tmp_path):
     processes = start_two(tmp_path / "run", "--config.train.steps=5", devices=1, second=second)
     for text in refuse(*processes):
         assert text.startswith(
-            "error: process 1 is not of the same training as process 0, it has another "
+            "error: process 1 does not belong to the training of process 0, it has another "
             "config.optim.lr (0.5 instead of 0.05), another config.train.steps (7 instead of 5);"
         )
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
