@@ -50,7 +50,7 @@ def test_unknown_variant_lists_those_that_exist():
         ("data.crop_size", (32,), "two whole numbers"),
         ("data.crop_size", (32, 32, 0, 32), "two whole numbers"),
         ("data.test_scale", (0, 10), "two whole numbers"),
-        ("data.ratio_range", (2.0, 1.0), "least, largest"),
+        ("data.ratio_range", (2.0, 1.0), "min, max"),
         ("seed", -1, "at least 0"),
     ],
 )
