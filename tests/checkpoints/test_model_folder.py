@@ -203,7 +203,7 @@ def test_a_spoilt_score_is_written_anew_from_its_copy(tmp_path, capsys, content)
     path.write_bytes(content)
     assert model_folder.load_model(tmp_path).step == 5
     assert int(restore(tmp_path).state.step) == 6
-    assert f"{path.parent.parent}: metrics were damaged" in capsys.readouterr().out
+    assert f"{path.parent.parent}: repaired its damaged metrics" in capsys.readouterr().out
     assert json.loads(path.read_text()) == {"mIoU": 60.0}
     assert save(tmp_path, {7: None, 8: None}) == [5, 7, 8]  # and is the best one still
 
@@ -239,8 +239,8 @@ def test_a_run_never_sets_aside_all_it_has(tmp_path):
     with pytest.raises(UserError) as caught:
         restore(tmp_path)
     assert re.fullmatch(
-        rf"none of the 2 checkpoints in {tmp_path}/checkpoints can be read, of step 5: model: .+\. "
-        r"Nothing was changed: mend .+; to begin anew, move the folder away .+\.",
+        rf"none of the 2 checkpoints in {tmp_path}/checkpoints can be read; step 5: model: .+\. "
+        r"Nothing was changed: repair .+; to start over, move the folder away .+\.",
         str(caught.value),
     )
     assert sorted(tmp_path.rglob("*")) == before
@@ -258,10 +258,10 @@ def test_a_folder_may_have_the_name_of_a_pattern(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("name", "fault"),
-    [("a\\b", "a backslash"), ("a\udcdf", "not UTF-8"), ("gs:/a", "the form of an address")],
+    [("a\\b", "a backslash"), ("a\udcdf", "not UTF-8"), ("gs:/a", "a cloud storage address")],
 )
 def test_a_folder_whose_checkpoints_would_be_lost_is_refused(tmp_path, name, fault):
-    with pytest.raises(UserError, match=f"cannot be kept in a folder whose path has .*{fault}"):
+    with pytest.raises(UserError, match=f"cannot be stored in a folder whose path has .*{fault}"):
         checkpointer.Checkpoints(tmp_path / name)
     assert not list(tmp_path.iterdir())
 
@@ -307,7 +307,7 @@ def test_a_model_loads_from_its_folder_alone(tmp_path):
     assert best.config.train.steps == tiny.get_config().train.steps
     assert best.variables["params"]["backbone"]["conv"]["kernel"].max() == 1
     assert model_folder.load_model(tmp_path, "latest").step == 3
-    with pytest.raises(UserError, match="which='newest': a model is loaded as best or latest"):
+    with pytest.raises(UserError, match="which='newest': must be best or latest"):
         model_folder.load_model(tmp_path, "newest")
     damage(tmp_path / "checkpoints" / "1")
     assert model_folder.load_model(tmp_path).step == 3  # next in line
@@ -327,7 +327,7 @@ def test_converted_weights_round_trip(tmp_path):
     model_folder.save_model(folder, variables, card(folder))
     loaded = model_folder.load_model(folder)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, loaded.variables, variables)))
-    with pytest.raises(UserError, match="already holds a checkpoint"):
+    with pytest.raises(UserError, match="already contains a checkpoint"):
         model_folder.save_model(folder, variables, card(folder))
 
 
@@ -374,7 +374,7 @@ def mutated(card, key, value):
         ("dataset.palette.1", [1, 2], r"palette\[1\] must be three whole numbers from 0 to 255"),
         ("dataset.palette.0.0", 300, r"palette\[0\] must be three whole"),
         ("dataset.palette.0.0", True, r"palette\[0\] must be three whole"),
-        ("preprocessing.mean", [0, 0, 0], "preprocessing must be .*, which no key changes"),
+        ("preprocessing.mean", [0, 0, 0], "preprocessing must be .*, which cannot be changed"),
         ("config", None, "config must be an object, not null"),
         ("config.model", ..., "config.model is missing"),
         ("config.model.lineage", ..., "config.model.lineage is missing"),
@@ -424,5 +424,5 @@ def test_a_folder_without_a_whole_checkpoint_says_so(tmp_path):
     save(tmp_path, {1: None})
     card(tmp_path)
     damage(tmp_path / "checkpoints" / "1")
-    with pytest.raises(UserError, match="no whole checkpoint"):
+    with pytest.raises(UserError, match="no intact checkpoint"):
         model_folder.load_model(tmp_path)

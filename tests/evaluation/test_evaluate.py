@@ -130,8 +130,8 @@ def test_a_models_classes_are_compared_by_name():
         return model_folder.compare_classes(Path("run"), toy, DatasetInfo("other", names, PALETTE))
 
     assert not compare(("a", "b", "c"))
-    assert "class 1 is 'b' to the model and 'x' to the data set" in compare(("a", "x", "c"))
-    with pytest.raises(UserError, match="in another order: class 0 is 'a' to the model and 'b'"):
+    assert "class 1 is 'b' in the model and 'x' in the data set" in compare(("a", "x", "c"))
+    with pytest.raises(UserError, match="in another order: class 0 is 'a' in the model and 'b'"):
         compare(("b", "a", "c"))
     with pytest.raises(UserError, match="3 classes, but other has 2"):
         compare(("a", "b"))
