@@ -191,14 +191,14 @@ def test_an_unwritable_workdir_says_so(tmp_path):
     ("name", "content", "message"),
     [
         ("run.json", "{", r"run\.json is not valid JSON .*move it away"),
-        ("run.json", "[]", r"run\.json: must be an object, not \[\]; mend it or move it away"),
-        ("run.json", "{}", r"run\.json: config is missing; mend it"),
+        ("run.json", "[]", r"run\.json: must be an object, not \[\]; fix it or move it away"),
+        ("run.json", "{}", r"run\.json: config is missing; fix it"),
         (
             "run.json",
             '{"config": {}, "data": {"name": "x", "samples": 1, "sha256": "x"}, "starts": []}',
-            r"run\.json: config\.model is missing; mend it",
+            r"run\.json: config\.model is missing; fix it",
         ),
-        ("metrics.jsonl", None, r"metrics\.jsonl: Is a directory; mend that"),
+        ("metrics.jsonl", None, r"metrics\.jsonl: Is a directory; fix that"),
     ],
 )
 def test_a_spoilt_file_of_an_earlier_start_is_named(tmp_path, name, content, message):
@@ -288,7 +288,7 @@ def test_a_validation_without_a_labelled_pixel_has_no_score_and_no_best(
     assert loop.train(c, tmp_path) == 0
     out = capsys.readouterr().out
     assert out.count("mIoU -  mAcc -  aAcc -") == 4  # an early stop would count them as no better
-    assert out.count("no pixel of the validation images is labelled") == 1
+    assert out.count("the validation images have no labelled pixel") == 1
     assert [r["mIoU"] for r in history(tmp_path, "eval")] == [None] * 4
     assert model_folder.best_step(tmp_path) is None
     assert model_folder.load_model(tmp_path).step == 8
@@ -348,7 +348,8 @@ def test_records_that_cannot_go_on_are_told_of_and_kept(tmp_path):
 
     assert start([5, 10], 10) == ("", [5, 10])
     assert start([5, 10], 12, pending=2) == ("", [5, 10])
-    assert start([5, 10, 15], 12, pending=2) == ("1 records after step 12 are made anew", [5, 10])
+    dropped = "1 records after step 12 are written again"
+    assert start([5, 10, 15], 12, pending=2) == (dropped, [5, 10])
     lacking = f"warning: {path} lacks the record of step 10, perhaps others"
     assert start([5], 12, pending=2) == (lacking, [5])
     assert start([], 4, pending=4) == ("", [])

@@ -178,7 +178,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number):
     wait_for(process, "step 5/")
     process.send_signal(number)
     (output,) = finish(process, status=128 + number)
-    assert "the same signal again stops at once" in output
+    assert "send the signal again to stop at once" in output
     stopped = int(re.search(r"stopped after step (\d+)", output)[1])
     assert model_folder.finished_steps(tmp_path) == [stopped]
     assert f"--workdir={tmp_path}" in output.splitlines()[-1]

@@ -91,7 +91,7 @@ def test_a_training_on_another_host_is_watched_where_its_lock_is_not_seen(
         assert workdir.read_holder(tmp_path / workdir.LOCK).host == "elsewhere"
     else:
         with workdir.hold(tmp_path):
-            assert "did not end as usual" in capsys.readouterr().out
+            assert "did not end normally" in capsys.readouterr().out
             assert workdir.read_holder(tmp_path / workdir.LOCK).host != "elsewhere"
 
 
