@@ -57,7 +57,7 @@ def define(parser: cli.Parser) -> None:
         "--workdir", type=cli.path, default=Path("runs/demo"), help="Default: runs/demo."
     )
     parser.add_argument(
-        "--steps", type=cli.at_least(0), default=0, metavar="N", help="Fewer steps, for a quick look."
+        "--steps", type=cli.at_least(0), default=0, metavar="N", help="Fewer, for a quick look."
     )
 
 

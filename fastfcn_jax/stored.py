@@ -74,15 +74,15 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             wrong = f"not JSON ({error})"
         if wrong:
             raise UserError(
-                f"{path}, line {number} of {len(lines)}: {wrong}; mend or remove that line, or "
-                "move the file away. It was left as it is."
+                f"{path}, line {number} of {len(lines)}: {wrong}; fix or remove that line, or "
+                "move the file away. The file was not changed."
             )
         records.append(record)
     return records
 
 
 def fault(value: Any, form: Any, name: str = "") -> str:
-    """What is wrong with a value, by its key; "" if it has the form."""
+    """Says which key of `value` does not have the given form, and why; "" if all do."""
     if isinstance(form, dict):
         if not isinstance(value, dict):
             return _says(name, f"must be an object, not {_shown(value)}")
