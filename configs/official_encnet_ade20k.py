@@ -6,7 +6,7 @@ python train.py --config configs/official_encnet_ade20k.py:trainval --config.dat
     --config.init.checkpoint=runs/official_encnet_ade20k
 
 Published multi-scale mIoU (official README): R50 42.75, R101 44.34 (`:r101`); without JPU R50 41.11
-(`:dilated`), R101 44.65 (`:r101_dilated`). `:trainval` fine-tunes the trained model for 20 epochs on
+(`:dilated`), R101 44.65 (`:r101_dilated`). `:trainval` fine-tunes a trained model for 20 epochs on
 train and val together, for the test server, where R101 scored 55.84. `:jpu_x` has no published
 figure. Steps: 1263 batches (20 210 images) or 1388 (22 210) per epoch; incomplete batches are
 dropped.
