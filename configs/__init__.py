@@ -1,1 +1,1 @@
-"""Experiments: one file each, assigning its differences from the base configuration."""
+"""Experiments: each file overrides keys of the base configuration."""

@@ -1,8 +1,8 @@
-"""A small FastFCN (ResNet-18 + JPU + PSP) on the generated street scenes; minutes on two cores.
+"""A small FastFCN (ResNet-18 + JPU + PSP) on generated street scenes; takes minutes on two cores.
 
 python train.py --config configs/demo.py
 
-`make demo` runs this, evaluates it on the held-out split and draws predictions.
+`make demo` trains this, evaluates it on the held-out split and draws predictions.
 """
 
 from fastfcn_jax.config.base import get_config as base

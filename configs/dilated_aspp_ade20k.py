@@ -5,7 +5,7 @@
 python train.py --config configs/dilated_aspp_ade20k.py --config.data.root=DIR
 
 Published mIoU, single scale / multi-scale + flip: 42.42 / 43.28, `:160k` 42.66 / 44.09
-(mmsegmentation, configs/deeplabv3/README.md); the second figure is of protocol `ms_flip_0x`.
+(mmsegmentation, configs/deeplabv3/README.md); the second figure uses protocol `ms_flip_0x`.
 """
 
 from fastfcn_jax.config.base import get_config as base

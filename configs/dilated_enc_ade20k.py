@@ -5,7 +5,7 @@
 python train.py --config configs/dilated_enc_ade20k.py --config.data.root=DIR
 
 Published mIoU, single scale / multi-scale + flip: 39.53 / 41.17, `:160k` 40.10 / 41.71
-(mmsegmentation, configs/encnet/README.md); the second figure is of protocol `ms_flip_0x`.
+(mmsegmentation, configs/encnet/README.md); the second figure uses protocol `ms_flip_0x`.
 """
 
 from fastfcn_jax.config.base import get_config as base

@@ -5,7 +5,7 @@
 python train.py --config configs/dilated_psp_ade20k.py --config.data.root=DIR
 
 Published mIoU, single scale / multi-scale + flip: 41.13 / 41.94, `:160k` 42.48 / 43.44
-(mmsegmentation, configs/pspnet/README.md); the second figure is of protocol `ms_flip_0x`.
+(mmsegmentation, configs/pspnet/README.md); the second figure uses protocol `ms_flip_0x`.
 """
 
 from fastfcn_jax.config.base import get_config as base

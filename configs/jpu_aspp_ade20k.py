@@ -3,7 +3,7 @@
 python train.py --config configs/jpu_aspp_ade20k.py --config.data.root=DIR
 
 Published mIoU, single scale / multi-scale + flip: 41.88 / 42.91, `:160k` 43.58 / 44.92
-(mmsegmentation, configs/fastfcn/README.md); the second figure is of protocol `ms_flip_0x`.
+(mmsegmentation, configs/fastfcn/README.md); the second figure uses protocol `ms_flip_0x`.
 """
 
 from fastfcn_jax.config.base import get_config as base

@@ -5,7 +5,7 @@
 python train.py --config configs/jpu_enc_ade20k.py --config.data.root=DIR
 
 Published mIoU, single scale / multi-scale + flip: 40.88 / 42.36, `:160k` 42.50 / 44.21
-(mmsegmentation, configs/fastfcn/README.md); the second figure is of protocol `ms_flip_0x`.
+(mmsegmentation, configs/fastfcn/README.md); the second figure uses protocol `ms_flip_0x`.
 """
 
 from fastfcn_jax.config.base import get_config as base

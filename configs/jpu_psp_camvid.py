@@ -2,9 +2,9 @@
 
 python train.py --config configs/jpu_psp_camvid.py --config.data.root=DIR
 
-For CPU cores, a ResNet-18 of half the width: `configs/jpu_psp_camvid.py:small` is a quick look on
-192x256 crops; `:cpu` learns from small crops of the photographs at half their size, 2400 steps;
-`:balanced` goes on from there at their own size with class weights, for the thin classes:
+Variants for CPUs, with a ResNet-18 of half the width: `configs/jpu_psp_camvid.py:small` is a quick
+trial on 192x256 crops; `:cpu` trains for 2400 steps on small crops of the photographs at half size;
+`:balanced` starts from its weights and trains at full size with class weights, for thin classes:
 
 python train.py --config configs/jpu_psp_camvid.py:balanced --config.data.root=DIR
     --config.init.checkpoint=runs/jpu_psp_camvid-cpu

@@ -1,9 +1,9 @@
-"""FastFCN with a PSP head on a folder of one's own photos and labels; see docs/datasets.md.
+"""FastFCN with a PSP head on a folder of your own photos and labels; see docs/datasets.md.
 
 python train.py --config configs/jpu_psp_folder.py --config.data.root=DIR
 
-Photos are taken at their own size. Start from converted weights of a large data set where you
-can: `--config.init.checkpoint=DIR --config.init.reset_head=True`.
+Photos are read at their own size. If possible, start from weights trained on a large data set:
+`--config.init.checkpoint=DIR --config.init.reset_head=True`.
 """
 
 from fastfcn_jax.config.base import get_config as base

@@ -4,8 +4,8 @@ python train.py --config configs/official_deeplab_pcontext.py --config.data.root
     --config.init.backbone=resnet50-ebb6acbb.pth
 
 Published mIoU (official README): 50.07, without JPU (`:dilated`) 49.19.
-`:r101` and `:jpu_x` have no published figure. Steps: 80 epochs of 312 batches (4998 images, the
-rest dropped).
+`:r101` and `:jpu_x` have no published figure. Steps: 80 epochs of 312 batches (4998 images; the
+last, incomplete batch is dropped).
 """
 
 from fastfcn_jax.config.base import get_config as base

@@ -6,9 +6,10 @@ python train.py --config configs/official_encnet_ade20k.py:trainval --config.dat
     --config.init.checkpoint=runs/official_encnet_ade20k
 
 Published multi-scale mIoU (official README): R50 42.75, R101 44.34 (`:r101`); without JPU R50 41.11
-(`:dilated`), R101 44.65 (`:r101_dilated`). `:trainval` goes on from the trained model for 20 epochs
-of train and val together, for the test server: R101 scored 55.84 there. `:jpu_x` has no figure.
-Steps: 1263 batches (20 210 images) or 1388 (22 210) an epoch, the rest dropped.
+(`:dilated`), R101 44.65 (`:r101_dilated`). `:trainval` fine-tunes a trained model for 20 epochs on
+train and val together, for the test server, where R101 scored 55.84. `:jpu_x` has no published
+figure. Steps: 1263 batches (20 210 images) or 1388 (22 210) per epoch; incomplete batches are
+dropped.
 """
 
 from fastfcn_jax.config.base import get_config as base
@@ -33,7 +34,7 @@ def get_config(variant: str = ""):
         "optim.lr": 0.001,
         "train.steps": 27_760,
         "train.eval_every": 6_940,
-        "published.miou_ms_flip": 0.0,  # the test server's score is no mIoU
+        "published.miou_ms_flip": 0.0,  # the test server's score is not an mIoU
     }
     return apply_variant(
         c,

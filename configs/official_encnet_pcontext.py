@@ -5,7 +5,8 @@ python train.py --config configs/official_encnet_pcontext.py --config.data.root=
 
 Published mIoU (official README): 51.05, without JPU (`:dilated`) 49.91; multi-scale R101 54.03
 (`:r101`), without JPU 52.60 (`:r101_dilated`).
-`:jpu_x` has no published figure. Steps: 80 epochs of 312 batches (4998 images, the rest dropped).
+`:jpu_x` has no published figure. Steps: 80 epochs of 312 batches (4998 images; the last, incomplete
+batch is dropped).
 """
 
 from fastfcn_jax.config.base import get_config as base

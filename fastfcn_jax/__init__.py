@@ -4,8 +4,8 @@ import fastfcn_jax
 model = fastfcn_jax.load("runs/demo")
 labels = model("photo.jpg")  # class indices, uint8 (height, width)
 
-The commands are functions too: train, evaluate, predict, convert, export, serve, doctor, bench.
-Importing this reads no configuration and starts no device; the first call does.
+Every command is also a function: train, evaluate, predict, convert, export, serve, doctor, bench.
+Importing the package reads no configuration and initialises no device; the first call does.
 """
 
 import importlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Where each name is: imported at its first use, so that `fastfcn --help` does not wait for JAX.
+# (module, attribute) of each name, imported on first use: `fastfcn --help` would wait for JAX.
 _PLACES = {
     "Model": ("api", "Model"),
     "build": ("api", "build"),
@@ -33,7 +33,8 @@ _PLACES = {
     "train": ("training.start", "train"),
     "evaluate": ("evaluation.run", "evaluate_folder"),
 }
-_ROOMS = ("bench", "convert", "doctor", "export", "predict", "serve")  # callable, see `rooms`
+# Subpackages that can be called like functions; see `rooms`.
+_CALLABLE_PACKAGES = ("bench", "convert", "doctor", "export", "predict", "serve")
 __all__ = [
     "Model",
     "__version__",
@@ -52,7 +53,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name in _ROOMS:
+    if name in _CALLABLE_PACKAGES:
         return importlib.import_module(f"fastfcn_jax.{name}")
     if name in _PLACES:
         module, attribute = _PLACES[name]

@@ -1,4 +1,4 @@
-"""The one door: `fastfcn COMMAND`, the same as `python -m fastfcn_jax COMMAND`."""
+"""Entry point of every command: `fastfcn COMMAND` or `python -m fastfcn_jax COMMAND`."""
 
 import difflib
 import importlib
@@ -7,31 +7,31 @@ import sys
 from fastfcn_jax import cli
 from fastfcn_jax.errors import UserError
 
-# command: (where its COMMAND is, what it does). Only the command that is called is imported.
+# command: (module that defines its COMMAND, summary). Only the command being run is imported.
 COMMANDS = {
     "demo": ("demo", "train, evaluate and predict on generated street scenes"),
-    "train": ("training.__main__", "train a configuration; run again, it goes on"),
-    "eval": ("evaluation.__main__", "scores of a model on its validation data, and a report"),
+    "train": ("training.__main__", "train a configuration, or resume its training"),
+    "eval": ("evaluation.__main__", "score a model on its validation data and write a report"),
     "predict": ("predict.__main__", "label photographs, folders and videos"),
-    "serve": ("serve.__main__", "a page in the browser that labels photographs"),
-    "doctor": ("doctor.__main__", "check data and settings; make ready a folder of photographs"),
-    "convert": ("convert.__main__", "PyTorch weights in and out"),
+    "serve": ("serve.__main__", "label photographs on a web page"),
+    "doctor": ("doctor.__main__", "check data and settings; prepare a folder of photographs"),
+    "convert": ("convert.__main__", "convert weights from and to PyTorch"),
     "weights": ("weights.__main__", "published weights by name: list, get, where"),
-    "export": ("export.__main__", "a model as one file: StableHLO, ONNX, safetensors, TFLite"),
+    "export": ("export.__main__", "write a model as StableHLO, ONNX, safetensors or TFLite"),
     "config": ("config.__main__", "list, show, compare and document configurations"),
-    "bench": ("bench.__main__", "where the time of a training step goes on this device"),
-    "replay": ("replay", "repeat steps of a training and compare them bit for bit"),
-    "submit": ("submit", "files for the Cityscapes and ADE20K test servers"),
-    "cache": ("data.cache", "decode a data set ahead of a training"),
+    "bench": ("bench.__main__", "time the parts of a training step on this device"),
+    "replay": ("replay", "repeat training steps and compare them with the log, bit for bit"),
+    "submit": ("submit", "make and check files for the Cityscapes and ADE20K test servers"),
+    "cache": ("data.cache", "decode a data set before training"),
     "prepare": ("data.prepare", "write a data set into ArrayRecord files"),
 }
 
 
 def command(name: str) -> cli.Command:
-    """The command of a name.
+    """Returns the command called `name`.
 
     Raises:
-      UserError: there is none; the message names those that are near.
+      UserError: no such command; the message suggests similar names.
     """
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 2)
@@ -41,7 +41,7 @@ def command(name: str) -> cli.Command:
 
 
 def overview() -> str:
-    """All commands, a line each."""
+    """All commands, one per line."""
     lines = [f"  {name:8} {about}" for name, (_, about) in COMMANDS.items()]
     return "\n".join(
         [
@@ -49,7 +49,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "fastfcn COMMAND --help says more; fastfcn --version says which this is.",
+            "fastfcn COMMAND --help explains a command; fastfcn --version prints the version.",
         ]
     )
 

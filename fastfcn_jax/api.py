@@ -25,17 +25,17 @@ Photograph = np.ndarray | str | Path
 
 
 class Model:
-    """Labels photographs of any size; made by `load` and `load_pth`.
+    """Labels photographs of any size; returned by `load` and `load_pth`.
 
-    Wherever a photograph is asked for, an RGB array, uint8 (h, w, 3), or the name
-    of a file will do. A size seen for the first time may be compiled for; sizes
-    announced by `predictor.expect` share few programs.
+    A photograph is an RGB array, uint8 (h, w, 3), or a file name. An image size
+    that has not been seen before may trigger a compilation; sizes announced with
+    `predictor.expect` share few programs.
 
     Attributes:
       config: the whole configuration.
       info: name of the data set, class names, palette.
       module, variables: the bare Linen module and its {"params", "batch_stats"}.
-      predictor: what runs them; see `fastfcn_jax.inference.predictor.Predictor`.
+      predictor: runs the model; see `fastfcn_jax.inference.predictor.Predictor`.
     """
 
     def __init__(
@@ -57,42 +57,45 @@ class Model:
         return self.predictor(as_array(image))
 
     def predict(self, image: Photograph) -> Prediction:
-        """Class indices, and the probability of each."""
+        """Class indices and their probabilities."""
         return self.predictor.predict(as_array(image), confidence=True)
 
     def logits(self, image: Photograph) -> Float[np.ndarray, "h w k"]:
-        """Scores of every class at the photograph's own size: logits, or probabilities where
-        the protocol averages those.
+        """Scores of every class at the photograph's own size: logits, or probabilities if
+        the protocol averages probabilities.
         """
         return self.predictor.scores(as_array(image))
 
     def predict_batch(self, images: Iterable[Photograph]) -> list[UInt8[np.ndarray, "_ _"]]:
-        """Class indices of several photographs, of any sizes, in their order."""
+        """Class indices of several photographs of any sizes, in the order given."""
         arrays = (as_array(image) for image in images)
         answers = dict(self.predictor.stream(enumerate(arrays)))
         return [answers[i].labels for i in range(len(answers))]
 
     def stream(self, images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Prediction]]:
-        """Yields (key, prediction) for (key, photograph) without holding them all."""
+        """Yields (key, prediction) for each (key, photograph) without keeping all in memory.
+
+        The order may differ from that of the input.
+        """
         yield from self.predictor.stream((key, as_array(image)) for key, image in _pairs(images))
 
     def overlay(self, image: Photograph, *, opacity: float = 0.5) -> UInt8[np.ndarray, "h w 3"]:
-        """The photograph under the colours of its predicted classes."""
+        """The photograph overlaid with the colours of its predicted classes."""
         array = as_array(image)
         return pictures.overlay(array, self(array), self.info.palette, opacity)
 
 
 def load(folder: str | Path, *, which: str = "best", protocol: str | None = None) -> Model:
-    """Loads a model: a training's workdir, what `fastfcn_jax.convert` wrote, or published weights.
+    """Loads a model from a training workdir, a folder of converted weights, or published weights.
 
     Args:
       folder: a checkpoint folder, a registered name ("jpu_psp_cityscapes"; `fastfcn weights list`),
-        "hf://OWNER/NAME", or a local folder as the Hugging Face hub has it.
+        "hf://OWNER/NAME", or a local copy of a Hugging Face model repository.
       which: "best" or "latest" checkpoint.
-      protocol: how to test ("single", "ms_flip", ...); None: as its configuration says.
+      protocol: how to test ("single", "ms_flip", ...); None: the configured protocol.
 
     Raises:
-      UserError: no such folder or name, no whole model in it, or `which` is neither word.
+      UserError: no such folder or name, no intact model in it, or another value of `which`.
     """
     loaded = model_folder.load_model(store.checkpoint(folder), which)
     return Model(loaded.config, loaded.info, loaded.variables, protocol=protocol)
@@ -106,17 +109,17 @@ def load_pth(
     weights: str | None = None,
     protocol: str | None = None,
 ) -> Model:
-    """Reads weights of mmsegmentation or of the official code; nothing in the file is run.
+    """Reads weights of mmsegmentation or of the official code; never executes code in the file.
 
     Args:
       file: `.pth` or `.safetensors`.
-      config: the experiment whose model the file holds, e.g. "jpu_psp_ade20k"; "auto": told from
-        the file's names and shapes.
-      classes: file of class names (JSON, YAML or one a line), where `file` does not say them.
-      weights: "ema" or "model", where the file has both; None: the averaged ones.
+      config: the experiment whose model the file contains, e.g. "jpu_psp_ade20k"; "auto": inferred
+        from the names and shapes of the arrays.
+      classes: file of class names (JSON, YAML or one per line), if `file` does not contain them.
+      weights: "ema" or "model", if the file has both; None: the averaged weights (EMA).
 
     Raises:
-      UserError: the file cannot be read, or holds another model.
+      UserError: the file cannot be read, or contains another model.
     """
     converted = convert.read(
         Path(file),
@@ -131,10 +134,10 @@ def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn
     """The bare Linen module of an experiment, with `init` and `apply`.
 
     Args:
-      num_classes: None: as many as the configured data set has.
+      num_classes: None: the number of classes of the configured data set.
 
     Raises:
-      UserError: no such experiment, or a data set whose classes are known only from its files.
+      UserError: no such experiment, or the data set's classes are stored in files that are missing.
     """
     config = _as_config(config)
     count = num_classes or config.model.num_classes
@@ -144,16 +147,16 @@ def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn
 
 
 def as_array(image: object) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of a photograph given as an array, a PIL picture or by its file's name.
+    """The pixels of a photograph given as an array, a PIL image or a file name.
 
-    A PIL picture is turned upright by its EXIF orientation, as a file is.
+    PIL images are rotated according to their EXIF orientation, like files.
 
     Raises:
-      UserError: the file cannot be decoded, or it is no array uint8 (h, w, 3) with pixels.
+      UserError: the file cannot be decoded, or the array is empty or not uint8 (h, w, 3).
     """
     if isinstance(image, str | Path):
         return read(Path(image))
-    pixels = np.asarray(image)  # other libraries' arrays and pictures are taken too
+    pixels = np.asarray(image)  # accepts arrays and images of other libraries
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UserError(
             "an image is a uint8 array (height, width, 3) or the name of a file, "
@@ -163,7 +166,7 @@ def as_array(image: object) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _pairs(images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Photograph]]:
-    """The same; UserError at the first that is no pair."""
+    """Yields the pairs unchanged; raises UserError at the first item that is not a pair."""
     for pair in images:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise UserError(
@@ -174,7 +177,7 @@ def _pairs(images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Phot
 
 
 def _orientation(picture: Image.Image) -> int:
-    """1 to 8; PIL has turned a TIFF by now, and taken the tag away."""
+    """EXIF orientation, 1 to 8. PIL has already rotated a TIFF and removed its tag."""
     value = picture.getexif().get(exif.ORIENTATION)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -183,7 +186,7 @@ def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes a photograph to RGB.
 
     Raises:
-      UserError: the file is missing, damaged or no picture.
+      UserError: the file is missing, damaged or not an image.
     """
     try:
         data = path.read_bytes()

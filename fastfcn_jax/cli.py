@@ -1,7 +1,7 @@
-"""How every command reads its flags, says its help, and reports mistakes in one sentence.
+"""Command lines: parsing flags, printing help, and reporting mistakes in one sentence.
 
-argparse and not absl's flags: a command's flags are its own object instead of one table for the
-whole process, `--help` ends with status 0, and a flag that is missing can name an example. Keys of
+This uses argparse, not absl flags: each command has its own parser instead of one table per
+process, `--help` exits with status 0, and the error for a missing flag can show an example. Keys of
 a configuration (`--config.train.steps=10`) are still parsed by ml_collections (`config.flags`).
 """
 
@@ -20,17 +20,17 @@ from fastfcn_jax import text
 from fastfcn_jax.errors import UserError
 
 BAD_INPUT = 2
-INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
-CLOSED_PIPE = 141  # ... and one whose reader went away
+INTERRUPTED = 130  # a shell's status for a command ended by Ctrl-C (128 + SIGINT)
+CLOSED_PIPE = 141  # ... and for one whose output pipe was closed (128 + SIGPIPE)
 
 
 @dataclass(frozen=True)
 class Command:
     """One command.
 
-    name: as typed behind `fastfcn`.
-    about: what it does and leaves, a few lines.
-    example: a whole command line that works.
+    name: as typed after `fastfcn`.
+    about: what the command does and writes, in a few lines.
+    example: a complete command line that works.
     define: adds the flags to a parser.
     run: does the work with the parsed flags; returns the exit status (None: 0).
     """
@@ -47,8 +47,9 @@ class Command:
         return parser
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Parses the flags, runs, and returns the exit status; nothing that a user can mend
-        ends in a traceback.
+        """Parses the flags, runs the command, and returns the exit status.
+
+        User errors are printed without a traceback.
         """
         return guarded(
             lambda: self.run(self.parser().parse(sys.argv[1:] if argv is None else argv))
@@ -56,7 +57,7 @@ class Command:
 
 
 def guarded(action: Callable[[], int | None]) -> int:
-    """Runs `action` and returns its exit status; mistakes and Ctrl-C are said in one line."""
+    """Runs `action` and returns its exit status; user errors and Ctrl-C print one line."""
     _quiet_libraries()
     _print_any_name()
     try:
@@ -75,7 +76,7 @@ def guarded(action: Callable[[], int | None]) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with the example first in the help, and mistakes as `UserError`."""
+    """argparse that prints an example first in its help and raises `UserError` for mistakes."""
 
     def __init__(self, name: str, about: str, example: str):
         super().__init__(
@@ -91,17 +92,18 @@ class Parser(argparse.ArgumentParser):
         self._takes_config = self._auto = False
 
     def need(self, flag: str, example: str, help: str, **options: Any) -> None:
-        """Adds a flag that has to be given; `example` is named where it is not."""
+        """Adds a required flag; the error for a missing flag shows `example`."""
         self._examples[flag.lstrip("-").replace("-", "_")] = f"{flag} {example}"
         self.add_argument(flag, help=help, **options)
 
     def add_config(self, help: str, *, needed: bool = True, auto: bool = False) -> None:
-        """Adds `--config SPEC` and, with it, every `--config.KEY=VALUE`.
+        """Adds `--config SPEC` and every `--config.KEY=VALUE`.
 
-        The parsed `config` is the configuration itself, or None; `spec` is what was typed.
+        `parse` sets `config` to the loaded configuration or None, and `spec` to the text typed.
 
         Args:
-          auto: `--config auto`, which is also the default, is None: the command finds out itself.
+          auto: make the flag optional and allow `--config auto`; both give None, and the command
+            infers the configuration.
         """
         self._takes_config, self._auto = True, auto
         add = self.need if needed and not auto else self._may
@@ -112,17 +114,17 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(flag, help=help, **options)
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """The flags' values.
+        """Returns the values of the flags.
 
         Raises:
-          UserError: a flag is missing, unknown, or has a value that it does not take.
+          UserError: a flag is missing, unknown, or has an invalid value.
         """
         own, overrides = split_overrides([_dashed(word) for word in argv])
         arguments, rest = self.parse_known_args(own)
         if rest:
             raise UserError(self._what_is(rest[0]))
         if overrides and not self._takes_config:
-            raise UserError(f"{self.prog} takes no configuration: {overrides[0]} is not for it.")
+            raise UserError(f"{self.prog} takes no configuration; remove {overrides[0]}.")
         for name, example in self._examples.items():
             if getattr(arguments, name) is None:
                 flag = example.split()[0]
@@ -141,21 +143,21 @@ class Parser(argparse.ArgumentParser):
             arguments.config = flags.parse(arguments.spec, overrides)
         elif overrides:
             key = overrides[0].split("=")[0]
-            raise UserError(f"{key}: changes a configuration; give --config FILE besides.")
+            raise UserError(f"{key}: changes a configuration; give --config FILE as well.")
 
     def _what_is(self, word: str) -> str:
-        """Why a word of the command line belongs to nothing."""
+        """The error message for a word of the command line that was not recognised."""
         if word.startswith("-"):
             name = word.split("=")[0]
             near = difflib.get_close_matches(name, self._option_string_actions, 1)
             meant = f"did you mean {near[0]}?" if near else f"{self.prog} --help lists them."
             return f"{name}: no such flag; {meant}"
         if "=" in word:
-            return f"{word}: is no flag; write --{word.lstrip('-')}."
-        return f"{word}: belongs to no flag; write --FLAG={word}, and patterns of files in quotes."
+            return f"{word}: is not a flag; write --{word.lstrip('-')}."
+        return f"{word}: belongs to no flag; write --FLAG={word}, and put file patterns in quotes."
 
     def flags(self) -> list[str]:
-        """The names of all flags, as they are typed."""
+        """The names of all flags, as typed."""
         return [name for name in self._option_string_actions if name.startswith("--")]
 
     def format_help(self) -> str:
@@ -174,10 +176,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates the flags `--config.KEY=VALUE` from the others, each with its value."""
+    """Splits a command line into ordinary words and `--config.KEY=VALUE` overrides."""
     own: list[str] = []
     overrides: list[str] = []
-    open_key = ""  # a key whose value is the next word
+    open_key = ""  # the override whose value is the next word
     for word in words:
         if word.startswith(("--config.", "--noconfig.")):
             overrides.append(word)
@@ -192,12 +194,12 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def path(words: str) -> Path:
-    """A flag's value as a path; `~` is the home folder, also behind `=`, where no shell sees it."""
+    """A flag's value as a path; expands `~`, which a shell does not do after `=`."""
     return Path(words).expanduser()
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The type of a flag that takes whole numbers from `least` on."""
+    """An argparse type for whole numbers of at least `least`."""
 
     def whole(words: str) -> int:
         if not re.fullmatch(r"[+-]?\d+", words, re.ASCII) or int(words) < least:
@@ -208,7 +210,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def _dashed(word: str) -> str:
-    """`--save_logits=…` as `--save-logits=…`: both spellings are taken."""
+    """Accepts `--save_logits=…` by rewriting it as `--save-logits=…`."""
     if not word.startswith("--") or word.startswith(("--config.", "--noconfig.")):
         return word
     name, equals, value = word.partition("=")
@@ -216,13 +218,13 @@ def _dashed(word: str) -> str:
 
 
 def _print_any_name() -> None:
-    """File names may hold bytes that are no UTF-8; printing one would end in a traceback."""
+    """Escapes file names that are not UTF-8 when printed; they would end in a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _quiet_libraries() -> None:
-    """Orbax and JAX would report every save and every backend."""
+    """Silences Orbax and JAX, which would log every save and every backend."""
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The whole way on generated street scenes: train, evaluate, predict; no data set is needed."""
+"""Trains, evaluates and predicts on generated street scenes; no data set is needed."""
 
 import sys
 from argparse import Namespace
@@ -13,11 +13,11 @@ def demo(workdir: str | Path = "runs/demo", *, steps: int = 0) -> int:
     """Trains `configs/demo.py`, scores it on the held-out scenes and labels six of them.
 
     Args:
-      workdir: folder for everything; called again, a training that was stopped goes on.
-      steps: of the training; 0: as the configuration says.
+      workdir: folder for all output; a second call resumes an interrupted training.
+      steps: number of training steps; 0: the configured number.
 
     Returns:
-      The exit status: 0, or that of a training that a signal ended; then there is nothing more.
+      The exit status: 0, or that of the training if a signal stopped it; nothing is evaluated then.
 
     Raises:
       UserError: the folder cannot be written.
@@ -57,7 +57,7 @@ def define(parser: cli.Parser) -> None:
         "--workdir", type=cli.path, default=Path("runs/demo"), help="Default: runs/demo."
     )
     parser.add_argument(
-        "--steps", type=cli.at_least(0), default=0, metavar="N", help="Fewer, for a first look."
+        "--steps", type=cli.at_least(0), default=0, metavar="N", help="Fewer, for a quick look."
     )
 
 
@@ -68,9 +68,9 @@ def run(arguments: Namespace) -> int:
 COMMAND = cli.Command(
     name="demo",
     example="fastfcn demo",
-    about="""Trains a small FastFCN on generated street scenes, scores it on scenes that it has not
-seen and labels six of them: a few minutes on two cores. Leaves the checkpoint, scores, a report
-and pictures in runs/demo.""",
+    about="""Trains a small FastFCN on generated street scenes, scores it on held-out scenes and
+labels six of them, in a few minutes on two cores. Writes the checkpoint, scores, a report and
+pictures to runs/demo.""",
     define=define,
     run=run,
 )

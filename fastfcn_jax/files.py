@@ -1,4 +1,4 @@
-"""Result files that are either complete or absent, whatever bytes their names are made of."""
+"""Writes result files atomically: each is complete or absent, even if its name is not UTF-8."""
 
 import contextlib
 import errno
@@ -22,13 +22,13 @@ MAX_NAME = 200  # bytes; most file systems take 255
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; what was written there becomes `path` at the end.
+    """Yields a temporary path beside `path` and renames it to `path` at the end.
 
     The temporary name is short and ASCII with the suffix of `path`, so that it can be written
     wherever `path` can be.
 
     Raises:
-      UserError: the disk is full, or cannot be written there.
+      UserError: the disk is full or the folder cannot be written.
     """
     temporary = _temporary(path)
     try:
@@ -40,18 +40,18 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
         raise mended from error
     finally:
-        with contextlib.suppress(OSError):  # which would hide why the writing failed
+        with contextlib.suppress(OSError):  # an error here would hide why the write failed
             temporary.unlink(missing_ok=True)
 
 
 def refuse_existing(path: Path) -> None:
-    """Finds out before the work whether `path` can be written and would replace nothing.
+    """Checks, before any work is done, that `path` is new and can be written.
 
     Raises:
-      UserError: there is something of that name, or nothing can be written there.
+      UserError: `path` exists already, or its folder cannot be written.
     """
     if not path.absolute().parent.is_dir():
-        raise UserError(f"{path}: the folder it is to lie in does not exist.")
+        raise UserError(f"{path}: its folder does not exist; create it or give another --output.")
     try:
         path.lstat()
     except FileNotFoundError:
@@ -74,9 +74,9 @@ def _temporary(path: Path) -> Path:
 
 
 def unwritable(path: Path, error: Exception) -> Exception:
-    """A UserError where the disk is to blame, the error itself where the program is.
+    """Returns a UserError if the disk caused `error`, else `error` itself.
 
-    Libraries that write by themselves report a full disk by errors of their own kinds.
+    It looks at messages too, because libraries report a full disk with exceptions of their own.
     """
     if isinstance(error, UserError):
         return error
@@ -92,14 +92,14 @@ def unwritable(path: Path, error: Exception) -> Exception:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says first, cut to a readable length."""
+    """The first line of an exception's message, truncated to 200 characters."""
     text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     lines = text.strip().splitlines() or [type(error).__name__]
     return lines[0][:200].rstrip(".")
 
 
 def name_of(sample_id: str) -> str:
-    """A sample's id as the name of one file, short enough with any suffix, in plain Unicode."""
+    """Turns a sample's id into a valid Unicode file name, short enough to append a suffix."""
     name = text_files.shown(sample_id).replace("/", "_")
     if len(name.encode()) <= MAX_NAME:
         return name
@@ -108,16 +108,16 @@ def name_of(sample_id: str) -> str:
 
 
 def make_folder(output: Path) -> Path:
-    """Makes the folder of --output where it does not exist.
+    """Creates the folder given as --output unless it exists.
 
     Raises:
-      UserError: there is a file of that name, or nothing can be written there.
+      UserError: a file has that name, or the folder cannot be created.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"--output {output}: no folder can be made there ({error.strerror}); give another."
+            f"--output {output}: the folder cannot be created ({error.strerror}); give another."
         ) from error
     return output
 
@@ -128,9 +128,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """In UTF-8; bytes of file names that are none are written as `\\xdf`.
+    """Writes text as UTF-8; bytes of file names that are not UTF-8 become `\\xdf`.
 
-    After a power loss the file has its old content or the new one.
+    After a power loss the file has either its old or its new content.
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(text_files.shown(text).encode())
@@ -148,10 +148,10 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "..."]) -> None:
-    """Writes a grey or RGB picture in the format that the suffix names."""
+    """Writes a grey or RGB image in the format given by the suffix."""
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    # Not imwrite, which ends the process at a name that is not UTF-8.
+    # cv2.imwrite would abort the process at a file name that is not UTF-8.
     encodes, encoded = cv2.imencode(path.suffix, image)
     if not encodes:
         raise UserError(f"{path}: {path.suffix} cannot hold a picture of shape {image.shape}.")

@@ -1,4 +1,4 @@
-"""Label maps drawn in their palette, alone or over the photograph, with a legend."""
+"""Draws label maps in their palette, alone or over the photograph, with a legend."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_LINE = 22  # pixels a legend entry is high
+_LINE = 22  # height of a legend entry in pixels
 
 
 def colorize(
     labels: UInt8[np.ndarray, "h w"], palette: UInt8[np.ndarray, "k 3"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB picture of class indices; indices beyond the palette (255 = ignore) are black."""
+    """RGB image of class indices; indices beyond the palette (255 = ignore) are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
     return table[labels]
@@ -25,7 +25,7 @@ def overlay(
     palette: UInt8[np.ndarray, "k 3"],
     opacity: float = 0.5,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The photograph under its class colours."""
+    """The photograph overlaid with the colours of its classes."""
     return cv2.addWeighted(image, 1 - opacity, colorize(labels, palette), opacity, 0)
 
 
@@ -35,7 +35,7 @@ def with_legend(
     class_names: Sequence[str],
     palette: UInt8[np.ndarray, "k 3"],
 ) -> UInt8[np.ndarray, "h2 w 3"]:
-    """The picture above a list of the classes in it, with their share of its pixels."""
+    """The picture with a legend below it: its classes and their share of the pixels."""
     strip = legend(labels, class_names, palette, picture.shape[1])
     return np.concatenate([picture, strip])
 
@@ -47,10 +47,12 @@ def legend(
     width: int,
     lines: int | None = None,
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The list alone, `width` pixels wide; as many lines as it needs, or so many, the largest
-    classes first.
+    """The legend alone, `width` pixels wide, the largest classes first.
+
+    Args:
+      lines: number of lines of the legend; None: as many as it needs.
     """
-    # By rows: bincount makes eight bytes of every one.
+    # Row by row: bincount converts its input to int64, eight times the memory of the label map.
     counts = np.zeros(256, np.int64)
     for row in labels:
         counts += np.bincount(row, minlength=256)

@@ -1,4 +1,4 @@
-"""What made a result: the versions of packages, the state of the checkout, the command line."""
+"""How a result was made: package versions, the state of the checkout, the command line."""
 
 import hashlib
 import importlib.metadata
@@ -13,7 +13,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def command() -> str:
-    """The command line of this process, to be run again."""
+    """The command line that repeats this process."""
     program = sys.orig_argv[1:] if sys.orig_argv else sys.argv
     return shlex.join(["python", *program])
 
@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 
 
 def program() -> str:
-    """A hash of the package's own files: two installations of one version may differ."""
+    """A hash of the package's source files; two installations of one version may differ."""
     folder, digest = Path(__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
@@ -35,7 +35,7 @@ def program() -> str:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None outside a git checkout."""
+    """The commit and the files that differ from it; None outside a git checkout."""
     folder = Path(__file__).resolve().parents[1]
 
     def git(*arguments):

@@ -1,4 +1,4 @@
-"""Repeats some steps of a training run and compares them with its log, bit for bit."""
+"""Repeats steps of a training run and compares them with its log, bit for bit."""
 
 import sys
 from argparse import Namespace
@@ -13,16 +13,21 @@ from fastfcn_jax.errors import UserError
 
 
 def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
-    """Runs `steps` steps from a checkpoint and prints whether they are those of the log.
+    """Runs `steps` steps from a checkpoint and prints whether they match the log.
 
-    Compared are the loss of each step and, where the run kept a checkpoint of
-    the last one, its weights, statistics and momentum. Nothing is written.
+    Compares the loss of each step and, if the run kept a checkpoint of the last
+    one, its weights, statistics and momentum. Writes nothing.
+
+    Args:
+      workdir: folder of the training run.
+      steps: number of steps to repeat, at most up to the end of the configured training.
+      start: step of the checkpoint to start from; None: the earliest with a log after it.
 
     Returns:
       0 if every bit agrees, 1 at the first step that differs.
 
     Raises:
-      UserError: the folder is no run, its log does not reach that far, or no step is left.
+      UserError: the folder is not a run, its log ends too early, or no step is left to repeat.
     """
     from fastfcn_jax import runtime
     from fastfcn_jax.terminal import console
@@ -51,7 +56,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
     source, _ = setup.open_sources(config, terminal)
     if (found := run_card.fingerprint(source)) != card["data"]:
-        terminal.say(f"the data differ from the run's: {found} instead of {card['data']}")
+        terminal.say(f"the data differ from those of the run: {found} instead of {card['data']}")
     _, template, train_step, _ = setup.build_training(config, source, plan)
     state = template
     if start:
@@ -76,7 +81,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
 
 
 def logged_losses(workdir: Path) -> Iterator[tuple[int, Any]]:
-    """(step, loss) of every step in metrics.jsonl; the loss is None where it was not finite."""
+    """Yields (step, loss) of every step in metrics.jsonl; a loss that was not finite is None."""
     from fastfcn_jax.training import metrics_log
 
     for record in metrics_log.read(workdir / "metrics.jsonl"):
@@ -103,7 +108,7 @@ def define(parser: cli.Parser) -> None:
         "--start",
         type=cli.at_least(0),
         metavar="STEP",
-        help="Checkpoint to start from; default: the earliest.",
+        help="Step of the checkpoint to start from; default: the earliest.",
     )
 
 
@@ -118,9 +123,9 @@ def run(arguments: Namespace) -> int:
 COMMAND = cli.Command(
     name="replay",
     example="fastfcn replay runs/demo --steps 20",
-    about="""Repeats steps of a training from one of its checkpoints and compares losses and weights
-with what the training wrote, bit for bit. Nothing is written. The exit status is 1 if a bit
-differs.""",
+    about="""Repeats steps of a training from one of its checkpoints and compares the losses and
+weights with those that the training wrote, bit for bit. Writes nothing. The exit status is 1 if a
+bit differs.""",
     define=define,
     run=run,
 )

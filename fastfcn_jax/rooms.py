@@ -1,4 +1,4 @@
-"""Rooms that can be called: `fastfcn_jax.predict(…)` although `predict/` is a folder of files."""
+"""Makes subpackages callable: `fastfcn_jax.predict(…)` although `predict` is a package."""
 
 import importlib
 import sys
@@ -8,12 +8,11 @@ import types
 def callable_as(room: str, module: str, function: str) -> None:
     """Makes calling the package `room` call `room.module.function`.
 
-    Python sets `fastfcn_jax.predict` to the package as soon as anything in it is imported, so that
-    a function of the same name beside it would be gone by then. The function is imported at the
-    first call.
+    Python sets `fastfcn_jax.predict` to the package as soon as anything in it is imported, which
+    would replace a function of that name. The function is imported on the first call.
     """
 
-    class Room(types.ModuleType):
+    class CallablePackage(types.ModuleType):
         def __call__(self, *arguments, **keywords):
             return self.__wrapped__(*arguments, **keywords)
 
@@ -21,4 +20,4 @@ def callable_as(room: str, module: str, function: str) -> None:
         def __wrapped__(self):  # what `help` and `inspect.signature` show
             return getattr(importlib.import_module(f"{room}.{module}"), function)
 
-    sys.modules[room].__class__ = Room
+    sys.modules[room].__class__ = CallablePackage

@@ -1,4 +1,7 @@
-"""What is set before JAX computes anything: processes, compilation cache, determinism."""
+"""Settings that must precede the first JAX computation: processes, compilation cache, determinism.
+
+Also the exchange of plain values between the processes of a training.
+"""
 
 import hashlib
 import json
@@ -20,16 +23,18 @@ T = TypeVar("T")
 def join_processes(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Makes this process one of several that train together; does nothing for one alone.
+    """Joins this process to the others of a training; does nothing for a single process.
 
-    Without arguments several processes are found under Slurm (`srun`) and Open
-    MPI (`mpirun`). To be called before the first JAX computation.
+    Without arguments, the settings of Slurm (`srun`) or Open MPI (`mpirun`) are
+    used. Must be called before the first JAX computation.
 
     Args:
-      coordinator: "host:port" of process 0, reachable from all.
+      coordinator: "host:port" of process 0, reachable from all processes.
+      num_processes: how many processes train together.
+      process_id: index of this process, from 0.
 
     Raises:
-      UserError: some of the three arguments are given and others not.
+      UserError: only some of the three arguments are given, or the processes cannot connect.
     """
     given = [coordinator is not None, num_processes is not None, process_id is not None]
     if any(given) and not all(given):
@@ -38,13 +43,13 @@ def join_processes(
         return
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
-    except (RuntimeError, ValueError) as error:  # among them what the coordination service says
+    except (RuntimeError, ValueError) as error:  # includes errors of the coordination service
         raise UserError(
             f"the processes did not find each other: {str(error).splitlines()[0]}; give all the "
             "same --coordinator and --num-processes, and each its own --process-id."
         ) from error
-    # All have just met. Collectives on CPU wait only 30 s for the other side to set them up,
-    # which a process that reads its data slowly would later miss.
+    # Set up the collectives while all processes are here: on CPU they time out after 30 s, which
+    # a process that reads its data slowly would exceed later.
     multihost_utils.sync_global_devices("all processes have joined")
 
 
@@ -55,7 +60,7 @@ def launched_in_parallel(environment: Mapping[str, str]) -> bool:
 
 
 def gather(text: str) -> list[str]:
-    """What each process gave, in their order; all of them have to call it."""
+    """Returns the text of every process, in order of process index; all must call this."""
     if jax.process_count() == 1:
         return [text]
     mine = text.encode()
@@ -70,10 +75,10 @@ def gather(text: str) -> list[str]:
 
 
 def agree(facts: Mapping[str, Any]) -> None:
-    """Makes sure that all processes hold the same facts (plain values by name).
+    """Checks that all processes have the same `facts` (plain values by name).
 
     Raises:
-      UserError: in every process, naming those that differ.
+      UserError: in every process, naming the facts that differ.
     """
     mine = json.dumps(facts, sort_keys=True)
     if len(set(gather(hashlib.sha256(mine.encode()).hexdigest()))) == 1:
@@ -87,19 +92,20 @@ def agree(facts: Mapping[str, Any]) -> None:
         ]
         if differing:
             raise UserError(
-                f"process {process} is not of the same training as process 0, it has another "
-                f"{', another '.join(differing[:4])}; start all of them with one command on one "
-                "installation."
+                f"process {process} does not belong to the training of process 0, it has another "
+                f"{', another '.join(differing[:4])}; start all processes with the same command "
+                "and the same installation."
             )
 
 
 def together(action: Callable[[], T]) -> T:
-    """Does `action` in every process; where it fails in one, all of them end.
+    """Runs `action` in every process and fails in all of them if it fails in one.
 
-    Without it the others would wait for one that has left.
+    Otherwise the other processes would wait forever for one that has exited.
 
     Raises:
-      UserError: it failed in another process; here its own error is raised as it is.
+      UserError: `action` failed in another process. If it fails in this one, its own exception is
+        raised.
     """
     try:
         result = action()
@@ -117,8 +123,8 @@ def cache_compilations() -> Path | None:
     """Keeps compiled programs in a private folder, so that a second start need not compile.
 
     The folder is `$XDG_CACHE_HOME/fastfcn_jax/xla` (`~/.cache/...`), readable by its
-    owner alone: who can write there can run code here. `JAX_COMPILATION_CACHE_DIR`
-    overrides it, empty turns it off. None where there is no such folder to be had.
+    owner alone: whoever can write there can run code here. `JAX_COMPILATION_CACHE_DIR`
+    overrides it; if empty, nothing is cached. Returns None if nothing is cached.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return Path(given) if (given := os.environ["JAX_COMPILATION_CACHE_DIR"]) else None
@@ -136,9 +142,9 @@ def cache_compilations() -> Path | None:
 
 
 def make_deterministic() -> None:
-    """Bit-repeatable kernels on GPU, at some cost in speed; CPU kernels are so anyway.
+    """Selects deterministic GPU kernels, at some cost in speed; CPU kernels always are.
 
-    XLA reads its flags once: to be called before `join_processes` and any computation.
+    XLA reads its flags once: must be called before `join_processes` and any computation.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_gpu_deterministic_ops" not in flags:

@@ -1,7 +1,7 @@
-"""JSON that a run or a person left: read, held against what it must be, one sentence if it is not.
+"""Reads JSON files and checks their form; a mismatch is reported in one sentence.
 
-A form is a type or a tuple of types; a dict of forms by key, "key?" where it may be absent; a list
-with the form of each entry; or a function that returns what is wrong, "" if nothing.
+A form is a type or a tuple of types; a dict of forms by key, "key?" if the key is optional; a list
+with the form of each entry; or a function that returns an error message, "" if the value is valid.
 """
 
 import json
@@ -19,7 +19,7 @@ WORDS = {
     str: "a text",
     type(None): "null",
 }
-NUMBER = (float, type(None))  # null where there is none
+NUMBER = (float, type(None))  # null: undefined or not finite
 RECORD = {
     "kind": lambda kind: "" if kind in ("train", "eval") else "must be train or eval",
     "step": lambda step: fault(step, int) or ("must be 0 or more" if step < 0 else ""),
@@ -32,10 +32,11 @@ def read(path: Path, form: Any, remedy: str) -> Any:
     """Reads a JSON file.
 
     Args:
-      remedy: what to do where it is not of that form; ends the sentence.
+      form: the expected form, see the module's docstring.
+      remedy: what to do if the file is invalid; the end of the error message.
 
     Raises:
-      UserError: it cannot be read, is no JSON, or a key in it has another form.
+      UserError: the file cannot be read, is not JSON, or does not have this form.
     """
     try:
         content = json.loads(path.read_bytes(), parse_constant=_refuse)
@@ -49,19 +50,19 @@ def read(path: Path, form: Any, remedy: str) -> Any:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """All records of a metrics.jsonl; a last line that a crash cut short is left out.
+    """All records of a metrics.jsonl file; ignores a last line truncated by a crash.
 
     Raises:
-      UserError: any other line is not a record; the file is left as it is.
+      UserError: any other line is not a record; the file is not changed.
     """
     try:
         lines = path.read_bytes().split(b"\n") if path.exists() else []
     except OSError as error:
         raise UserError(
-            f"{path}: {error.strerror}; mend that or choose another --workdir."
+            f"{path}: {error.strerror}; fix that or choose another --workdir."
         ) from error
     if lines and not lines[-1]:
-        lines.pop()  # behind the last line's end
+        lines.pop()  # the empty text after the final line break
     records = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -73,15 +74,15 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             wrong = f"not JSON ({error})"
         if wrong:
             raise UserError(
-                f"{path}, line {number} of {len(lines)}: {wrong}; mend or remove that line, or "
-                "move the file away. It was left as it is."
+                f"{path}, line {number} of {len(lines)}: {wrong}; fix or remove that line, or "
+                "move the file away. The file was not changed."
             )
         records.append(record)
     return records
 
 
 def fault(value: Any, form: Any, name: str = "") -> str:
-    """What is wrong with a value, by its key; "" if it has the form."""
+    """Says which key of `value` does not have the given form, and why; "" if all do."""
     if isinstance(form, dict):
         if not isinstance(value, dict):
             return _says(name, f"must be an object, not {_shown(value)}")
@@ -110,13 +111,13 @@ def fault(value: Any, form: Any, name: str = "") -> str:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _is(value: Any, kind: type) -> bool:
     if kind is float:
         whole_or_not = isinstance(value, int | float) and not isinstance(value, bool)
-        return whole_or_not and abs(value) < 1e300  # neither NaN nor more than a float holds
+        return whole_or_not and abs(value) < 1e300  # excludes NaN and integers beyond float range
     if kind is int and isinstance(value, int) and abs(value) >= 2**63:
         return False
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

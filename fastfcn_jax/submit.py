@@ -1,4 +1,4 @@
-"""Files for the Cityscapes and ADE20K test servers: made, zipped, and checked before they go."""
+"""Makes and checks submission files for the Cityscapes and ADE20K test servers."""
 
 import dataclasses
 import sys
@@ -29,9 +29,9 @@ MAX_LISTED = 20
 class Server:
     """What a test server expects.
 
-    suffix: end of the image files' names; what stands before it names the image.
+    suffix: suffix of the image files; the rest of a file name is the name of the image.
     values: stored value of each class, in the model's order.
-    legal: every value that a file may hold.
+    legal: all values allowed in a file.
     expected: number of test images.
     """
 
@@ -42,16 +42,16 @@ class Server:
     expected: int
 
     def encode(self, labels: UInt8[np.ndarray, "h w"]) -> bytes:
-        """A PNG of the stored values of class indices; 255 becomes 0."""
+        """Encodes class indices as a PNG of stored values; 255 becomes 0."""
         table = np.zeros(256, np.uint8)
         table[: len(self.values)] = self.values
         return cv2.imencode(".png", table[labels])[1].tobytes()
 
     def images(self, folder: Path) -> dict[str, Path]:
-        """Image files by the name that their predictions start with.
+        """Image files by image name, with which the names of predictions begin.
 
         Raises:
-          UserError: none there, or two of one name.
+          UserError: there is no image, or two have the same name.
         """
         found = [p for p in listing.below(folder).files if p.name.endswith(self.suffix)]
         if not found:
@@ -60,7 +60,7 @@ class Server:
         for path in found:
             other = named.setdefault(path.name.removesuffix(self.suffix), path)
             if other != path:
-                raise UserError(f"{path}: has the name of {other}; remove or rename one of them.")
+                raise UserError(f"{path}: same name as {other}; remove or rename one of them.")
         return named
 
 
@@ -81,10 +81,10 @@ SERVERS = {
 def write_zip(
     server: Server, path: Path, predictions: Iterable[tuple[str, UInt8[np.ndarray, "_ _"]]]
 ) -> None:
-    """Writes (image name, class indices) as the server wants them; the file is whole or absent.
+    """Writes (image name, class indices) as the server expects; the file is complete or absent.
 
     Raises:
-      UserError: the disk is full or may not be written.
+      UserError: the disk is full or cannot be written.
     """
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, labels in predictions:
@@ -92,10 +92,10 @@ def write_zip(
 
 
 def check(server: Server, archive_path: Path, images: dict[str, Path]) -> list[str]:
-    """What the server would reject, one sentence each; empty: nothing.
+    """Returns what the server would reject, one sentence each.
 
     Raises:
-      UserError: the file is no zip file.
+      UserError: the file is not a zip file.
     """
     findings: list[str] = []
     if len(images) != server.expected:
@@ -103,7 +103,7 @@ def check(server: Server, archive_path: Path, images: dict[str, Path]) -> list[s
     try:
         archive = zipfile.ZipFile(archive_path)
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"--check {archive_path}: not a zip file that can be read.") from error
+        raise UserError(f"--check {archive_path}: not a readable zip file.") from error
     with archive:
         members = [entry for entry in archive.infolist() if not entry.is_dir()]
         owners = {entry.filename: _owner(entry.filename, images) for entry in members}
@@ -124,7 +124,7 @@ def _owner(filename: str, images: dict[str, Path]) -> str | None:
     stem = PurePosixPath(filename).name.removesuffix(".png")
     if not filename.endswith(".png"):
         return None
-    # Cityscapes allows anything after the frame number: try ever shorter beginnings.
+    # Cityscapes allows any text after the frame number: try shorter and shorter prefixes.
     parts = stem.split("_")
     for length in range(len(parts), 0, -1):
         if (name := "_".join(parts[:length])) in images:
@@ -146,7 +146,7 @@ def _check_member(
     except UserError as error:
         return [str(error)]
     if labels.ndim != 2:
-        return [f"{filename}: a colour picture; one grey channel of 8 bits is wanted."]
+        return [f"{filename}: a colour image; it must have one grey channel of 8 bits."]
     if labels.shape != size:
         return [
             f"{filename}: {labels.shape[1]}x{labels.shape[0]} pixels, "
@@ -155,12 +155,12 @@ def _check_member(
     illegal = sorted(set(np.unique(labels).tolist()) - set(server.legal))
     if illegal:
         last = server.legal[-1]
-        return [f"{filename}: values {illegal[:5]} are no label ids (0..{last})."]
+        return [f"{filename}: values {illegal[:5]} are not label ids (0..{last})."]
     return []
 
 
 def _predict(server: Server, images: dict[str, Path], checkpoint: Path, protocol: str | None):
-    """Class indices of every image. UserError if the model is for other classes."""
+    """Yields (name, class indices) of each image; UserError if the model's classes do not fit."""
     from fastfcn_jax import api, runtime
     from fastfcn_jax.checkpoints import model_folder
 
@@ -175,7 +175,7 @@ def _predict(server: Server, images: dict[str, Path], checkpoint: Path, protocol
 
 
 def _size(path: Path) -> list[tuple[int, int]]:
-    """(height, width), or nothing of a file that will be named when its turn comes."""
+    """[(height, width)], or [] for a bad file, which `_readable` will report."""
     try:
         return [decode.size(read_file(str(path)), str(path))]
     except UserError:
@@ -183,7 +183,7 @@ def _size(path: Path) -> list[tuple[int, int]]:
 
 
 def _readable(images: dict[str, Path]) -> Iterator[tuple[str, UInt8[np.ndarray, "_ _ 3"]]]:
-    """Name and pixels of every image but the bad ones, which are said."""
+    """Yields name and pixels of each image; reports and skips bad files."""
     for name, path in images.items():
         try:
             yield name, decode.image(read_file(str(path)), str(path))
@@ -200,18 +200,19 @@ def submit(
     archive: Path | None = None,
     protocol: str | None = None,
 ) -> list[str]:
-    """Predicts the test images into a zip file and checks it, or checks one that exists.
+    """Predicts the test images, zips and checks the results; or checks an existing zip file.
 
     Args:
       images: folder of the test images.
       checkpoint, output: the model and the zip file to write.
-      archive: a zip file to check instead.
+      archive: an existing zip file, which is only checked.
+      protocol: how to test ("single", "ms_flip", ...); None: the configured protocol.
 
     Returns:
       What the server would reject, one sentence each.
 
     Raises:
-      UserError: no images, no model, one of other classes, or a file that cannot be written.
+      UserError: no images, no model, a model of other classes, or a file that cannot be written.
     """
     found = server.images(images)
     if archive is None:
@@ -226,19 +227,19 @@ def submit(
 
 
 def define(parser: cli.Parser) -> None:
-    parser.add_argument("server", nargs="?", choices=list(SERVERS), help="Whose server.")
+    parser.add_argument("server", nargs="?", choices=list(SERVERS), help="The test server.")
     parser.need("--images", "leftImg8bit/test", "Folder of the test images.", type=cli.path)
     parser.add_argument(
-        "--checkpoint", type=cli.path, metavar="DIR", help="Checkpoint folder, or published name."
+        "--checkpoint", type=cli.path, metavar="DIR", help="Checkpoint folder or published name."
     )
     parser.add_argument("--output", type=cli.path, metavar="FILE", help="The zip file to write.")
-    parser.add_argument("--check", type=cli.path, metavar="FILE", help="A zip file to check only.")
+    parser.add_argument("--check", type=cli.path, metavar="FILE", help="Only check this zip file.")
     parser.add_argument("--protocol", help="single | ms_flip | …; default: the model's.")
 
 
 def run(arguments: Namespace) -> int:
     if arguments.server is None:
-        raise UserError(f"say which server: {' or '.join(SERVERS)}.")
+        raise UserError(f"the server is missing: give {' or '.join(SERVERS)}.")
     findings = submit(
         SERVERS[arguments.server],
         arguments.images,
@@ -252,7 +253,7 @@ def run(arguments: Namespace) -> int:
     if len(findings) > MAX_LISTED:
         print(f"... and {len(findings) - MAX_LISTED} more")
     path = arguments.check or arguments.output
-    print(f"{path}: {len(findings)} findings" if findings else f"{path}: fit to be sent")
+    print(f"{path}: {len(findings)} findings" if findings else f"{path}: ready to submit")
     return FINDINGS if findings else 0
 
 
@@ -260,11 +261,11 @@ COMMAND = cli.Command(
     name="submit",
     example="fastfcn submit cityscapes --checkpoint runs/jpu_psp_cityscapes"
     " --images leftImg8bit/test --output FILE.zip",
-    about="""Predicts the images of a test server into the zip file that it takes, and checks it;
---check FILE.zip only checks one. The exit status is 1 if the server would reject something.
+    about="""Predicts the test images, writes the zip file that the server expects, and checks it;
+--check FILE.zip only checks a file. The exit status is 1 if the server would reject something.
 
-Cityscapes wants label ids 0..33 in one PNG an image, <city>_<sequence>_<frame>*.png; ADE20K wants
-1..150 (0 = other) in PNGs named as the images.""",
+Cityscapes expects label ids 0..33 in one PNG per image, <city>_<sequence>_<frame>*.png; ADE20K
+expects 1..150 (0 = other) in PNGs named like the images.""",
     define=define,
     run=run,
 )

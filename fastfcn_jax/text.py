@@ -1,4 +1,4 @@
-"""Text files of the user's in one encoding, and file names of any bytes within text."""
+"""Reads the user's text files as UTF-8, and writes file names of any bytes as valid text."""
 
 import codecs
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastfcn_jax.errors import UserError
 
-_MARKS = {  # UTF-32's begins with UTF-16's
+_MARKS = {  # UTF-32 first: its little-endian mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
@@ -14,15 +14,15 @@ _MARKS = {  # UTF-32's begins with UTF-16's
 }
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_BYTE = 0xDC00  # what Python makes of a byte that is no UTF-8, less that byte
-MAX_BYTES = 1 << 26  # of a list or a table written by people or for them
+_BYTE = 0xDC00  # Python decodes a byte that is not UTF-8 as this code point plus the byte
+MAX_BYTES = 1 << 26  # larger than any list or table meant for people
 
 
 def read(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark.
+    """Reads a UTF-8 text file, with or without a byte order mark.
 
     Raises:
-      UserError: it cannot be read, is in another encoding or larger than 64 MiB.
+      UserError: the file cannot be read, is not UTF-8, or is larger than 64 MiB.
     """
     try:
         with path.open("rb") as file:
@@ -41,31 +41,31 @@ def read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{shown(path)}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8 (cp1252 or "
-            "Latin-1, as older programs write?); save the file as UTF-8."
+            f"{shown(path)}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8 (perhaps "
+            "cp1252 or Latin-1); save the file as UTF-8."
         ) from error
 
 
 def lines(text: str) -> list[str]:
-    """Lines of a list of names, which may hold every character that `splitlines` would cut at."""
+    """Splits text at line feeds only; names may contain other separators of `str.splitlines`."""
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def shown(text: object) -> str:
-    """Text that every encoding takes: a byte of a file name that is no UTF-8 becomes `\\xdf`."""
+    """Makes text encodable: a byte of a file name that is not UTF-8 becomes `\\xdf`."""
     return _SURROGATE.sub(_spelled, str(text))
 
 
 def escaped(name: str) -> str:
-    r"""A file name for a line of a list; `unescaped` gives it back.
+    r"""Writes a file name on one line of text; `unescaped` reverses it.
 
-    Bytes that are no UTF-8, control characters and backslashes are written as `\xdf`.
+    Bytes that are not UTF-8, control characters and backslashes become `\xdf`.
     """
     return re.sub("[\ud800-\udfff\\x00-\\x1f\\x7f\\\\]", _spelled, name)
 
 
 def unescaped(text: str) -> str:
-    """The file name that `escaped` wrote."""
+    """Returns the file name that was passed to `escaped`."""
     return _ESCAPE.sub(_unspelled, text)
 
 

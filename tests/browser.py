@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to over its debugging pipe: no driver, no package."""
+"""Controls a headless Chromium over its debugging pipe, without a driver or a package."""
 
 import fcntl
 import itertools
@@ -13,7 +13,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Browser:
-    """One page. `errors` collects uncaught exceptions and console errors."""
+    """One browser page; `errors` collects uncaught exceptions and console errors."""
 
     def __init__(self, profile):
         ends = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (*os.pipe(), *os.pipe())]

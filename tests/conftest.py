@@ -1,4 +1,4 @@
-"""Two virtual CPU devices, strict dtype promotion, shape checks on every public function."""
+"""Test setup: two virtual CPU devices, strict dtype promotion, shape checks on all functions."""
 
 import ctypes
 import functools
@@ -13,44 +13,43 @@ import pytest
 from jaxtyping import install_import_hook
 
 CACHED = type(functools.cache(len))
-# By seconds, as `make test` prints them.
+# The slowest files first, by the durations that `make test` prints.
 LONGEST = (
     "tests/models/test_mmseg.py",
     "tests/models/test_official.py",
     "tests/training/test_processes.py",
 )
 
-# Most of the time goes into compiling programs that run once. XLA's passes stay as they are, LLVM
-# leaves out its own: a training step compiles in 60 % of the time. Processes that tests start
-# compile as a user's do.
+# Most of the time goes into compiling programs that run once. This option turns off LLVM's passes
+# but not XLA's: a training step compiles in 60 % of the time. It does not affect processes that
+# tests start.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-# The hook has to stand before the first import of the package; it lasts for the whole run.
-# An int is a float, as PEP 484 has it.
+# The hook only works on modules imported after it. The tower accepts an int as a float (PEP 484).
 install_import_hook(
     "fastfcn_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
 
 
 def pytest_configure(config):
-    # Third-party chatter only; a warning of our own fails the run.
+    # Only for third-party modules: a deprecation warning in our own code fails the run.
     warnings.filterwarnings(
         "ignore", category=DeprecationWarning, module=r"(mm|torch|google|tensor)"
     )
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files come first, so that two workers with a file each end at the same time."""
+    """Runs the slowest files first, so that parallel workers finish at about the same time."""
     place = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real labelled images beside the repository; skips where it is absent."""
+    """The folder of real labelled images beside the repository; skips the test if it is missing."""
     root = Path(__file__).resolve().parents[1].parent / "shared" / "data"
     if not root.is_dir():
         pytest.skip(f"no real images at {root}")
@@ -59,21 +58,21 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def memory_of_one_module(request):
-    """Lets go of what a module compiled and kept: a worker holds gigabytes of it otherwise."""
+    """Frees compiled programs and caches after each module; they would take gigabytes."""
     yield
     for value in vars(request.module).values():
         if isinstance(value, CACHED):
             value.cache_clear()
     jax.clear_caches()
     gc.collect()
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what is freed
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # else glibc keeps freed memory
     if malloc_trim is not None:
         malloc_trim(0)
 
 
 @pytest.fixture
 def gpu_forms(monkeypatch):
-    """Every operation in the form that a GPU takes, computed here."""
+    """Makes operations use their GPU form on this device."""
 
     def default_branch(*arguments, default, **_):
         return default(*arguments)
@@ -83,7 +82,7 @@ def gpu_forms(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
-    """Models of three layers for the trainings of a module, and a compilation cache of its own."""
+    """Replaces all models by three layers, and gives the module its own compilation cache."""
     import tiny
 
     from fastfcn_jax import models

@@ -1,4 +1,4 @@
-"""Sources that worker processes can import, which a test file itself is not to them."""
+"""Sources for worker processes, which cannot import a test file."""
 
 from fastfcn_jax.data.datasets.synthetic import StreetScenes
 from fastfcn_jax.errors import UserError
@@ -8,7 +8,7 @@ SENTENCE = "/data/x.png: cut off before its end (truncated); copy the file again
 
 
 class InMemory:
-    """64 generated scenes, drawn once."""
+    """64 generated scenes, generated once."""
 
     info, ids = DRAWN.info, DRAWN.ids
     samples = tuple(map(DRAWN.__getitem__, range(len(DRAWN))))
@@ -21,7 +21,7 @@ class InMemory:
 
 
 class Broken(InMemory):
-    """A source of which no sample can be read."""
+    """A source whose samples cannot be read."""
 
     def __getitem__(self, index):
         raise UserError(SENTENCE)

@@ -1,4 +1,4 @@
-"""Pictures on disk in the layouts of data sets, and the one sentence that a bad one gives."""
+"""Writes images in the layouts of data sets, and catches the error message of a bad one."""
 
 import numpy as np
 import pytest

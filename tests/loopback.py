@@ -1,4 +1,4 @@
-"""A server on the loopback address that serves bytes, and misbehaves on request."""
+"""An HTTP server on the loopback address that can be told to misbehave."""
 
 import contextlib
 import threading
@@ -11,13 +11,13 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
       files: content by path ("/a.pth").
-      etag: validator that it sends; "": none.
-      breaks: how many bytes each of the next answers sends before it closes the connection.
-      stalls: the same for answers that stop and keep the connection open.
-      lengths: what each of the next answers says is its length.
-      statuses: what the next answers are instead of a file.
+      etag: the ETag header; "": none.
+      breaks: for each of the next responses, the number of bytes before the connection is closed.
+      stalls: the same, but the connection stays open without sending more.
+      lengths: the Content-Length headers of the next responses.
+      statuses: the status codes of the next responses, sent instead of a file.
       redirects: addresses by path.
-      ranges: whether it can resume; it ignores `Range` otherwise.
+      ranges: whether to honour `Range` headers.
       asked: (path, Range) of every request.
     """
 
@@ -37,7 +37,7 @@ class Server(ThreadingHTTPServer):
         self.closing = threading.Event()
 
     def handle_error(self, request, client_address) -> None:
-        """A client that goes away in the middle is nothing to report."""
+        """Ignores clients that disconnect during a response."""
 
     @property
     def address(self) -> str:
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.closing.wait(20)
 
     def _start(self, size: int) -> int | None:
-        """Where the asked range begins, if a part is to be sent."""
+        """The first byte of the requested range, if a part was requested."""
         asked = self.headers["Range"]
         condition = self.headers["If-Range"]
         if asked is None or not self.server.ranges or (condition and condition != self.server.etag):
@@ -107,7 +107,7 @@ def serving() -> Iterator[Server]:
 
 
 def unused_address() -> str:
-    """An address of this machine where nothing listens."""
+    """A loopback address where no server listens."""
     with serving() as server:
         address = server.address
     return address

@@ -1,4 +1,4 @@
-"""Folders of photographs and labels as people and annotation programs leave them, in small."""
+"""Small versions of photograph and label folders as people and annotation programs write them."""
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ def photo(seed=0, size=(24, 32)):
 
 
 def index(seed=0, size=(24, 32), classes=3):
-    """Areas of the numbers 0 to classes - 1, all of which occur."""
+    """A label map with areas of every class from 0 to classes - 1."""
     coarse = np.random.default_rng(seed).permutation(np.arange(12) % classes).reshape(3, 4)
     return cv2.resize(coarse.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
 
@@ -31,13 +31,13 @@ def put(path, pixels, palette=None):
 
 
 def lay(root, photos, labels, count=6, label=index, **options):
-    """`count` photographs and labels; `photos` and `labels` are paths with {} for the number."""
+    """Writes `count` photographs and labels to the paths `photos` and `labels` ({}: number)."""
     for i in range(count):
         put(root / photos.format(i), photo(i))
         put(root / labels.format(i), label(i), **options)
 
 
 def listed(root, *parts):
-    """Photograph -> label of the lists that were written."""
+    """Reads the lists that were written: label by photograph."""
     texts = [(root / f"{part}.txt").read_text("utf-8") for part in parts or ("train", "val")]
     return dict(line.split("\t") for text in texts for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""Real mmsegmentation's inference on small models that share their weights with ours."""
+"""Inference by mmsegmentation itself, on small models with the same weights as ours."""
 
 import copy
 import warnings
@@ -30,7 +30,7 @@ def config(head: str = "psp"):
 
 
 def full_pair(head: str, num_classes: int):
-    """(real mmseg FastFCN-R50 with its config, our model, its variables): random, equal weights."""
+    """(mmseg's FastFCN-R50 and its config, our model, our variables), with equal random weights."""
     theirs = oracle.mmseg_config(f"fastfcn/fastfcn_r50-d32_jpu_{head}_4xb2-80k_cityscapes-512x1024")
     classes = {"num_classes": num_classes}
     reference = oracle.build_mmseg(theirs, decode_head=classes, auxiliary_head=classes)
@@ -80,7 +80,7 @@ def infer(reference, image: np.ndarray, scale: tuple[int, int]) -> np.ndarray:
 
 
 def infer_tta(reference, image: np.ndarray, resizes: list[dict]) -> np.ndarray:
-    """Test-time augmentation: each resize, plain and mirrored, merged by `SegTTAModel`."""
+    """Test-time augmentation: each scale, plain and flipped, merged by `SegTTAModel`."""
     import torch
     from mmcv.transforms import Compose
     from mmseg.models.segmentors import SegTTAModel
@@ -119,7 +119,7 @@ def iou_metric(labels, predictions, num_classes: int) -> list[float]:
     from mmengine.logging import MMLogger
     from mmseg.evaluation import IoUMetric
 
-    MMLogger.get_current_instance().setLevel("ERROR")  # its table would go to the terminal
+    MMLogger.get_current_instance().setLevel("ERROR")  # else it prints its table
     metric = IoUMetric()
     metric.dataset_meta = {"classes": [str(i) for i in range(num_classes)]}
     for label, prediction in zip(labels, predictions, strict=True):

@@ -1,17 +1,17 @@
-"""The models of the official lineage that are held against golden values, and their inputs."""
+"""The models of the official lineage that are compared with golden values, and their inputs."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 NUM_CLASSES = 59
-IGNORE_LABEL = -1  # the official code's; 255 in ours
-STEP_SAMPLE = 5  # values kept of each tensor's change in the SGD step
+IGNORE_LABEL = -1  # in the official code; 255 in ours
+STEP_SAMPLE = 5  # golden values per tensor of its change in the SGD step
 LOSS_PARTS = ({"aux": True, "se": False}, {"aux": False, "se": True}, {"aux": True, "se": True})
 
 
 class Case(NamedTuple):
-    """head as in our configs; the image's size and the batch; train: also one SGD step."""
+    """A model (head as in our configs), image size and batch; train: also make one SGD step."""
 
     head: str
     neck: str
@@ -57,20 +57,20 @@ def labels(case: Case) -> np.ndarray:
 
 
 def training_batch(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Returns small images and labels for the SGD step: float64 convolutions are slow."""
+    """Returns images and labels for the SGD step; small, because float64 convolutions are slow."""
     small = case._replace(size=(64, 96), batch=2)
     return images(small), labels(small)
 
 
 def sample(value: np.ndarray, name: str, count: int = 100) -> np.ndarray:
-    """Returns up to `count` values of an array, at places drawn from its name."""
+    """Returns up to `count` values of an array, at positions determined by its name."""
     rng = np.random.default_rng(len(name))
     flat = value.reshape(-1)
     return flat[rng.choice(flat.size, min(count, flat.size), replace=False)]
 
 
 def counted(key: str) -> bool:
-    """Whether an official state-dict entry has a place in our models."""
+    """Whether our models have a counterpart of an entry of the official state dict."""
     unused = key.startswith("pretrained.fc.") or key.endswith("num_batches_tracked")
     return not unused
 

@@ -1,4 +1,4 @@
-"""The real mmsegmentation as oracle: importing it, building its models, random weights."""
+"""The real mmsegmentation as a reference: imports it, builds its models with random weights."""
 
 import importlib
 import importlib.machinery
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class _Absent(types.ModuleType):
-    """Stands for `mmcv.ops`, which the light mmcv lacks; using any of its names raises."""
+    """Replaces `mmcv.ops`, which mmcv-lite lacks; using any of its names raises an error."""
 
     __path__ = ()
 
@@ -27,7 +27,7 @@ class _Absent(types.ModuleType):
 
 
 def import_mmseg():
-    """Imports mmsegmentation 1.2.2 on mmcv-lite and returns the module, models registered."""
+    """Imports mmsegmentation 1.2.2 with mmcv-lite, registers its models, returns the module."""
     if "mmcv.ops" not in sys.modules:
         stub = _Absent("mmcv.ops")
         stub.__spec__ = importlib.machinery.ModuleSpec("mmcv.ops", None)
@@ -55,7 +55,7 @@ def mmseg_config(name: str):
 
 
 def _replace_sync_bn(node):
-    """SyncBN needs a process group; on one process BN is the same function."""
+    """Replaces SyncBN, which needs a process group; BN is equivalent in one process."""
     if isinstance(node, dict):
         if node.get("type") == "SyncBN":
             node["type"] = "BN"
@@ -75,17 +75,17 @@ def build_mmseg(config, **overrides):
 
 
 def random_tensor(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Draws one tensor of a state dict from its name, so that no branch of a model vanishes.
+    """Draws one tensor of a state dict, seeded by its name, so that every branch has an effect.
 
-    BatchNorm: weight 0.5..1.5, variance 0.5..2, mean and bias N(0, 0.1). Logits come out at 1
-    to 10, like a trained model's.
+    BatchNorm: weight 0.5..1.5, variance 0.5..2, mean and bias N(0, 0.1). Logits are about 1 to 10,
+    like those of a trained model.
     """
     rng = np.random.default_rng((seed, zlib.crc32(key.encode())))
     if key.endswith("running_var"):
         values = rng.uniform(0.5, 2.0, shape)
     elif key.endswith(("running_mean", ".bias")):
         values = rng.normal(0, 0.1, shape)
-    elif key.endswith(".scale"):  # of the Encoding layer: mild, or one code takes every pixel
+    elif key.endswith(".scale"):  # of the Encoding layer: small, or one codeword takes all pixels
         values = rng.uniform(-0.02, 0, shape)
     elif len(shape) == 1:
         values = rng.uniform(0.5, 1.5, shape)
@@ -93,13 +93,13 @@ def random_tensor(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray
         backbone = key.startswith(("backbone.", "pretrained."))
         gain = 1.0 if backbone else 2.0**0.5
         if key.endswith(("se_layer.weight", "selayer.weight")):
-            gain = 0.1  # PyTorch's BCELoss behind a sigmoid saturates from logits of 17 on
+            gain = 0.1  # PyTorch's BCELoss after a sigmoid saturates above logits of 17
         values = rng.standard_normal(shape, np.float32) * (gain / np.prod(shape[1:]) ** 0.5)
     return values.astype(np.float32)
 
 
 def randomize(module, seed: int = 0):
-    """Fills a PyTorch module by `random_tensor` and returns it in evaluation mode."""
+    """Fills a PyTorch module with `random_tensor` and returns it in evaluation mode."""
     import torch
 
     for key, tensor in module.state_dict().items():
@@ -114,7 +114,7 @@ def tensors_of(module) -> dict[str, np.ndarray]:
 
 
 def data_sample(label):
-    """mmseg's data sample of a label map, an integer tensor (h, w)."""
+    """Wraps a label map, an integer tensor (h, w), as mmseg's data sample."""
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
@@ -132,13 +132,13 @@ def to_torch(images: np.ndarray):
 
 
 def to_numpy(tensor) -> np.ndarray:
-    """NCHW tensor -> NHWC array; tensors of fewer axes unchanged."""
+    """NCHW tensor -> NHWC array; tensors with fewer axes are not transposed."""
     array = tensor.detach().numpy()
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
 class GlobalDraws:
-    """NumPy's global generator, which mmseg draws from, as the generator of our transforms."""
+    """Lets our transforms draw from NumPy's global generator, as mmseg does."""
 
     def random(self):
         return np.random.random_sample()  # noqa: NPY002

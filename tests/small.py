@@ -1,4 +1,4 @@
-"""Narrow models of both lineages with random weights: real names and structure, little memory."""
+"""Narrow models of both lineages with random weights: real names and structure, low memory."""
 
 import functools
 
@@ -12,12 +12,12 @@ from fastfcn_jax.config.base import get_config
 from fastfcn_jax.convert import fit, mmseg_names, official_names
 
 WIDTH = 8  # of layer1's 3x3 convolutions; 64 in the published models
-CHANNELS = 16  # of neck and heads; 512 there
+CHANNELS = 16  # of neck and heads; 512 in the published models
 D8 = {"psp": "pspnet", "aspp": "deeplabv3", "enc": "encnet", "fcn": "fcn"}
 
 
 def config(head: str, neck: str, lineage: str = "mmseg", data: str = "cityscapes", **model):
-    """The experiment of a narrow model."""
+    """The configuration of a narrow model."""
     c = get_config()
     c.data.name = data
     c.model.update(
@@ -26,7 +26,7 @@ def config(head: str, neck: str, lineage: str = "mmseg", data: str = "cityscapes
         neck=neck,
         output_stride=8 if neck == "none" else 32,
         base_width=WIDTH,
-        neck_channels=64 if neck == "jpu_x" else CHANNELS,  # half of it forms 32 groups
+        neck_channels=64 if neck == "jpu_x" else CHANNELS,  # half must divide into 32 groups
         head_channels=CHANNELS,
         auxiliary_channels=WIDTH,
         se_branch=head == "enc",
@@ -36,7 +36,7 @@ def config(head: str, neck: str, lineage: str = "mmseg", data: str = "cityscapes
 
 
 def mmseg_parts(head: str, neck: str, num_classes: int = 19, width=WIDTH, channels=CHANNELS):
-    """What makes mmseg's shipped configuration as narrow as ours: values of each of its parts."""
+    """The overrides that make mmseg's published configuration as narrow as ours, by part."""
     widths = [4 * width * 2**stage for stage in range(4)]
     head_input = 4 * channels if neck == "jpu" else widths[3]
     parts = {
@@ -58,7 +58,7 @@ def mmseg_parts(head: str, neck: str, num_classes: int = 19, width=WIDTH, channe
 
 
 def mmseg_model(head: str, neck: str, num_classes: int = 19):
-    """The real mmseg model of `config(head, neck)`, weights and statistics drawn by name."""
+    """The mmseg model of `config(head, neck)`, with weights and statistics seeded by name."""
     if neck == "jpu":
         name = f"fastfcn/fastfcn_r50-d32_jpu_{head}_4xb2-80k_cityscapes-512x1024"
     else:
@@ -68,7 +68,7 @@ def mmseg_model(head: str, neck: str, num_classes: int = 19):
 
 
 def variables(model, num_classes: int, seed: int = 0) -> dict:
-    """Random variables of `config.model`, drawn by their mmsegmentation names."""
+    """Random variables of `config.model`, seeded by their mmsegmentation names."""
     template = fit.template(model, num_classes)
     stand_ins = {path: np.broadcast_to(np.float32(0), s.shape) for path, s in template.items()}
     shapes = mmseg_names.from_flax(traverse_util.unflatten_dict(stand_ins))
@@ -79,7 +79,7 @@ def variables(model, num_classes: int, seed: int = 0) -> dict:
 
 @functools.cache
 def official_tensors(head: str, neck: str, num_classes: int = 59) -> dict[str, np.ndarray]:
-    """A state dict as the official code has it, `fc` and counters included."""
+    """A state dict in the official code's format, including `fc` and counters."""
     model = config(head, neck, "official").model
     tensors = fit.to_tensors(variables(model, num_classes), "official", step=0)
     weight, bias = official_names.IGNORED
@@ -90,7 +90,7 @@ def official_tensors(head: str, neck: str, num_classes: int = 59) -> dict[str, n
 
 
 def random_model(lineage: str, head: str, neck: str, num_classes: int = 7):
-    """A Linen module wide enough for every special form, and its random variables."""
+    """A Linen module wide enough to use every optimised form, and its random variables."""
     model = config(head, neck, lineage).model
     model.backbone = "resnet18" if lineage == "mmseg" else "resnet50"
     model.update(base_width=16, neck_channels=64, head_channels=64, auxiliary_channels=16)

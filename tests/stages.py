@@ -1,11 +1,11 @@
-"""Every stage of one of our models by name."""
+"""The outputs of all stages of one of our models, by name."""
 
 import jax
 import numpy as np
 
 
 def our_stages(ours, variables, images, size=None):
-    """Returns every stage of our model by name, in one compiled program."""
+    """Computes the output of every stage of our model, by name, in one compiled program."""
 
     def run(variables, images):
         outputs, state = ours.apply(

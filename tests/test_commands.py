@@ -1,4 +1,4 @@
-"""The commands of the documentation that no other test types, each in a process of its own."""
+"""Documented commands that no other test runs, each in its own process."""
 
 import json
 import re
@@ -33,26 +33,26 @@ def run(*arguments: str | Path) -> str:
     [
         (
             ["train.py", "--config", "configs/demo.py", "config.optim.lr=5"],
-            "config.optim.lr=5: is no flag; write --config.optim.lr=5.",
+            "config.optim.lr=5: is not a flag; write --config.optim.lr=5.",
         ),
         (
             ["-m", "fastfcn_jax.predict", "--input", "a.jpg", "b.jpg", "--output", "out"],
-            "b.jpg: belongs to no flag; write --FLAG=b.jpg, and patterns of files in quotes.",
+            "b.jpg: belongs to no flag; write --FLAG=b.jpg, and put file patterns in quotes.",
         ),
         (
             ["eval.py", "--checkpoint", "DIR", "--config.data.root=x"],
-            "--config.data.root: changes a configuration; give --config FILE besides.",
+            "--config.data.root: changes a configuration; give --config FILE as well.",
         ),
     ],
 )
-def test_what_a_command_would_not_look_at_is_refused(arguments, message):
+def test_words_that_a_command_does_not_use_are_refused(arguments, message):
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A checkpoint folder of a narrow PSP model of Cityscapes' classes."""
+    """A checkpoint folder of a narrow PSP model with Cityscapes' classes."""
     config = small.config("psp", "jpu")
     config.data.test_scale = (96, 64)
     path = tmp_path_factory.mktemp("model") / "psp"
@@ -68,7 +68,7 @@ def photos(tmp_path_factory) -> Path:
     return path
 
 
-def test_export_writes_what_predict_runs(folder, photos, tmp_path):
+def test_predict_runs_what_export_writes(folder, photos, tmp_path):
     file = tmp_path / "model.onnx"
     said = run(
         *("fastfcn_jax.export", "--checkpoint", folder, "--format", "onnx"),
@@ -118,7 +118,7 @@ def test_submit_writes_a_zip_and_says_what_is_missing(folder, photos, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_the_doctor_adopts_a_folder_whose_configuration_is_shown_and_compared(photos, tmp_path):
+def test_the_configuration_that_the_doctor_writes_can_be_shown_and_compared(photos, tmp_path):
     rng = np.random.default_rng(0)
     for number in range(6):
         photo = rng.integers(0, 256, (64, 96, 3), np.uint8)
@@ -137,7 +137,7 @@ def test_the_doctor_adopts_a_folder_whose_configuration_is_shown_and_compared(ph
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory) -> Path:
-    """Three photographs of CamVid's layout to learn from and one to score, each of one class."""
+    """Three training photographs and one to score in CamVid's layout, each of one class."""
     folder = tmp_path_factory.mktemp("raw")
     for split, count in (("train", 3), ("val", 1)):
         for number in range(count):
@@ -148,7 +148,7 @@ def raw(tmp_path_factory) -> Path:
     return folder
 
 
-def test_prepare_leaves_a_root_that_loads(raw, tmp_path):
+def test_prepare_writes_a_data_root_that_loads(raw, tmp_path):
     output = tmp_path / "prepared"
     run("fastfcn_jax.data.prepare", "--name", "camvid", "--root", raw, "--output", output)
     source = datasets.load("camvid", str(output), "train")
@@ -156,7 +156,7 @@ def test_prepare_leaves_a_root_that_loads(raw, tmp_path):
     assert (source[0].label == 3).all()
 
 
-def test_a_cache_built_ahead_is_the_one_that_training_opens(raw, tmp_path):
+def test_training_opens_a_cache_that_was_built_before(raw, tmp_path):
     said = run("fastfcn_jax.data.cache", "--name", "camvid", "--root", raw, "--output", tmp_path)
     (pixels,) = tmp_path.glob("*/pixels.bin")
     assert f"3 images in {pixels.parent}" in said
@@ -167,7 +167,7 @@ def test_a_cache_built_ahead_is_the_one_that_training_opens(raw, tmp_path):
     assert (cached[2].label == 3).all()
 
 
-def test_eval_refuses_before_its_work(raw, tmp_path):
+def test_eval_refuses_bad_flags_before_it_starts(raw, tmp_path):
     config = small.config("psp", "jpu", data="camvid", backbone="resnet18")
     config.data.root = str(raw)
     card = model_folder.model_card(config, datasets.info("camvid", ""), {})
@@ -180,7 +180,7 @@ def test_eval_refuses_before_its_work(raw, tmp_path):
         assert done.returncode == 2, done.stderr
         return done.stderr
 
-    words = "no folder can be made there (File exists); give another."
+    words = "the folder cannot be created (File exists); give another."
     assert errors("--output", "LICENSE") == f"error: --output LICENSE: {words}\n"
     card["dataset"]["class_names"].reverse()
     (folder / "model.json").write_text(json.dumps(card))

@@ -1,4 +1,4 @@
-"""What README and docs say: links lead somewhere, commands parse, Python blocks run."""
+"""README and docs: links have targets, commands parse, Python blocks run."""
 
 import re
 import shlex
@@ -34,13 +34,13 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as the usual renderers make them."""
+    """The anchors of a page's headings, as Markdown renderers generate them."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
     return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
+def test_links_have_targets(page):
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
     for link in (link for link in links if "://" not in link):
         name, _, anchor = link.partition("#")
@@ -60,7 +60,7 @@ def test_every_page_is_listed_in_the_index_and_begins_with_its_question():
 
 
 def test_published_scores_are_those_of_the_configurations():
-    """Rows of docs/models.md: mIoU, then multi-scale + flip, or the one that the row names."""
+    """Rows of docs/models.md: mIoU, then multi-scale + flip, or only the one named in the row."""
     rows = re.findall(r"^\| `(\w+(?::\w+)?)`(.*)$", (ROOT / "docs/models.md").read_text(), re.M)
     scores = {name: re.findall(r"\b\d\d\.\d+\b", rest) for name, rest in rows}
     assert len([name for name in scores if scores[name]]) == 27
@@ -75,7 +75,7 @@ def test_published_scores_are_those_of_the_configurations():
         assert list(map(float, scores[name])) == [score for score in expected if score], name
 
 
-# The test that types a command as a user does, in a process of its own.
+# The test that runs each command as a user does, in its own process.
 TYPED = {
     "train": "test_end_to_end.py",
     "eval": "test_end_to_end.py",
@@ -101,7 +101,7 @@ PLACEHOLDER = re.compile(r"(?<=--config )(?:CONFIG|NAME|FILE|…|photos/fastfcn_
 
 
 def commands(page: Path) -> list[tuple[bool, str, str, str]]:
-    """(in a block?, start, program, arguments) of the commands in blocks and between backticks."""
+    """(in a block?, start, program, arguments) of all commands in code blocks and code spans."""
     text = page.read_text()
     fenced = "\n".join(block for kind, block in BLOCK.findall(text) if kind != "python")
     fenced = [line.strip() for line in fenced.replace("\\\n", " ").splitlines()]
@@ -112,20 +112,20 @@ def commands(page: Path) -> list[tuple[bool, str, str, str]]:
 
 
 def parse(name: str, words: str) -> None:
-    """Has the command's own parser read a whole line. UserError if it refuses it."""
-    words = re.sub(r"[\[\]]", "", PLACEHOLDER.sub("demo", words))  # what is optional is given
+    """Parses a whole line with the command's own parser; UserError if it is invalid."""
+    words = re.sub(r"[\[\]]", "", PLACEHOLDER.sub("demo", words))  # include what is optional
     words = re.sub(r"--config\.[\w.]+=…", "", words)
     words = re.sub(r"(\w+)\|[\w|-]+", r"\1", words)  # the first of several values
     door.command(name).parser().parse(shlex.split(words))
 
 
-def test_the_page_of_commands_lists_them_all():
+def test_the_page_of_commands_lists_all_commands():
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/commands.md").read_text(), re.M)
     assert set(rows) == set(door.COMMANDS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_is_one_with_these_flags_and_is_run_by_a_test(page, monkeypatch):
+def test_every_documented_command_parses_and_is_run_by_a_test(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     for block, start, program, words in commands(page):
         name = {"train.py": "train", "eval.py": "eval"}.get(program, program)
@@ -160,7 +160,7 @@ def test_configurations_and_variants_load(page):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A user's folder: photographs, and narrow models under the names that the pages use."""
+    """A user's folder: photographs, and narrow models with the names used in the docs."""
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(("photo.jpg", "a.jpg", "b.jpg")):
         scene = street_scene.Scene(np.random.default_rng(seed), (64, 96)).draw()[0]

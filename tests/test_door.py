@@ -1,4 +1,4 @@
-"""The one door: help, refusals, bare names, `~`, Ctrl-C; and the commands as functions."""
+"""The command line: help, errors, bare names, `~`, Ctrl-C; and the commands as functions."""
 
 import inspect
 import os
@@ -20,16 +20,16 @@ ROOT = Path(__file__).parents[1]
 
 
 def called(*words: str, capsys) -> tuple[int, str, str]:
-    """Exit status, output and errors of a command line, in this process."""
+    """Runs a command line in this process; returns exit status, stdout and stderr."""
     try:
         status = door.command(words[0]).main(words[1:])
-    except SystemExit as error:  # argparse's --help
+    except SystemExit as error:  # argparse exits after --help
         status = error.code
     said = capsys.readouterr()
     return status, said.out, said.err
 
 
-def test_the_list_has_a_line_for_each_command(capsys, monkeypatch):
+def test_the_overview_has_a_line_for_each_command(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["fastfcn"])
     assert door.main() == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "]
@@ -70,7 +70,7 @@ def test_a_missing_flag_names_an_example(name, capsys):
         (["config", "shwo"], "usage: fastfcn config list"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_status_2(words, sentence, capsys):
+def test_a_user_error_is_one_sentence_and_status_2(words, sentence, capsys):
     status, out, err = called(*words, capsys=capsys)
     assert (status, out) == (2, "")
     assert sentence in err
@@ -101,8 +101,8 @@ def test_overrides_change_a_bare_configuration_by_type():
     assert door.command("train").parser().parse(["--config=demo"]).config.train.steps != 7
 
 
-def test_home_is_written_out_in_every_path(monkeypatch, tmp_path):
-    """Behind `=` no shell does it."""
+def test_home_is_expanded_in_every_path(monkeypatch, tmp_path):
+    """A shell does not expand `~` after `=`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     words = ["--config=demo", "--workdir=~/run"]
     for section, key in (("data", "root"), ("data", "cache"), ("init", "checkpoint")):
@@ -115,7 +115,7 @@ def test_home_is_written_out_in_every_path(monkeypatch, tmp_path):
 
 
 def test_every_flag_that_is_a_path_expands_home():
-    """A flag named after a file or folder that stays a string would be a folder called `~`."""
+    """A path flag parsed as a plain string would create a folder called `~`."""
     for name in door.COMMANDS:
         for action in door.command(name).parser()._actions:
             if action.metavar in ("DIR", "FILE", "OUT", "PHOTOS"):
@@ -153,7 +153,7 @@ sys.exit(cli.guarded(work))
     assert process.returncode == 130
 
 
-def test_a_reader_that_goes_away_ends_quietly():
+def test_a_closed_pipe_ends_quietly():
     line = f"{sys.executable} -m fastfcn_jax config show demo | head -1"
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == ""
@@ -161,8 +161,8 @@ def test_a_reader_that_goes_away_ends_quietly():
 
 
 @pytest.mark.parametrize("name", ["predict", "convert", "export", "serve", "doctor", "bench"])
-def test_a_room_is_its_function(name):
-    """Also after something in the room was imported, which sets the attribute to the package."""
+def test_a_subpackage_can_be_called_as_its_function(name):
+    """Also after a module in the package was imported, which sets the attribute to the package."""
     function = getattr(fastfcn_jax, name)
     inner = inspect.unwrap(function)
     assert inspect.isfunction(inner)
@@ -181,7 +181,7 @@ def test_the_package_lists_its_functions():
 
 
 def test_the_wheel_trains_by_a_bare_name_in_another_folder(tmp_path):
-    """The wheel's files, unpacked elsewhere: configurations inside, no checkout beside."""
+    """Runs the files of the wheel in another folder, without a checkout."""
     site = tmp_path / "site"
     shutil.copytree(ROOT / "fastfcn_jax", site / "fastfcn_jax")
     shutil.copytree(ROOT / "configs", site / "fastfcn_jax" / "configs")

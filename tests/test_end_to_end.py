@@ -1,4 +1,4 @@
-"""The commands as a user types them, on real photographs, an interruption included."""
+"""The commands as a user types them, on real photographs, including an interruption."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def camvid(shared_data, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(camvid, tmp_path_factory) -> tuple[Path, str]:
-    """A run that was interrupted with Ctrl-C after a few steps and then run to its end."""
+    """A run that was interrupted with Ctrl-C after a few steps, resumed and finished."""
     workdir = tmp_path_factory.mktemp("run")
     command = [
         *("train.py", "--config", "configs/jpu_psp_camvid.py", "--workdir", workdir),
@@ -89,7 +89,7 @@ def trained(camvid, tmp_path_factory) -> tuple[Path, str]:
     return workdir, second.stdout + second.stderr
 
 
-def test_an_interrupted_run_goes_on_where_it_was(trained):
+def test_an_interrupted_run_resumes_where_it_stopped(trained):
     workdir, _ = trained
     assert logged_steps(workdir) == sorted(set(logged_steps(workdir)))
     assert logged_steps(workdir)[-1] == 40
@@ -98,13 +98,13 @@ def test_an_interrupted_run_goes_on_where_it_was(trained):
     assert list((workdir / "tensorboard").iterdir())
 
 
-def test_training_says_what_its_evaluation_costs(trained):
+def test_training_prints_the_cost_of_its_evaluation(trained):
     assert "protocol single: " in trained[1]
     assert "2 images" in trained[1]
     assert "1 program to compile" in trained[1]
 
 
-def test_replay_finds_the_steps_of_the_log(trained):
+def test_replay_reproduces_the_logged_steps(trained):
     result = run("-m", "fastfcn_jax.replay", trained[0], "--start", "0", "--steps", "2")
     assert result.returncode == 0, result.stderr
     assert "2 steps from step 0 are bit-identical" in result.stdout
@@ -121,7 +121,7 @@ def test_eval_prints_a_class_table_and_writes_the_scores(trained, tmp_path):
     assert 0 < metrics["mIoU"] < 100
 
 
-def test_predict_leaves_labels_and_overlays_of_the_photographs_size(trained, camvid, tmp_path):
+def test_predict_writes_labels_and_overlays_of_the_photographs_size(trained, camvid, tmp_path):
     result = run(
         *("-m", "fastfcn_jax.predict", "--checkpoint", trained[0]),
         *("--input", camvid / "val", "--output", tmp_path, "--save-logits"),
@@ -150,7 +150,7 @@ def test_cityscapes_frames_train(shared_data, tmp_path):
 
 @pytest.fixture(scope="module")
 def backbone_file(tmp_path_factory) -> tuple[Path, dict]:
-    """A ResNet-18 in PyTorch's format, and its tensors under the names they have here."""
+    """A ResNet-18 in PyTorch's format, and its tensors under our names."""
     import small
     import torch
 
@@ -187,14 +187,14 @@ def test_training_starts_from_the_weights_of_a_backbone_file(backbone_file, tmp_
     )
     lines = iter(process.stdout.readline, "")
     assert any(line.startswith(f"initial backbone: {file}") for line in lines)
-    process.send_signal(signal.SIGTERM)  # before the first step, which need not be compiled then
+    process.send_signal(signal.SIGTERM)  # before the first step, which is then not compiled
     process.communicate(timeout=120)
     assert process.returncode == 143
     found = model_folder.load_model(tmp_path / "run").variables["params"]["backbone"]
     np.testing.assert_equal(found, backbone)
 
 
-def test_a_backbone_file_of_another_network_is_one_sentence(backbone_file, tmp_path):
+def test_a_backbone_file_of_another_network_gives_one_sentence(backbone_file, tmp_path):
     result = run(
         *("train.py", "--config", "configs/demo.py", "--workdir", tmp_path / "run", *TINY),
         f"--config.init.backbone={backbone_file[0]}",
@@ -206,7 +206,7 @@ def test_a_backbone_file_of_another_network_is_one_sentence(backbone_file, tmp_p
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_missing_data_root_is_one_sentence(tmp_path):
+def test_a_missing_data_root_gives_one_sentence(tmp_path):
     result = run(
         *("train.py", "--config", "configs/jpu_psp_camvid.py", "--workdir", tmp_path / "w"),
         f"--config.data.root={tmp_path / 'absent'}",

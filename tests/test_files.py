@@ -1,4 +1,4 @@
-"""Result files: whole or absent, and the disk's own fault told, not that of the clean-up."""
+"""Result files: complete or absent; a disk error is reported even if the clean-up fails too."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from fastfcn_jax import files
 from fastfcn_jax.errors import UserError
 
 
-def test_what_fails_leaves_the_file_before(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     files.write_text(tmp_path / "a.txt", "before")
     with pytest.raises(TypeError), files.replacing(tmp_path / "a.txt") as temporary:
         temporary.write_text("half") + "a count and a text"
@@ -20,7 +20,7 @@ def test_what_fails_leaves_the_file_before(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_the_disk_is_blamed_even_where_the_cleaning_up_fails_too(tmp_path, monkeypatch, number):
+def test_a_full_disk_is_reported_even_if_the_clean_up_fails(tmp_path, monkeypatch, number):
     def fails(*_, **__):
         raise OSError(errno.EIO, "Input/output error")
 
@@ -30,7 +30,7 @@ def test_the_disk_is_blamed_even_where_the_cleaning_up_fails_too(tmp_path, monke
             raise OSError(number, os.strerror(number))
 
 
-def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path):
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
     files.write_json(tmp_path / f"{'n' * 250}.json", {})
     files.write_image(tmp_path / f"{'n' * 251}.png", np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(UserError, match=r"cannot be written: File name too long\."):
@@ -38,7 +38,7 @@ def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_names_are_tried_before_the_work(tmp_path):
+def test_an_output_name_is_checked_before_the_work(tmp_path):
     files.refuse_existing(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""The house: no circle of imports, no arrow upwards, no file name twice, no file over 300 lines."""
+"""Package layout: no import cycles or upward imports, unique file names, at most 300 lines."""
 
 import ast
 from collections import Counter
@@ -8,9 +8,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fastfcn_jax"
 
-# From the ground up: a room imports from its own floor's rooms only where they stand before it,
-# and from the floors below.
-FLOORS = [
+# From the lowest layer up: a subpackage or module imports only from its own and lower layers.
+LAYERS = [
     ["errors", "rooms", "provenance", "text"],
     ["files", "runtime", "stored", "terminal", "pictures"],
     ["config"],
@@ -24,11 +23,11 @@ FLOORS = [
     ["predict", "serve", "doctor", "bench", "replay", "submit"],
     ["demo", "__main__"],
 ]
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LAYER_OF = {part: layer for layer, parts in enumerate(LAYERS) for part in parts}
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name."""
+    """The files of all modules of the package, by dotted name."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
         parts = [PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts]
@@ -40,7 +39,7 @@ MODULES = modules()
 
 
 def imported(module: str) -> set[str]:
-    """The modules of the package that a module imports, anywhere in its text."""
+    """The modules of the package that a module imports, at the top level or in a function."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE.name):
@@ -49,41 +48,41 @@ def imported(module: str) -> set[str]:
     return found - {module}
 
 
-# The package itself and the mains name everything: they are the door.
-ARROWS = {
+# The package itself and the `__main__` modules are left out: they import every command.
+IMPORTS = {
     module: imported(module)
     for module in MODULES
     if module != PACKAGE.name and not module.endswith("__main__")
 }
 
 
-def room(module: str) -> str:
-    return module.split(".")[1] if "." in module else "errors"  # the package has its version alone
+def part(module: str) -> str:
+    return module.split(".")[1] if "." in module else "errors"  # the package only has a version
 
 
-@pytest.mark.parametrize("module", sorted(ARROWS))
-def test_arrows_point_downwards(module):
-    floor = FLOOR_OF[room(module)]
+@pytest.mark.parametrize("module", sorted(IMPORTS))
+def test_imports_point_to_lower_layers(module):
+    layer = LAYER_OF[part(module)]
     upwards = [
         other
-        for other in ARROWS[module]
-        if room(other) != room(module) and FLOOR_OF[room(other)] > floor
+        for other in IMPORTS[module]
+        if part(other) != part(module) and LAYER_OF[part(other)] > layer
     ]
     assert not upwards
 
 
-def test_there_is_no_circle():
-    below = {module: set(arrows) for module, arrows in ARROWS.items()}
+def test_there_is_no_import_cycle():
+    below = {module: set(arrows) for module, arrows in IMPORTS.items()}
     while free := [m for m, arrows in below.items() if not arrows & below.keys()]:
         for module in free:
             del below[module]
     circle = {module: arrows & below.keys() for module, arrows in below.items()}
-    while free := circle.keys() - set().union(*circle.values()):  # only lead into it
+    while free := circle.keys() - set().union(*circle.values()):  # nothing in a cycle imports these
         circle = {module: arrows for module, arrows in circle.items() if module not in free}
-    assert not circle, "these import each other in a circle"
+    assert not circle, "these modules import each other in a cycle"
 
 
-def test_no_file_name_is_there_twice():
+def test_file_names_are_unique():
     names = Counter(path.name for path in MODULES.values())
     del names["__init__.py"], names["__main__.py"]
     assert [name for name, count in names.items() if count > 1] == []
@@ -97,9 +96,9 @@ def test_no_file_is_long_and_each_says_its_job():
 
 
 def test_data_never_imports_jax():
-    """Grain's worker processes would each start a device."""
+    """Each of Grain's worker processes would otherwise initialise a device."""
     for module, path in MODULES.items():
-        if room(module) == "data":
+        if part(module) == "data":
             names = {
                 alias.name if isinstance(node, ast.Import) else node.module
                 for node in ast.walk(ast.parse(path.read_text()))

@@ -1,4 +1,4 @@
-"""What a user installs: one set of requirements, every file in the wheel, no device at import."""
+"""The installed package: requirements, files in the wheel, no device initialised at import."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def lines(name: str) -> set[str]:
     return {line for line in content if line and not line.startswith("#")}
 
 
-def test_requirements_are_those_of_the_project():
+def test_requirements_match_the_project():
     assert lines("requirements.txt") - {"pytest>=8"} == set(DEPENDENCIES)
 
 
@@ -42,7 +42,7 @@ def test_every_package_folder_is_listed():
     assert set(SETUPTOOLS["packages"]) == folders | {"fastfcn_jax.configs"}
 
 
-def test_every_other_file_of_the_package_travels_in_the_wheel():
+def test_the_wheel_contains_every_other_file_of_the_package():
     listed = {
         path
         for package, patterns in SETUPTOOLS["package-data"].items()
@@ -55,7 +55,7 @@ def test_every_other_file_of_the_package_travels_in_the_wheel():
     assert others == listed
 
 
-def test_the_version_is_said_once():
+def test_the_version_is_the_same_everywhere():
     import fastfcn_jax
 
     assert fastfcn_jax.__version__ == PROJECT["project"]["version"]
@@ -64,8 +64,8 @@ def test_the_version_is_said_once():
 
 
 @pytest.mark.parametrize("then", ["fastfcn_jax.load, fastfcn_jax.build", "jax.devices()"])
-def test_importing_touches_no_device(then):
-    """Under a platform that does not exist: the first device asked for would raise."""
+def test_importing_initialises_no_device(then):
+    """Imports with a platform that does not exist: initialising a device would raise an error."""
     run = subprocess.run(
         [sys.executable, "-c", f"import fastfcn_jax, jax; {then}"],
         cwd=ROOT,

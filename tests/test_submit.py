@@ -1,4 +1,4 @@
-"""Submission files: a round trip through the official scorer, and everything a check must find."""
+"""Submission files: a round trip through the official scorer, and all findings of the check."""
 
 import zipfile
 from types import SimpleNamespace
@@ -22,8 +22,8 @@ def unzip(path, folder):
     return sorted(folder.iterdir())
 
 
-def test_cityscapes_labels_score_100_and_noise_scores_what_we_say(shared_data, tmp_path):
-    """cityscapesScripts on our files, against our own scores, to the last printed digit."""
+def test_cityscapes_labels_score_100_and_noise_scores_as_ours(shared_data, tmp_path):
+    """cityscapesScripts on our files gives our own scores, to the last printed digit."""
     official = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
     source = datasets.load("cityscapes", str(shared_data / "cityscapes"), "val")
     sample = source[0]
@@ -54,7 +54,7 @@ def test_cityscapes_labels_score_100_and_noise_scores_what_we_say(shared_data, t
     assert 10 < ours.miou < 90
 
 
-def test_ade_labels_come_back_as_they_were(shared_data, tmp_path):
+def test_ade_labels_survive_a_round_trip(shared_data, tmp_path):
     source = datasets.load("ade20k", str(shared_data / "ADEChallengeData2016"), "val")
     images = ADE.images(shared_data / "ADEChallengeData2016/images/validation")
     path = tmp_path / "ade.zip"
@@ -70,7 +70,7 @@ def test_ade_labels_come_back_as_they_were(shared_data, tmp_path):
 
 @pytest.fixture
 def three(tmp_path):
-    """Three small images, as if the server had them; and the server."""
+    """Three small images, and a server that expects them."""
     folder = tmp_path / "images" / "town"
     folder.mkdir(parents=True)
     for i in range(3):
@@ -83,7 +83,7 @@ def png(values, shape=(8, 16)):
     return cv2.imencode(".png", np.full(shape, values, np.uint8))[1].tobytes()
 
 
-def test_a_good_zip_has_no_finding_whatever_follows_the_frame(three, tmp_path):
+def test_a_good_zip_has_no_finding_for_any_text_after_the_frame(three, tmp_path):
     server, images = three
     path = tmp_path / "good.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -117,7 +117,7 @@ def test_each_reason_for_rejection_is_found(three, tmp_path, data, words):
     assert first in finding
 
 
-def test_strangers_duplicates_and_no_zip_are_found(three, tmp_path):
+def test_unknown_and_duplicate_files_and_a_bad_zip_are_found(three, tmp_path):
     server, images = three
     path = tmp_path / "bad.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -133,7 +133,7 @@ def test_strangers_duplicates_and_no_zip_are_found(three, tmp_path):
         submit.check(server, path, images)
 
 
-def test_a_failed_write_leaves_nothing(tmp_path):
+def test_a_failed_write_leaves_no_file(tmp_path):
     def fails():
         yield "a", np.zeros((2, 2), np.uint8)
         raise UserError("no more")
@@ -143,8 +143,8 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_servers_classes_in_another_order_are_refused(three, tmp_path, monkeypatch):
-    """Their ids would be those of other classes; such a model comes of converting own weights."""
+def test_a_model_with_classes_in_another_order_is_refused(three, tmp_path, monkeypatch):
+    """The ids written would mean other classes; converting custom weights can give such a model."""
     server, _ = three
     info = datasets.info("cityscapes", "")
     turned = datasets.DatasetInfo("cityscapes", info.class_names[::-1], info.palette)

@@ -1,4 +1,4 @@
-"""Text files of other encodings are named; every file name survives a list."""
+"""Text files in other encodings are reported; any file name survives being written to a list."""
 
 import os
 
@@ -33,12 +33,12 @@ def test_an_encoding_that_is_not_utf_8_is_named(tmp_path, data, words):
         text.read(path)
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path):
     (tmp_path / "x.txt").write_bytes("\ufeffgrün\n".encode())
     assert text.read(tmp_path / "x.txt") == "grün\n"
 
 
-def test_what_is_no_text_file_is_a_sentence(tmp_path, monkeypatch):
+def test_a_file_that_is_not_text_gives_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="cannot be read"):
         text.read(tmp_path)
     monkeypatch.setattr(text, "MAX_BYTES", 10)
@@ -48,17 +48,17 @@ def test_what_is_no_text_file_is_a_sentence(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_what_it_was_after_a_list(tmp_path, name):
+def test_an_escaped_name_is_recovered(tmp_path, name):
     files.write_text(tmp_path / "list", f"{text.escaped(name)}\r\n")
     assert text.unescaped(text.lines(text.read(tmp_path / "list"))[0]) == name
 
 
-def test_a_byte_that_is_no_utf_8_is_shown():
+def test_a_byte_that_is_not_utf_8_is_shown():
     assert text.shown(NAMES[2]) == "stra\\xdfe.jpg"
     assert text.shown("a\\b\ud800") == "a\\b\\ud800"
 
 
-def test_a_sample_gives_its_files_a_name(tmp_path):
+def test_a_sample_id_becomes_a_file_name(tmp_path):
     ids = ["images/train/a", "images/" + "\u00e4" * 120, "images/" + "\u00e4" * 121, NAMES[2]]
     names = [files.name_of(sample) for sample in ids]
     assert names[0] == "images_train_a"

@@ -1,9 +1,9 @@
-"""A three-layer model, a tiny experiment on generated scenes, and training it in a process.
+"""A three-layer model and a tiny experiment on generated scenes; as a script, trains it.
 
 python tests/tiny.py --config=tests/tiny.py[:variant] --workdir=DIR [--config.train.steps=8]
 
-It is `train.py` around another model: the tests of interruptions and of several processes start
-many processes, and this one compiles in a second or two.
+It is `train.py` with another model, which compiles in a second or two: the tests of interruptions
+and of several processes start many processes.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-if __name__ == "__main__":  # the folder of a script stands before the project's
+if __name__ == "__main__":  # Python puts the script's folder first on the path
     sys.path.insert(0, str(ROOT))
     sys.path.remove(str(ROOT / "tests"))
 
@@ -46,19 +46,19 @@ def config(**train):
 
 
 def history(workdir, kind="train"):
-    """The records of one kind that a run has logged."""
+    """The logged records of one kind."""
     from fastfcn_jax.training import metrics_log
 
     return [r for r in metrics_log.read(workdir / "metrics.jsonl") if r["kind"] == kind]
 
 
 def losses(workdir):
-    """The loss of every step that a run has logged."""
+    """The logged loss of every step."""
     return [loss for record in history(workdir) for loss in record["losses"]]
 
 
 def build(config, num_classes, *, axis_name=None, **_):
-    """Stands in for `models.build`: BatchNorm, dropout, and the names of the real networks."""
+    """Replaces `models.build`: BatchNorm, dropout, and the names of the real networks."""
     import flax.linen as nn
     import jax.numpy as jnp
 
@@ -99,7 +99,7 @@ def build(config, num_classes, *, axis_name=None, **_):
 def main():
     import jax
 
-    # Virtual devices of this process, as one test process of several wants them.
+    # Number of virtual devices of this process, which tests of several processes choose.
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", int(os.environ.get("TINY_DEVICES", "1")))
     jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -1,1 +1,1 @@
-"""Checkpoint folders: the model in one, and how its arrays are stored."""
+"""Checkpoint folders: the model and how its arrays are stored."""

@@ -1,9 +1,9 @@
-"""Checkpoint folders: what lies in one, and saving and loading the model in it.
+"""Saves and loads the model of a checkpoint folder.
 
-A folder is `DIR/model.json` (configuration, classes, palette, preprocessing, versions) and
-`DIR/checkpoints/<step>/` with the items `model` (what prediction needs), `training` (what only
-resuming needs, see `training.checkpoints`; absent in converted weights) and `meta` (checksums and
-the loop's own notes).
+A folder contains `DIR/model.json` (configuration, classes, palette, preprocessing, versions) and
+`DIR/checkpoints/<step>/` with the items `model` (needed for prediction), `training` (needed only to
+resume, see `training.checkpointer`; absent in converted weights) and `meta` (checksums and notes of
+the training loop).
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from fastfcn_jax.errors import UserError
 FORMAT = 1
 WHICH = ("best", "latest")
 MOST_CLASSES = 254  # a label is a byte, 255 is ignored
-REMEDY = "mend it, or convert or train the model anew"
+REMEDY = "fix it, or convert or train the model again"
 
 
 class LoadedModel(NamedTuple):
@@ -39,18 +39,18 @@ class LoadedModel(NamedTuple):
 def save_model(
     folder: Path, variables: dict[str, Any], model_card: dict[str, Any], *, step: int = 0
 ) -> None:
-    """Writes a checkpoint folder that holds a model alone, as conversion makes it.
+    """Writes a checkpoint folder with a model but no training state, as conversion does.
 
     Args:
       variables: "params" and "batch_stats", nested dicts of arrays.
       model_card: see `model_card`.
 
     Raises:
-      UserError: the folder cannot be written or already holds this step.
+      UserError: the folder cannot be written or already contains a checkpoint or a run.
     """
     folder = Path(folder)
     if finished_steps(folder) or (folder / "run.json").is_file():
-        raise UserError(f"{folder} already holds a checkpoint; give another output folder.")
+        raise UserError(f"{folder} already contains a checkpoint; give another output folder.")
     manager = orbax_store.open_manager(folder.absolute() / "checkpoints", orbax_store.keep_all())
     try:
         model = jax.tree.map(np.asarray, {k: variables[k] for k in ("params", "batch_stats")})
@@ -64,21 +64,21 @@ def save_model(
 
 
 def load_model(folder: Path, which: str = "best") -> LoadedModel:
-    """Loads the "best" (by validated mIoU, else the latest) or the "latest" model of a folder.
+    """Loads the "best" (highest validation mIoU, else the latest) or "latest" model of a folder.
 
-    Averaged weights (EMA) are what a run that keeps them returns. A damaged
-    checkpoint is skipped with a warning for the next in line.
+    Returns averaged weights (EMA) if the run kept them. Skips a damaged
+    checkpoint with a warning and loads the next one.
 
     Raises:
-      UserError: the folder is not a checkpoint folder, nothing in it is whole, or `which` is
-        neither word.
+      UserError: the folder is not a checkpoint folder, has no intact checkpoint, or `which` has
+        another value.
     """
     if which not in WHICH:
-        raise UserError(f"which={which!r}: a model is loaded as {' or '.join(WHICH)}.")
+        raise UserError(f"which={which!r}: must be {' or '.join(WHICH)}.")
     folder = Path(folder)
     card = read_card(folder)
     config, info = from_card(card, folder / "model.json")
-    for step in _in_line(folder, which):
+    for step in _candidates(folder, which):
         try:
             variables = orbax_store.read_item(step_folder(folder, step), "model")
         except Damaged as damage:
@@ -86,16 +86,16 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
             continue
         _check_count(folder, card, variables)
         return LoadedModel(config, info, variables, step)
-    raise UserError(f"{folder}/checkpoints holds no whole checkpoint; train or convert one first.")
+    raise UserError(f"{folder}/checkpoints has no intact checkpoint; train or convert one first.")
 
 
 def step_folder(workdir: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """The folder of the checkpoint of a step."""
     return Path(workdir).absolute() / "checkpoints" / str(step)
 
 
 def finished_steps(workdir: Path) -> list[int]:
-    """The steps of all finished checkpoints, rising.
+    """The steps of all finished checkpoints, in ascending order.
 
     Raises:
       UserError: the folder cannot be read.
@@ -109,27 +109,27 @@ def finished_steps(workdir: Path) -> list[int]:
 
 
 def best_step(workdir: Path) -> int | None:
-    """The step of highest mIoU among the checkpoints that have one; the later of equal ones."""
+    """The step of the checkpoint with the highest mIoU (the latest of equals), None if no mIoU."""
     scored = []
     for step in finished_steps(workdir):
-        with contextlib.suppress(Damaged):  # whoever reads it says so
+        with contextlib.suppress(Damaged):  # reported when the checkpoint itself is read
             if (score := orbax_store.read_meta(step_folder(workdir, step))["score"]) is not None:
                 scored.append((score, step))
     return max(scored)[1] if scored else None
 
 
-def _in_line(folder: Path, which: str) -> list[int]:
-    """Steps to load, the wanted one first, then from the latest on."""
+def _candidates(folder: Path, which: str) -> list[int]:
+    """Steps to try: the requested one, then all others from the latest to the first."""
     steps = finished_steps(folder)[::-1]
     best = best_step(folder) if which == "best" else None
     return steps if best is None else [best, *(step for step in steps if step != best)]
 
 
 def verify(folder: Path, step: int) -> dict[str, str]:
-    """Reads every array of a checkpoint; returns the checksum of each item.
+    """Reads every array of a checkpoint and returns the checksum of each item.
 
     Raises:
-      Damaged: something cannot be read back as it was written.
+      Damaged: something is unreadable or differs from what was written.
     """
     path = step_folder(folder, step)
     checksums = orbax_store.read_meta(path)["checksums"]
@@ -139,13 +139,13 @@ def verify(folder: Path, step: int) -> dict[str, str]:
 
 
 def warn_of(folder: Path, damage: Damaged) -> None:
-    """Says once, for all processes, that a checkpoint is passed over."""
+    """Warns, on process 0 only, that a checkpoint is skipped."""
     if jax.process_index() == 0:
         print(f"warning: {folder} is damaged and is skipped: {damage}", flush=True)
 
 
 def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) -> dict[str, Any]:
-    """What `model.json` says of a model, so that prediction needs nothing but its folder."""
+    """The content of `model.json`, with which the folder suffices for prediction."""
     from fastfcn_jax.models import segmentor
 
     return {
@@ -162,35 +162,35 @@ def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) 
 
 
 def compare_classes(folder: Path, trained: DatasetInfo, tested: DatasetInfo) -> str:
-    """Returns a note on the first class that the data set calls otherwise; "" if there is none.
+    """Returns a note on the first class whose name differs in the data set; "" if none does.
 
     Raises:
-      UserError: another number of classes, or the same ones in another order.
+      UserError: the number of classes differs, or the same classes are in another order.
     """
     ours, theirs = trained.class_names, tested.class_names
     if len(ours) != len(theirs):
         raise UserError(
             f"{folder} was trained on {len(ours)} classes, but {tested.name} has "
-            f"{len(theirs)}; give the configuration of its own data set."
+            f"{len(theirs)}; give the configuration of the data set it was trained on."
         )
     pairs = enumerate(zip(ours, theirs, strict=True))
     differing = [(k, model, data) for k, (model, data) in pairs if model != data]
     if not differing:
         return ""
-    first = "class {} is {!r} to the model and {!r} to the data set".format(*differing[0])
+    first = "class {} is {!r} in the model and {!r} in the data set".format(*differing[0])
     if sorted(ours) == sorted(theirs):
         raise UserError(
             f"{folder} was trained on the classes of {tested.name} in another order: {first}; "
             "list the data set's classes in the model's order."
         )
-    return f"note: {len(differing)} classes differ in name and are taken by number: {first}"
+    return f"note: {len(differing)} classes differ in name and are matched by number: {first}"
 
 
 def read_card(folder: Path) -> dict[str, Any]:
     """Reads `model.json`.
 
     Raises:
-      UserError: it is missing, broken, or of a later format.
+      UserError: it is missing, invalid, or of another format.
     """
     path = Path(folder) / "model.json"
     if not path.is_file():
@@ -215,7 +215,7 @@ def _card_form() -> dict[str, Any]:
 
     def preprocessing(content: Any) -> str:
         built_in = {"mean": list(segmentor.MEAN), "std": list(segmentor.STD), "channels": "RGB"}
-        return "" if content == built_in else f"must be {built_in}, which no key changes"
+        return "" if content == built_in else f"must be {built_in}, which cannot be changed"
 
     return {
         "config": dict,
@@ -230,7 +230,7 @@ def _check_count(folder: Path, card: dict[str, Any], variables: dict[str, Any]) 
     named = len(card["dataset"]["class_names"])
     if weights != named:
         raise UserError(
-            f"{folder}/model.json: dataset.class_names has {named} names, but the weights are of "
+            f"{folder}/model.json: dataset.class_names has {named} names, but the weights have "
             f"{weights} classes; {REMEDY}."
         )
 
@@ -243,10 +243,10 @@ def _colour(row: Any) -> str:
 
 
 def _no_folder(path: Path) -> str:
-    """Why this is not a checkpoint folder, and what to give where that can be told."""
+    """Says why this is not a checkpoint folder and, if possible, what to give instead."""
     if path.is_file():
         return (
-            f"{path} is a file, not a checkpoint folder; weights of PyTorch are converted first: "
+            f"{path} is a file, not a checkpoint folder; convert PyTorch weights first: "
             f"fastfcn convert --input {path} --config CONFIG --output DIR"
         )
     reason = f"{path} is not a checkpoint folder: model.json is missing"
@@ -257,10 +257,14 @@ def _no_folder(path: Path) -> str:
 
 
 def from_card(card: dict[str, Any], source: Path) -> tuple[ConfigDict, DatasetInfo]:
-    """Configuration and classes that a card describes.
+    """The configuration and classes stored in a model card.
+
+    Args:
+      card: content of `model.json`.
+      source: the file, for error messages.
 
     Raises:
-      UserError: the configuration is of another version; `source` is the file that is named.
+      UserError: the configuration is invalid, for example because another version wrote it.
     """
     data = card["dataset"]
     return experiment.from_json(card["config"], source), DatasetInfo(

@@ -1,4 +1,4 @@
-"""Named trees of arrays on the disk: atomic, checksummed, a policy for what is kept. By Orbax."""
+"""Stores named trees of arrays with Orbax: atomically, with checksums and a retention policy."""
 
 import asyncio
 import copy
@@ -25,18 +25,18 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import first_line, unwritable
 
 METRIC = "mIoU"
-UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
-URI_SCHEMES = ("gs", "s3", "az", "hf")  # /gs/… is to Orbax what gs://… is
+UNFINISHED = ".orbax-checkpoint-tmp"  # part of a folder's name while Orbax writes it
+URI_SCHEMES = ("gs", "s3", "az", "hf")  # Orbax takes the path /gs/… for the address gs://…
 
-# Orbax logs with a traceback what it also raises, and asyncio what Orbax did not look at; the
-# exception is enough.
+# Orbax logs a traceback of errors that it also raises, and asyncio one of exceptions that Orbax
+# never retrieved. Both would precede our one-sentence message.
 absl_logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
 logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 
 def _without_late_reports(call_soon_threadsafe: Any) -> Any:
-    # Where a full disk ends one write, Orbax closes the event loop that TensorStore wants to tell
-    # of the others; TensorStore prints a traceback for each refusal, before the error that matters.
+    # When one write fails on a full disk, Orbax closes the event loop to which TensorStore still
+    # reports the other writes. TensorStore would print a traceback for each failed report.
     @functools.wraps(call_soon_threadsafe)
     def call(loop, *arguments, **keywords):
         if loop.is_closed():
@@ -52,8 +52,9 @@ asyncio.BaseEventLoop.call_soon_threadsafe = _without_late_reports(
 
 
 def _in_folder(glob_of_any: Any) -> Any:
-    # etils takes the folder's own name for a part of the pattern: in a folder "[a]" Orbax found
-    # nothing to merge and finished a checkpoint without arrays, in "a*" it found another run's.
+    # etils interprets the folder's own name as part of the pattern. In a folder named "[a]", Orbax
+    # would find no files to merge and finish a checkpoint without arrays; in one named "a*", it
+    # would find the files of another run.
     @functools.wraps(glob_of_any)
     def call(folder: Any, pattern: str) -> Iterator[Any]:
         if glob.escape(str(folder)) == str(folder):
@@ -69,21 +70,21 @@ _LocalPath.glob = _in_folder(_LocalPath.glob)
 
 
 class Damaged(Exception):
-    """A checkpoint that cannot be read back as it was written."""
+    """A checkpoint is unreadable or differs from what was written."""
 
 
 def keep_all() -> Any:
-    """A policy for `open_manager`: nothing is ever deleted."""
+    """A retention policy for `open_manager` that never deletes anything."""
     return preservation.PreserveAll()
 
 
 def keep_latest_and_best(every: int = 0) -> Any:
-    """The latest two, the one of highest mIoU, and every multiple of `every` (0: none).
+    """Keeps the latest two, the one with the highest mIoU, and multiples of `every` (0: none).
 
-    Orbax's own `max_to_keep` with `best_fn` would delete the newest one.
+    Orbax's own `max_to_keep` with `best_fn` would delete the latest checkpoint.
     """
     policies = [
-        preservation.LatestN(2),  # if the last one turns out damaged there is one before
+        preservation.LatestN(2),  # two, in case the latest turns out to be damaged
         preservation.BestN(get_metric_fn=_miou, n=1, keep_checkpoints_without_metrics=False),
     ]
     if every:
@@ -92,15 +93,15 @@ def keep_latest_and_best(every: int = 0) -> Any:
 
 
 def open_manager(folder: Path, policy: Any) -> ocp.CheckpointManager:
-    """The manager of a folder of checkpoints, which is made where there is none.
+    """Opens a checkpoint manager on a folder, creating the folder if needed.
 
     Raises:
-      UserError: the folder cannot be written, or has a name that Orbax cannot deal with.
+      UserError: the folder cannot be written, or has a name that Orbax cannot handle.
     """
     check_name(folder)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policy,
-        best_fn=_miou,  # with it alone are metrics written; what is kept, the policy decides
+        best_fn=_miou,  # without it Orbax saves no metrics; the policy decides what is kept
         best_mode="max",
         cleanup_tmp_directories=True,
         create=True,
@@ -112,19 +113,19 @@ def open_manager(folder: Path, policy: Any) -> ocp.CheckpointManager:
 
 
 def check_name(folder: Path) -> None:
-    """Raises UserError for a folder whose checkpoints would land elsewhere or nowhere."""
+    """Raises UserError for a folder name with which Orbax loses or misplaces checkpoints."""
     text, parts = str(folder), folder.absolute().parts
     fault = ""
     if "\\" in text:
         fault = "a backslash"
     elif any(0xD800 <= ord(letter) < 0xE000 for letter in text):
-        fault = "a letter that is not UTF-8"
+        fault = "a character that is not UTF-8"
     elif set(parts[1:2]) & set(URI_SCHEMES) or set(parts) & {f"{s}:" for s in URI_SCHEMES}:
-        fault = "the form of an address in a cloud"
+        fault = "the form of a cloud storage address"
     if fault:
         shown = text.encode("utf-8", "backslashreplace").decode()
         raise UserError(
-            f"{shown}: checkpoints cannot be kept in a folder whose path has {fault}; "
+            f"{shown}: checkpoints cannot be stored in a folder whose path has {fault}; "
             "choose another folder."
         )
 
@@ -137,9 +138,9 @@ def write(
     *,
     miou: float | None = None,
 ) -> None:
-    """Writes trees of NumPy arrays and a `meta` of plain values as one checkpoint, in a thread."""
+    """Writes trees of NumPy arrays and plain values `meta` as one checkpoint, in a thread."""
     checksums = {name: checksum(tree) for name, tree in items.items()}
-    # A copy: training appends to its lists while the thread writes them.
+    # A copy, because training appends to the lists in `meta` while the thread writes them.
     signed = _signed({**copy.deepcopy(meta), "checksums": checksums, "score": miou})
     saves = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
     arguments = ocp.args.Composite(**saves, meta=ocp.args.JsonSave(signed))
@@ -151,10 +152,10 @@ def read_item(folder: Path, item: str) -> dict:
     """Reads one item of a checkpoint as a tree of NumPy arrays.
 
     Raises:
-      Damaged: it differs from what was written.
+      Damaged: it is unreadable or differs from what was written.
     """
     recorded = read_meta(folder)["checksums"].get(item)
-    place: Any = folder / item  # annotated as a Path of another package
+    place: Any = folder / item  # Orbax annotates etils' path type
     try:
         handler = ocp.PyTreeCheckpointHandler()
         saved = handler.metadata(place).tree
@@ -162,7 +163,7 @@ def read_item(folder: Path, item: str) -> dict:
         tree = handler.restore(
             place, args=ocp.args.PyTreeRestore(item=saved, restore_args=arguments)
         )
-    except Exception as error:  # Orbax, TensorStore and JSON raise a dozen kinds for broken files
+    except Exception as error:  # Orbax, TensorStore and json raise many types for damaged files
         raise Damaged(f"{item}: {first_line(error)}") from error
     if checksum(tree) != recorded:
         raise Damaged(f"{item}: its checksum differs from the one saved")
@@ -173,15 +174,15 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """Reads `meta` of a checkpoint.
 
     Returns:
-      "checksums" by item, "notes" as they were given, "score": the mIoU or None.
+      A dict of "checksums" (by item), "notes" (as given to `write`) and "score" (mIoU or None).
 
     Raises:
-      Damaged: it is missing, broken, or not as it was written.
+      Damaged: it is missing, invalid, or differs from what was written.
     """
     try:
         meta = json.loads((folder / "meta" / "metadata").read_bytes())
         signature = meta.pop("signature", None)
-        if "score" not in meta and signature is None:  # of a version that kept it beside alone
+        if "score" not in meta and signature is None:  # earlier versions: only in Orbax's file
             meta["score"] = _kept_score(folder)
         elif signature != _signed(meta)["signature"]:
             raise ValueError("its signature differs from the one saved")
@@ -194,14 +195,14 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def set_score(folder: Path, miou: float) -> None:
-    """Gives a finished checkpoint the mIoU that was found after it had been written."""
+    """Adds an mIoU to a checkpoint that was written before the evaluation finished."""
     meta = read_meta(folder)
     files.write_json(folder / "meta" / "metadata", _signed({**meta, "score": miou}))
     repair_score(folder)
 
 
 def repair_score(folder: Path) -> bool:
-    """Makes the score that Orbax reads that of `meta`; returns whether it was another.
+    """Copies the score in `meta` to the file that Orbax reads; returns whether they differed.
 
     Raises:
       Damaged: `meta` cannot be read.
@@ -222,7 +223,7 @@ def repair_score(folder: Path) -> bool:
 
 
 def _kept_score(folder: Path) -> float | None:
-    """What lies in the file that Orbax reads; None where it was given none."""
+    """The score in the file that Orbax reads; None if there is none."""
     path = folder / "metrics" / "metrics"
     if not path.parent.is_dir():
         return None
@@ -233,14 +234,14 @@ def _kept_score(folder: Path) -> float | None:
 
 
 def _signed(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """With a CRC-32 of the rest, for a flipped bit can leave valid JSON."""
+    """Adds a CRC-32 of the content: a flipped bit may leave JSON that still parses."""
     rest = {name: value for name, value in meta.items() if name != "signature"}
     text = json.dumps(rest, sort_keys=True)
     return {**rest, "signature": f"{zlib.crc32(text.encode()):08x}"}
 
 
 def checksum(tree: Any) -> str:
-    """CRC-32 over names, types, shapes and bytes: storage reports no flipped bit by itself."""
+    """CRC-32 over names, types, shapes and bytes; storage does not report flipped bits."""
     checksum = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         head = f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}"

@@ -1,4 +1,4 @@
-"""Gives a class another name in a run and in the model that it left."""
+"""Renames a class in a run and its model."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from fastfcn_jax.errors import UserError
 
 
 def rename_class(folder: Path, old: str, new: str) -> list[str]:
-    """Renames a class in `model.json` and, where there is one, in `run.json`.
+    """Renames a class in `model.json` and, if the folder has one, in `run.json`.
 
     Returns:
-      A line for each file that was written, and one about the data set's own list.
+      One line per file written, and a reminder about the data set's list of classes.
 
     Raises:
-      UserError: no checkpoint folder, no class `old`, or there is a class `new` already.
+      UserError: not a checkpoint folder, no class `old`, or `new` exists already or is not a name.
     """
     card = model_folder.read_card(folder)
     names = card["dataset"]["class_names"]
@@ -23,7 +23,7 @@ def rename_class(folder: Path, old: str, new: str) -> list[str]:
     if new in names:
         raise UserError(f"{folder}: there is a class '{new}' already; give another name.")
     if not new.strip() or not new.isprintable():
-        raise UserError(f"'{new}' is no name of a class; give one with letters.")
+        raise UserError(f"'{new}' is not a class name; give a name of printable characters.")
     number = names.index(old)
     names[number] = new
     run_file = folder / "run.json"

@@ -1,1 +1,1 @@
-"""Configurations: the base with every key, loading, checking, and the page that lists them."""
+"""Configurations: the base with every key, loading, validation, and the page that lists keys."""

@@ -49,13 +49,13 @@ def run(arguments: Namespace) -> None:
 COMMAND = cli.Command(
     name="config",
     example="fastfcn config show jpu_psp_cityscapes:4x4",
-    about="""list       the names of the published configurations
-show       every value of one (of a variant, behind the colon)
-diff       the keys in which two differ
-document   the page of all keys, as Markdown
-complete   a script for bash or zsh that completes commands, flags, keys and choices:
+    about="""list       print the names of the published configurations
+show       print every value of a configuration (CONFIG:VARIANT for a variant)
+diff       print the keys in which two configurations differ
+document   print the page of all keys, as Markdown
+complete   print a script for bash or zsh that completes commands, flags, keys and choices:
            eval "$(fastfcn config complete bash)"
-rename-class   gives a class of a run and its model another name""",
+rename-class   rename a class of a run and its model""",
     define=define,
     run=run,
 )

@@ -1,10 +1,10 @@
-"""Every setting of an experiment with its default; files in `configs/` assign differences."""
+"""Every setting of an experiment and its default; files in `configs/` override some of them."""
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the base experiment, locked: assigning an unknown key raises at once.
+    """Returns the base experiment, locked: assigning an unknown key raises an error.
 
     The defaults are mmsegmentation's FastFCN recipe for Cityscapes, batch 4x2
     (`configs/_base_` of mmsegmentation 1.2.2).
@@ -13,100 +13,102 @@ def get_config() -> ConfigDict:
     c.seed = 0  # for initial weights, data order, augmentation and dropout
 
     m = c.model = ConfigDict()  # the network
-    m.lineage = "mmseg"  # mmseg | official: whose layer order, align_corners and initialisation
+    m.lineage = "mmseg"  # mmseg | official: sets layer order, align_corners and initialisation
     m.backbone = "resnet50"  # resnet18 | resnet34 | resnet50 | resnet101 | resnet152
     m.base_width = 64  # channels of layer1's 3x3 convolutions; the other stages are multiples
     m.output_stride = 32  # 32 with a JPU; 8 for the dilated twin (neck = "none")
     m.neck = "jpu"  # jpu | jpu_x (official only) | none
-    m.neck_channels = 512  # JPU's mid width; its output has 4 times as many
+    m.neck_channels = 512  # width of the JPU's branches; its output has 4 times as many channels
     m.head = "psp"  # psp | aspp | enc | fcn
-    m.head_channels = 512  # width of the head's last feature map
-    m.dropout = 0.1  # share of channels dropped before the classifier
+    m.head_channels = 512  # channels of the head's last feature map
+    m.dropout = 0.1  # fraction of channels dropped before the classifier
     m.se_branch = False  # enc head only: predict which classes are present (SE loss)
-    m.auxiliary = True  # FCN head on c4 while training
-    m.auxiliary_channels = 256  # width of the auxiliary head
-    m.num_classes = 0  # 0: as many as the data set has
+    m.auxiliary = True  # FCN head on c4 during training
+    m.auxiliary_channels = 256  # channels of the auxiliary head
+    m.num_classes = 0  # 0: number of classes of the data set
     m.precision = "float32"  # float32 | bfloat16: compute type; parameters stay float32
-    m.forms = "fast"  # fast | plain: XLA's own operations, to get around a compiler's error
+    m.forms = "fast"  # fast | plain: XLA's standard operations, to work around compiler errors
     m.remat = False  # recompute activations per block: less memory, about 11 % more work
 
     d = c.data = ConfigDict()  # the data set, its augmentation, and how it is read
     d.name = "cityscapes"  # cityscapes | ade20k | pascal_context | camvid | folder | synthetic
-    d.root = ""  # folder of the data set, in its own published layout
-    d.train_split = "train"  # the images to learn from; docs/datasets.md has the names
-    d.val_split = "val"  # the images to evaluate on
+    d.root = ""  # folder of the data set, in its published layout
+    d.train_split = "train"  # images to train on; docs/datasets.md lists the splits
+    d.val_split = "val"  # images to evaluate on
     d.augmentation = "mmseg"  # mmseg | official: order and arithmetic of the training transforms
     d.crop_size = (512, 1024)  # height, width of a training sample
     d.resize_scale = (2048, 1024)  # mmseg: width, height that images are scaled to fit at ratio 1
     d.ratio_range = (0.5, 2.0)  # mmseg: random factor on resize_scale
-    d.cat_max_ratio = 0.75  # mmseg: redraw a crop if a class has more than this; 1.0: never
-    d.photometric = True  # mmseg: brightness, contrast, saturation, hue
-    d.base_size = 520  # official: the short side is random, 0.5 to 2 times this
+    d.cat_max_ratio = 0.75  # mmseg: redraw a crop if one class covers more than this; 1.0: never
+    d.photometric = True  # mmseg: random brightness, contrast, saturation and hue
+    d.base_size = 520  # official: the short side is scaled to 0.5 to 2 times this, at random
     d.blur = True  # official: Gaussian blur with probability 1/2
     d.rotation = 0.0  # official: largest rotation in degrees; 10 for Cityscapes
     d.flip = 0.5  # probability of a horizontal flip
-    d.crop_first = False  # resize only what the crop keeps; images differ by rounding
-    d.test_scale = (2048, 1024)  # width, height that test images are scaled to fit; (0, 0): as is
-    d.cache = ""  # folder of the decoded cache; empty: no cache
-    d.threads = 8  # threads that read and augment
-    d.workers = 0  # processes with that many threads each; 0: threads only, mostly faster
+    d.crop_first = False  # resize only the part inside the crop; images differ by rounding
+    # width, height that test images are scaled to fit; (0, 0): no scaling
+    d.test_scale = (2048, 1024)
+    d.cache = ""  # folder for a cache of decoded images; empty: no cache
+    d.threads = 8  # threads that read and augment images
+    d.workers = 0  # worker processes, each with `threads` threads; 0: threads only, mostly faster
     d.prefetch = 4  # batches prepared ahead
 
     s = c.loss = ConfigDict()  # cross entropy, its auxiliary terms and its denominator
     # all_pixels (mmseg) | valid_pixels (official, over the global batch) |
-    # valid_pixels_per_shard (the official trainer, literally: the mean of the GPUs' means)
+    # valid_pixels_per_shard (exactly as the official trainer: the mean of each GPU's mean)
     s.normalization = "all_pixels"
     s.auxiliary_weight = 0.4  # weight of the auxiliary head's cross entropy
     s.se_weight = 0.2  # weight of the SE loss, if model.se_branch is on
     s.class_weights = ()  # one factor per class, or ("auto",): from label frequencies; (): none
-    s.ohem_threshold = 0.0  # hard examples: keep pixels with a lower confidence; 0: off
-    s.ohem_min_kept = 100_000  # ... and at least this many pixels per image
+    s.ohem_threshold = 0.0  # hard example mining: keep pixels of lower confidence; 0: off
+    s.ohem_min_kept = 100_000  # hard example mining: keep at least this many pixels per image
 
     o = c.optim = ConfigDict()  # SGD with momentum under a poly schedule
-    o.lr = 0.01  # at the start of the schedule
-    o.momentum = 0.9  # PyTorch's: v = momentum * v + gradient
-    # on every parameter, BatchNorm and biases included, as in both references
+    o.lr = 0.01  # learning rate at the start of the schedule
+    o.momentum = 0.9  # as in PyTorch: v = momentum * v + gradient
+    # applied to every parameter, including BatchNorm and biases, as in both references
     o.weight_decay = 5e-4
     o.power = 0.9  # exponent of the poly schedule
-    o.end_lr = 1e-4  # where the schedule ends
-    o.poly_reaches_end = True  # last step runs at end_lr (mmseg 1.x); False: one step short of it
-    o.head_lr_multiplier = 1.0  # of neck and heads; 10 in the official lineage
-    o.warmup_steps = 0  # step i runs at (i + 1) / warmup_steps of the schedule
-    o.clip_norm = 0.0  # clip the global gradient norm; 0: off
-    o.layer_decay = 1.0  # learning-rate factor per backbone stage, from the last down; 1: off
+    o.end_lr = 1e-4  # learning rate at the end of the schedule
+    # the last step uses end_lr (mmseg 1.x); False: the step after the last would
+    o.poly_reaches_end = True
+    o.head_lr_multiplier = 1.0  # learning-rate factor of neck and heads; 10 in the official lineage
+    o.warmup_steps = 0  # warm-up: step i runs at (i + 1) / warmup_steps of the schedule; 0: off
+    o.clip_norm = 0.0  # largest global gradient norm; 0: no clipping
+    o.layer_decay = 1.0  # learning-rate factor per backbone stage, from layer4 to the stem; 1: off
     o.freeze = ()  # "backbone", "bn": parameters (and statistics) that are not trained
 
     t = c.train = ConfigDict()  # length of the run, batches, checkpoints
-    t.steps = 80_000  # updates of the weights
-    t.batch_size = 8  # over all devices and hosts
-    t.accumulate = 1  # gradient steps summed into one update
-    t.ema_decay = 0.0  # moving average of the weights, evaluated and saved; 0: off
-    t.log_every = 50  # steps between two records of metrics.jsonl
-    t.eval_every = 8_000  # steps between two evaluations of the validation split
-    t.save_every = 2_000  # steps between two checkpoints; the best is kept as well
-    t.keep_every = 0  # also keep checkpoints at multiples of this; 0: latest and best only
+    t.steps = 80_000  # number of weight updates
+    t.batch_size = 8  # images per batch, over all devices and hosts
+    t.accumulate = 1  # batches whose gradients are combined into one update
+    t.ema_decay = 0.0  # decay of a moving average of the weights, evaluated and saved; 0: off
+    t.log_every = 50  # steps between records in metrics.jsonl
+    t.eval_every = 8_000  # steps between evaluations on the validation split; 0: none
+    t.save_every = 2_000  # steps between checkpoints; the latest two and the best are kept
+    t.keep_every = 0  # also keep checkpoints at multiples of this; 0: none
     t.early_stop = 0  # stop after this many evaluations without a better mIoU; 0: off
-    t.on_nonfinite = "stop"  # stop | skip: what happens at a NaN or infinite loss or gradient
-    t.deterministic = False  # bit-repeatable kernels on GPU, at some cost in speed
+    t.on_nonfinite = "stop"  # stop | skip the step: at a NaN or infinite loss or gradient
+    t.deterministic = False  # deterministic GPU kernels, at some cost in speed
     t.strategy = "auto"  # auto | pmap | jit: auto is pmap in one process, jit across several
     t.pictures = 4  # validation images whose predictions are drawn at each evaluation
     t.wandb = False  # also log to Weights & Biases, if it is installed
 
     e = c.eval = ConfigDict()  # how scores are computed, during training and by eval.py
     e.protocol = "single"  # single | ms_flip | ms_flip_0x | slide | official | official_ms
-    e.batch_size = 1  # images that go through the network together
-    e.max_images = 0  # during training evaluate only so many images; 0: all
-    e.ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # ms_flip
+    e.batch_size = 1  # images per forward pass
+    e.max_images = 0  # during training, evaluate at most this many images; 0: all
+    e.ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # ms_flip: scales of the image
     e.crop_size = (512, 1024)  # slide: height, width of a window
-    e.stride = (341, 683)  # slide: vertical, horizontal
+    e.stride = (341, 683)  # slide: vertical, horizontal step between windows
 
     i = c.init = ConfigDict()  # what a new run starts from
     i.checkpoint = ""  # checkpoint folder, or name of published weights, that training starts from
     i.backbone = ""  # ImageNet weights: a name, a .pth or .safetensors file, https://… or hf://…
-    i.reset_head = False  # initialise the classifiers anew, for another class count
+    i.reset_head = False  # reinitialise the classifiers, for another set of classes
 
     p = c.published = ConfigDict()  # published scores to compare with
-    p.miou = 0.0  # single scale; 0: none printed
-    p.miou_ms_flip = 0.0  # multi-scale + flip
-    p.source = ""  # where they are published
+    p.miou = 0.0  # single-scale mIoU in percent; 0: not published
+    p.miou_ms_flip = 0.0  # mIoU in percent with multi-scale and flip; 0: not published
+    p.source = ""  # where the scores are published
     return c.lock()

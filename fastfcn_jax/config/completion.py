@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from fastfcn_jax.config import base, experiment, schema
 
-# Everything is put in when the script is written: pressing Tab starts no Python. COMP_LINE is read
-# and not COMP_WORDS, because bash breaks words at "=" and ":" and zsh does not.
+# All names are inserted when the script is generated, so pressing Tab starts no Python. The script
+# reads COMP_LINE, not COMP_WORDS, because bash splits words at "=" and ":" and zsh does not.
 SCRIPT = r"""
 _fastfcn_jax() {
     local line="${COMP_LINE:0:$COMP_POINT}" word door="" program="" previous="" current=""
     local values="" files=""
-    case "$line" in *[[:space:]]) line="$line ''" ;; esac  # the word to come is empty
+    case "$line" in *[[:space:]]) line="$line ''" ;; esac  # the current word is empty
     for word in $line; do
         previous="$current" current="$word"
         case "$word" in
@@ -55,7 +55,7 @@ _fastfcn_jax() {
     case "$typed" in  # a value follows
         --config.*) if type compopt > /dev/null 2>&1; then compopt -o nospace 2> /dev/null; fi ;;
     esac
-    # What is offered replaces the part behind the last break only.
+    # If the shell does not split at "=", replies have to repeat the text before it.
     case "${COMP_WORDBREAKS-}" in
         *=*) ;;
         *)  local prefix="${current%"$typed"}" index
@@ -70,10 +70,10 @@ ZSH_HEAD = "autoload -U +X compinit && compinit -u\nautoload -U +X bashcompinit 
 
 
 def script(shell: str, flags: Mapping[str, Sequence[str]]) -> str:
-    """What the shell ("bash" or "zsh") has to evaluate.
+    """The completion script for "bash" or "zsh".
 
     Args:
-      flags: of each command.
+      flags: the flags of each command.
     """
     keys = [f"--config.{key}=" for key, _ in schema.flatten(base.get_config())]
     parts = {
@@ -93,7 +93,7 @@ def script(shell: str, flags: Mapping[str, Sequence[str]]) -> str:
 
 
 def _choices() -> list[str]:
-    """Lines of the script's `case` for the keys of few values."""
+    """Lines of the script's `case` for keys with a fixed set of values."""
     values = {
         key: ("True", "False")
         for key, value in schema.flatten(base.get_config())

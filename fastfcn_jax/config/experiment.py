@@ -1,4 +1,4 @@
-"""Experiment files: found, loaded, stored as JSON, compared."""
+"""Finds, loads and compares experiment files, and stores configurations as JSON."""
 
 import difflib
 import importlib.util
@@ -20,10 +20,10 @@ PATHS = (("data", "root"), ("data", "cache"), ("init", "checkpoint"), ("init", "
 
 
 def load(spec: str) -> ConfigDict:
-    """Loads `FILE.py[:variant]` or `NAME[:variant]`, NAME that of a published configuration.
+    """Loads `FILE.py[:variant]` or a published configuration `NAME[:variant]`.
 
     Raises:
-      UserError: the file is missing, fails to run, or does not know the variant.
+      UserError: the file is missing or fails to run, or there is no such variant.
     """
     name, _, variant = spec.partition(":")
     path = find(name)
@@ -45,10 +45,10 @@ def load(spec: str) -> ConfigDict:
 
 
 def find(name: str) -> Path:
-    """The file of a path or of a bare name, which is looked for among the published configurations.
+    """The file at a path, or the file of a published configuration given by its bare name.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no such file.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -62,7 +62,7 @@ def find(name: str) -> Path:
 
 
 def expand_home(config: ConfigDict) -> None:
-    """Writes out `~` in the paths: behind `=` on a command line no shell does it."""
+    """Expands `~` in the paths; a shell does not do so after `=` on a command line."""
     for section, key in PATHS:
         config[section][key] = os.path.expanduser(config[section][key])
 
@@ -99,19 +99,19 @@ def to_json(config: ConfigDict) -> dict:
 def from_json(content: Any, file: Path | None = None) -> ConfigDict:
     """Rebuilds a configuration from `to_json`'s result.
 
-    A key that is absent has its default, but for those of the model.
+    Missing keys get their defaults, except that those of `model` are required.
 
     Args:
-      file: where it is from, for the message.
+      file: file that `content` was read from, for error messages.
 
     Raises:
-      UserError: a key is unknown, missing or of another type, or its value makes no sense; or the
-        file is of another version.
+      UserError: a key is unknown or missing, or its value has the wrong type or is not allowed, for
+        example because another version wrote the file.
     """
     config = base.get_config()
     where = f"{file}: " if file else ""
     if wrong := stored.fault(content, _form(config), "config") or _unknown(config, content):
-        raise UserError(f"{where}{wrong}; mend it, or make the file anew.")
+        raise UserError(f"{where}{wrong}; fix it, or create the file again.")
     _update(config, content)
     try:
         schema.check(config)
@@ -121,7 +121,7 @@ def from_json(content: Any, file: Path | None = None) -> ConfigDict:
 
 
 def _form(config: ConfigDict, *, whole: bool = False) -> dict[str, Any]:
-    """What `to_json` makes of such a configuration, in the words of `stored`."""
+    """The form of `to_json(config)`, as `stored.fault` takes it; `whole`: all keys are required."""
     form = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict):
@@ -151,13 +151,13 @@ def _update(config: ConfigDict, content: dict) -> None:
 
 
 def differences(first: ConfigDict, second: ConfigDict) -> list[tuple[str, object, object]]:
-    """Lists (key, value in first, value in second) for every key that differs."""
+    """Lists (key, value in first, value in second) for each key that differs."""
     other = dict(schema.flatten(second))
     return [(key, value, other[key]) for key, value in schema.flatten(first) if value != other[key]]
 
 
 def in_words(error: Exception) -> str:
-    """What an error of ml_collections says: its text is the repr of a repr, with all keys."""
+    """Makes an ml_collections error readable: its text is a nested repr that lists all keys."""
     words = re.sub(r"(?:\\+n|\s)+", " ", str(error)).replace("\\", "")
     words = re.sub(r'Other fields present: "?{.*}"? ?', "", words)
     while quoted := re.fullmatch(r"""(['"])(.*)\1""", words):

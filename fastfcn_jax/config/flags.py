@@ -17,9 +17,9 @@ def parse(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
       overrides: `--config.KEY=VALUE` and `--noconfig.KEY`, as ml_collections writes them.
 
     Raises:
-      UserError: the file is missing or broken, a key unknown, or a value makes no sense.
+      UserError: the file is missing or invalid, a key is unknown, or a value is not allowed.
     """
-    config = experiment.load(spec)  # names what is wrong with the file by itself
+    config = experiment.load(spec)  # gives better messages for an invalid file than ml_collections
     if overrides:
         config = _overridden(spec, overrides)
     experiment.expand_home(config)
@@ -28,7 +28,7 @@ def parse(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def _overridden(spec: str, overrides: Sequence[str]) -> ConfigDict:
-    """ml_collections' parser over flags of its own, so that nothing global is read or set."""
+    """Runs ml_collections' parser on private flag values, without touching absl's global flags."""
     name, _, variant = spec.partition(":")
     values = flags.FlagValues()
     file = f"{experiment.find(name)}:{variant}" if variant else str(experiment.find(name))
@@ -42,7 +42,7 @@ def _overridden(spec: str, overrides: Sequence[str]) -> ConfigDict:
         last = str(error).strip().splitlines()[-1]  # ml_collections puts a traceback before it
         raise UserError(last) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # What ml_collections raises for an unknown key or a value of the wrong type.
+        # Raised by ml_collections for an unknown key or a value of the wrong type.
         raise UserError(
             f"--config: unknown key or bad value: {experiment.in_words(error)}"
         ) from error

@@ -1,4 +1,4 @@
-"""docs/configuration.md: every key with its default and meaning, from the comments of `base.py`.
+"""Generates docs/configuration.md: each key, its default and its comment in `base.py`.
 
 fastfcn config document > docs/configuration.md
 """
@@ -16,10 +16,10 @@ HEAD = """# Configuration, key by key
 
 Which settings are there, and what does each one do?
 
-A configuration is a Python file in `configs/` that assigns its differences from the base below.
-`--config` takes the file or its bare name, with a variant behind a colon. Any key can be set on the
+A configuration is a Python file in `configs/` that overrides some of the defaults below. `--config`
+takes the file or its bare name, with an optional variant after a colon. Any key can be set on the
 command line: `--config.train.batch_size=16`, `--config.data.crop_size="(512, 512)"`. A misspelt key
-or a value of another type is refused.
+or a value of the wrong type is an error.
 
 ```
 fastfcn config list
@@ -29,9 +29,9 @@ fastfcn config document > docs/configuration.md
 ```
 
 `list` prints the names, `show` every value of one configuration, `diff` the keys in which two
-differ. `document` wrote this page from the comments of `fastfcn_jax/config/base.py`.
+differ. `document` generates this page from the comments of `fastfcn_jax/config/base.py`.
 
-With `eval "$(fastfcn config complete bash)"` in `~/.bashrc` (or `complete zsh` in `~/.zshrc`) the
+With `eval "$(fastfcn config complete bash)"` in `~/.bashrc` (or `complete zsh` in `~/.zshrc`), the
 Tab key completes commands, flags, configurations, keys and their choices.
 """
 
@@ -50,9 +50,9 @@ def page() -> str:
 
 
 def entries() -> Iterator[tuple[str, str | None, str]]:
-    """Yields (key, default, comment) in the file's order; a section's own default is None.
+    """Yields (key, default, comment) in file order; the default of a section is None.
 
-    The comment is what stands above the assignment and behind it.
+    The comment consists of the lines above the assignment and the text after it.
     """
     source = inspect.getsource(base.get_config)
     comments = {

@@ -1,4 +1,4 @@
-"""Which values the keys of a configuration may have."""
+"""The allowed values of configuration keys."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -62,7 +62,7 @@ BELOW = {"seed": 2**32, "model.dropout": 1.0, "optim.momentum": 1.0, "train.ema_
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError for a value that is none of its key's choices or makes no sense."""
+    """Raises UserError for a value that is not allowed for its key."""
     values = dict(flatten(config))
     for key, choices in CHOICES.items():
         given = values[key] if isinstance(values[key], tuple) else (values[key],)
@@ -83,12 +83,12 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{key}={size} must be two whole numbers above 0.")
     ratios = values["data.ratio_range"]
     if len(ratios) != 2 or not 0.0 < ratios[0] <= ratios[1]:
-        raise UserError(f"config.data.ratio_range={ratios} must be (least, largest), above 0.")
+        raise UserError(f"config.data.ratio_range={ratios} must be (min, max), above 0.")
     check_model(config.model)
 
 
 def check_model(model: ConfigDict) -> None:
-    """Raises UserError for a combination of `config.model`'s values that no reference has."""
+    """Raises UserError for a combination of `config.model` values that no reference supports."""
     if (model.neck == "none") != (model.output_stride == 8):
         raise UserError(
             f"config.model.neck={model.neck!r} does not go with "

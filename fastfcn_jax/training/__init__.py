@@ -1,1 +1,1 @@
-"""Loss, optimiser, the pure step, and the loop around it."""
+"""Loss, optimiser, the pure training step, and the loop around it."""

@@ -13,10 +13,10 @@ def define(parser: cli.Parser) -> None:
     )
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="Process 0, if several train.")
     parser.add_argument(
-        "--num-processes", type=cli.at_least(1), metavar="N", help="How many train together."
+        "--num-processes", type=cli.at_least(1), metavar="N", help="Number of processes."
     )
     parser.add_argument(
-        "--process-id", type=cli.at_least(0), metavar="I", help="Which of them this is, from 0."
+        "--process-id", type=cli.at_least(0), metavar="I", help="Index of this process, from 0."
     )
 
 
@@ -35,10 +35,10 @@ def run(arguments: Namespace) -> int:
 COMMAND = cli.Command(
     name="train",
     example="fastfcn train --config jpu_psp_cityscapes --config.data.root=CITYSCAPES",
-    about="""Trains an experiment. Run again with the same --workdir, it goes on where it stopped.
+    about="""Trains an experiment, or resumes the training in --workdir where it stopped.
 
-Leaves DIR/checkpoints, metrics.jsonl, tensorboard, run.json, report.html and pictures. Ctrl-C
-finishes the step, saves and ends.""",
+Writes checkpoints, metrics.jsonl, tensorboard, run.json, report.html and pictures to DIR. Ctrl-C
+finishes the current step, saves a checkpoint and exits.""",
     define=define,
     run=run,
 )

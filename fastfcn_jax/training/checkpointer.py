@@ -1,4 +1,4 @@
-"""The checkpoints of a training run: what is kept, and the state that training goes on from."""
+"""Saves and restores the checkpoints of a training run."""
 
 import functools
 import itertools
@@ -33,25 +33,25 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one training run: the latest two, the best, and every n-th on request.
+    """The checkpoints of one training run: the latest two, the best, and multiples of `keep_every`.
 
-    Saving returns once the state is copied; a thread writes it and renames the
-    finished folder into place, so that a crash at any moment leaves only whole
-    checkpoints. All processes call every method; process 0 writes.
+    `save` returns once the state is copied; a thread writes it and renames the
+    finished folder into place, so that a crash at any moment leaves only complete
+    checkpoints. All processes must call every method; process 0 writes.
 
-    Raises UserError from `save`, `wait` and `close` where the disk is full or
-    cannot be written.
+    `save`, `wait` and `close` raise UserError if the disk is full or cannot be
+    written.
     """
 
     def __init__(self, workdir: Path, *, keep_every: int = 0):
         self.folder = workdir.absolute() / "checkpoints"
         orbax_store.check_name(self.folder)
         self._policy = orbax_store.keep_latest_and_best(keep_every)
-        self._proven = False
+        self._read_back = False
 
     @functools.cached_property
     def _manager(self) -> Any:
-        # Not before `restore_latest` has seen to damaged files, which Orbax opens as well.
+        # Opened late: Orbax would fail on damaged files that `restore_latest` moves away first.
         return orbax_store.open_manager(self.folder, self._policy)
 
     def save(
@@ -59,8 +59,8 @@ class Checkpoints:
     ) -> None:
         """Saves a host copy of the state under its step, in the background.
 
-        A checkpoint of that step that is there already is kept and only given the `miou`. The
-        first one that this process writes is waited for and read back.
+        If there is a checkpoint of that step, it is kept and only its `miou` is set. The first
+        checkpoint of this process is written at once and read back to test the disk.
         """
         step = int(state.step)
         try:
@@ -71,21 +71,22 @@ class Checkpoints:
             orbax_store.write(self._manager, step, _items(state), meta, miou=miou)
         except Exception as error:
             raise files.unwritable(self.folder, error) from error
-        if not self._proven:
+        if not self._read_back:
             self.wait()
-            runtime.together(lambda: self._prove(step))
-            self._proven = True
+            runtime.together(lambda: self._verify(step))
+            self._read_back = True
 
     def restore_latest(self, template: TrainState) -> Restored | None:
-        """The latest checkpoint that is whole; None if nothing has been saved yet.
+        """Restores the latest intact checkpoint; returns None if nothing has been saved yet.
 
-        Damaged ones are warned of and moved to `damaged_checkpoints/`, once a whole one is found.
+        Warns of damaged checkpoints and, if an intact one is found, moves them to
+        `damaged_checkpoints/`.
 
         Args:
-          template: a state of the structure and shapes to be restored.
+          template: a state with the expected structure and shapes.
 
         Raises:
-          UserError: a checkpoint is whole but does not fit the template, or none is whole.
+          UserError: an intact checkpoint does not fit the template, or all are damaged.
         """
         workdir, restored, damaged = self.folder.parent, None, {}
         for step in reversed(finished_steps(workdir)):
@@ -101,20 +102,20 @@ class Checkpoints:
             if any(told) and not all(told):
                 raise UserError(
                     f"{self.folder}/{step} can be read by some processes and not by others "
-                    f"({max(told)}); see to the shared file system and start again."
+                    f"({max(told)}); check the shared file system and start again."
                 )
             if fault:
                 damaged[step] = fault
         if restored is None and damaged:
             step, fault = next(iter(damaged.items()))
             raise UserError(
-                f"none of the {len(damaged)} checkpoints in {self.folder} can be read, of step "
-                f"{step}: {fault}. Nothing was changed: mend the disk or copy them from elsewhere; "
-                "to begin anew, move the folder away or choose another --workdir."
+                f"none of the {len(damaged)} checkpoints in {self.folder} can be read; step "
+                f"{step}: {fault}. Nothing was changed: repair the disk or restore a copy; "
+                "to start over, move the folder away or choose another --workdir."
             )
         if jax.process_index() == 0:
             self._tidy(damaged)
-        _barrier("damaged checkpoints set aside")
+        _barrier("damaged checkpoints moved away")
         return restored
 
     @property
@@ -129,7 +130,7 @@ class Checkpoints:
         return best_step(self.folder.parent)
 
     def wait(self) -> None:
-        """Returns when everything saved is on the disk."""
+        """Waits until everything saved is on the disk."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
@@ -146,12 +147,12 @@ class Checkpoints:
         if jax.process_index() == 0:
             try:
                 orbax_store.set_score(self.folder / str(step), miou)
-            except Damaged as damage:  # since the start, that is: it was whole then
+            except Damaged as damage:  # damaged since it was restored
                 warn_of(self.folder / str(step), damage)
         _barrier("scored a checkpoint")
         self._manager.reload()
 
-    def _prove(self, step: int) -> None:
+    def _verify(self, step: int) -> None:
         if jax.process_index() > 0:
             return
         try:
@@ -159,13 +160,13 @@ class Checkpoints:
         except Damaged as damage:
             raise UserError(
                 f"{self.folder}/{step} was just written and cannot be read back ({damage}); a "
-                "training here would leave nothing. See to the disk or choose another --workdir."
+                "training here could not be saved. Check the disk or choose another --workdir."
             ) from damage
 
     def _tidy(self, damaged: dict[int, str]) -> None:
-        """Moves what cannot be read out of the way of the manager; removes what was not finished.
+        """Moves damaged checkpoints away and deletes unfinished ones.
 
-        Orbax does not remove every folder that a kill left, and they would fill the disk.
+        Orbax does not delete every unfinished folder of a killed process; they would fill the disk.
         """
         for unfinished in self.folder.glob(f"*{orbax_store.UNFINISHED}*"):
             shutil.rmtree(unfinished)
@@ -179,15 +180,15 @@ class Checkpoints:
             )
         for step in finished_steps(self.folder.parent):
             if orbax_store.repair_score(self.folder / str(step)):
-                print(f"warning: {self.folder}/{step}: metrics were damaged and are written anew")
+                print(f"warning: {self.folder}/{step}: repaired its damaged metrics file")
 
 
 def restore(workdir: Path, step: int, template: TrainState) -> Restored:
-    """The training state of one checkpoint.
+    """Reads the training state of one checkpoint.
 
     Raises:
-      Damaged: something cannot be read back as it was written.
-      UserError: it does not fit the template.
+      Damaged: something is unreadable or differs from what was written.
+      UserError: the state does not fit the template.
     """
     folder = step_folder(workdir, step)
     wanted = _items(template)
@@ -211,7 +212,7 @@ def restore(workdir: Path, step: int, template: TrainState) -> Restored:
 
 
 def _columns(pending: Any) -> str:
-    """What keeps `metrics_log.Meter` from going on with half-collected metrics; "" if nothing."""
+    """Says why `metrics_log.Meter` cannot resume from the metrics in `pending`; "" if it can."""
     if not isinstance(pending, dict) or not all(isinstance(x, list) for x in pending.values()):
         return "must be lists of numbers by name"
     lacking = {"finite", "learning_rate", "loss"} - pending.keys() if pending else ()
@@ -221,12 +222,12 @@ def _columns(pending: Any) -> str:
 
 
 def checksums(state: TrainState) -> dict[str, str]:
-    """The checksum of each item that a checkpoint of this state has."""
+    """The checksum of each item in a checkpoint of this state."""
     return {name: orbax_store.checksum(tree) for name, tree in _items(state).items()}
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """The state's arrays as prediction's part and the rest, each a tree of NumPy arrays."""
+    """Splits the state into the items `model` (for prediction) and `training`, as NumPy arrays."""
     training = {"opt_state": flax.serialization.to_state_dict(state.opt_state), "step": state.step}
     if state.ema is not None:
         training["params"] = state.params

@@ -1,4 +1,4 @@
-"""Class weights for the loss from how often each class occurs."""
+"""Class weights of the loss, as configured or from label frequencies."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from fastfcn_jax.data import decode
 from fastfcn_jax.data.source import EncodedSource, Source
 from fastfcn_jax.errors import UserError
 
-MAX_IMAGES = 500  # evenly spaced over the data set: enough for a frequency
+MAX_IMAGES = 500  # evenly spaced over the data set; enough to estimate class frequencies
 
 
 def resolve(weights: Sequence[float | str], source: Source) -> tuple[float, ...]:
-    """The weights of a configuration: as given, or from label frequencies for ("auto",).
+    """Returns the configured weights, or weights from label frequencies for ("auto",).
 
     Raises:
-      UserError: their number is not that of the classes, or one is no weight.
+      UserError: there is not one weight per class, or a weight is negative or not finite.
     """
     if tuple(weights) == ("auto",):
         return balanced(label_frequencies(source))
@@ -36,8 +36,8 @@ def resolve(weights: Sequence[float | str], source: Source) -> tuple[float, ...]
 def balanced(frequencies: np.ndarray) -> tuple[float, ...]:
     """ENet's weights 1 / ln(1.02 + frequency), scaled so that the mean over pixels is 1.
 
-    arXiv 1606.02147, section 5.2. The scale keeps the loss, and with it the
-    learning rate, what it is without weights. Classes that never occur get 1.
+    arXiv 1606.02147, section 5.2. With this scale, a learning rate chosen without
+    weights remains suitable. Classes that never occur get 1.
     """
     weights = 1.0 / np.log(1.02 + frequencies)
     weights /= (weights * frequencies).sum()
@@ -46,7 +46,7 @@ def balanced(frequencies: np.ndarray) -> tuple[float, ...]:
 
 
 def label_frequencies(source: Source) -> np.ndarray:
-    """Share of each class among the valid pixels of (up to 500 of) the images."""
+    """Fraction of valid pixels of each class, from up to 500 images."""
     counts = label_counts(source, max_images=MAX_IMAGES)
     counts = counts[: len(source.info.class_names)]
     return counts / max(counts.sum(), 1)
@@ -55,12 +55,12 @@ def label_frequencies(source: Source) -> np.ndarray:
 def label_counts(
     source: Source, *, max_images: int = 500, threads: int = 8
 ) -> Int[np.ndarray, "256"]:
-    """Pixels of each label value (255: ignored) over evenly spaced images of the source.
+    """Number of pixels of each label value (255: ignored) in evenly spaced images of the source.
 
-    Photographs are not decoded where labels are files of their own.
+    Does not decode photographs if labels are separate files.
 
     Raises:
-      UserError: a label cannot be read or has a value that is no class.
+      UserError: a label cannot be read or contains a value that is not a class.
     """
     indices = np.unique(np.linspace(0, len(source) - 1, max_images).astype(int))
     with ThreadPoolExecutor(threads) as pool:

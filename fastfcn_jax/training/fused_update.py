@@ -1,4 +1,4 @@
-"""The update's many small arrays in few kernels: each kernel costs a GPU some microseconds."""
+"""Combines operations on many small parameter arrays: every GPU kernel costs microseconds."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from fastfcn_jax.models.ops.forms import Forms
 
 
 def global_norm(grads: Any, forms: Forms) -> Float[Array, ""]:
-    """Root of the sum of all squares: rows of each array first, then all rows in one sum."""
+    """L2 norm over all arrays: sums the squares of each row, then all rows in one reduction."""
     squares = [jnp.square(leaf) for leaf in jax.tree.leaves(grads)]
     rows = [x.sum(-1).ravel() if x.ndim > 1 else x for x in squares]
-    # Behind a barrier, or XLA sums each array's rows in a kernel of its own.
+    # Without the barrier, XLA would reduce the rows of each array in a separate kernel.
     (rows,) = forms["barrier"](jnp.concatenate(rows))
     return jnp.sqrt(rows.sum())
 
@@ -21,8 +21,8 @@ def global_norm(grads: Any, forms: Forms) -> Float[Array, ""]:
 def select(finite: Bool[Array, ""], new: Any, old: Any, forms: Forms) -> Any:
     """Returns the tree `new` if `finite`, else `old`.
 
-    Vectors read it from one array of many: XLA merges kernels of equal length that share an
-    operand, but for scalars.
+    For vectors, the condition is broadcast to an array: XLA merges kernels of equal length that
+    share an array operand, but not those that share a scalar.
     """
     longest = max(leaf.size for leaf in jax.tree.leaves(old) if leaf.ndim == 1)
     (many,) = forms["barrier"](jnp.broadcast_to(finite, longest))

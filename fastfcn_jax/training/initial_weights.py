@@ -1,4 +1,4 @@
-"""Where weights come from before the first step: random, an ImageNet backbone, a checkpoint."""
+"""Initial weights of a training: random, from an ImageNet backbone, or from a checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.weights import store
 
-SIZE = 64  # pixels; parameters do not depend on it
-CLASSIFIERS = ("conv_seg", "se_layer")  # modules whose width is the number of classes
+SIZE = 64  # side in pixels of the image used to initialise; parameters do not depend on it
+CLASSIFIERS = ("conv_seg", "se_layer")  # modules with one output per class
 
 Variables = dict[str, Any]
 
@@ -25,10 +25,10 @@ Variables = dict[str, Any]
 def variables(
     config: ConfigDict, model: nn.Module, info: DatasetInfo
 ) -> tuple[Variables, list[str]]:
-    """Initial "params" and "batch_stats" on the host, and sentences on where they come from.
+    """Returns the initial "params" and "batch_stats" on the host, and notes on their origin.
 
     Args:
-      info: of the data set to train on, whose classes a checkpoint's are held against.
+      info: the data set to train on; its classes are compared with those of a checkpoint.
 
     Raises:
       UserError: a file is missing or does not fit the model or the classes.
@@ -65,14 +65,14 @@ def _from_checkpoint(
     if config.init.reset_head is False and any(_is_classifier(path) for path in differing):
         raise UserError(
             f"{folder} was trained on {len(loaded.info.class_names)} classes "
-            f"({loaded.info.name}), this data set has another number; "
+            f"({loaded.info.name}), but this data set has another number of classes; "
             "set config.init.reset_head=True to start with a new classifier."
         )
     _refuse(folder, missing, differing)
     merged = {path: given.get(path, x) for path, x in wanted.items()}
     notes = [f"initial weights: {folder} (step {loaded.step})"]
     if config.init.reset_head:
-        notes.append("classifiers start anew")
+        notes.append("the classifiers are initialised randomly")
     elif note := model_folder.compare_classes(folder, loaded.info, info):
         notes.append(note)
     return traverse_util.unflatten_dict(merged), notes
@@ -92,7 +92,7 @@ def _refuse(source: Path, missing: list, differing: list) -> None:
         raise UserError(
             f"{source} does not fit the configured model: {len(missing)} arrays are missing, "
             f"{len(differing)} have another shape, the first is {name}; "
-            "compare config.model with what it was made from."
+            "compare config.model with the configuration of those weights."
         )
 
 

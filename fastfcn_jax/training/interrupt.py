@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish to stop that the loop honours between two steps."""
+"""Turns SIGINT and SIGTERM into a request to stop, which the loop obeys between two steps."""
 
 import os
 import signal
@@ -12,14 +12,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 class Interrupt:
-    """Context manager: the first signal sets `requested`, a second one acts as usual.
+    """Context manager: the first signal sets `requested`; a second one has its usual effect.
 
-    status: the exit status by which a shell knows a program that this signal ended (Ctrl-C: 130).
+    status: the exit status to report, 128 plus the number of the signal (Ctrl-C: 130).
     """
 
     def __init__(self):
         self.requested = False
-        self.status = 128 + signal.SIGTERM  # where another process of the training was told to stop
+        self.status = 128 + signal.SIGTERM  # if only another process received a signal
         self._previous = {}
 
     def __enter__(self) -> "Interrupt":
@@ -37,15 +37,16 @@ class Interrupt:
         self.requested = True
         self.status = 128 + number
         signal.signal(number, self._previous[number])
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"stopping after this step; the same signal again stops at once\n")
+        # Not print, which raises if the signal arrived during another print.
+        os.write(2, b"stopping after this step; send the signal again to stop at once\n")
 
 
 class Agreement:
-    """Lets all processes stop after the same step although their signals come at different times.
+    """Makes all processes stop after the same step, although signals arrive at different times.
 
-    Each process enters its own wish once a step and reads what all of them
-    wished two steps ago, by when the sum has long been there: no step waits.
+    After each step, the processes sum their stop requests on the devices. Each
+    reads the sum of two steps earlier, which is finished by then, so that no step
+    waits for communication.
     """
 
     LAG = 2
@@ -60,7 +61,11 @@ class Agreement:
             self._sum = jax.jit(jnp.sum, out_shardings=replicated)
 
     def stop(self, wish: bool) -> bool:
-        """Whether to stop now; called by every process after every step."""
+        """Whether to stop now; every process must call this before every step.
+
+        Args:
+          wish: whether this process was asked to stop.
+        """
         if self._alone:
             return wish
         mine = np.full(jax.local_device_count(), wish, np.int32)

@@ -1,4 +1,4 @@
-"""The training loop: all input and output around the pure step."""
+"""The training loop: all input and output around the pure training step."""
 
 import contextlib
 import shlex
@@ -23,22 +23,22 @@ from fastfcn_jax.training import workdir as workdirs
 from fastfcn_jax.training.interrupt import Agreement, Interrupt
 from fastfcn_jax.training.setup import Run
 
-IN_FLIGHT = 2  # steps whose metrics are not yet read: the device never waits for the host
+IN_FLIGHT = 2  # metrics are read this many steps late, so that the device never waits for the host
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
-    """Trains to the end or to an interruption; the same call again goes on from there.
+    """Trains to the last step or until interrupted; the same call again resumes the training.
 
-    Leaves in `workdir`: checkpoints/, model.json, metrics.jsonl, run.json,
-    tensorboard/ and pictures/. SIGINT and SIGTERM finish the step and save.
-    `train.deterministic` has to be set before JAX starts, as `training.start.train` does.
+    Writes checkpoints/, model.json, metrics.jsonl, run.json, report.html, tensorboard/ and
+    pictures/ to `workdir`. On SIGINT or SIGTERM it finishes the step and saves a checkpoint.
+    `train.deterministic` takes effect only before JAX starts; `training.start.train` sees to it.
 
     Returns:
-      The exit status: 0, or where a signal ended the training 128 and its number.
+      The exit status: 0, or 128 plus the signal's number if a signal ended the training.
 
     Raises:
-      UserError: data, workdir or configuration are at fault, or the loss is not
-        finite; the latest good checkpoint stays as it was.
+      UserError: the data, workdir or configuration are invalid, or the loss is not
+        finite; the latest good checkpoint is kept.
     """
     workdir = Path(workdir)
     with Interrupt() as interrupt, workdirs.hold(workdir):
@@ -47,10 +47,10 @@ def train(config: ConfigDict, workdir: Path) -> int:
             try:
                 _train(run, interrupt)
             except BaseException:
-                with contextlib.suppress(Exception):  # what ended the loop is to be told, not this
+                with contextlib.suppress(Exception):  # would hide the error that ended the loop
                     run.checkpoints.close()
                 raise
-            run.checkpoints.close()  # a save under way is finished
+            run.checkpoints.close()  # waits for a save in progress
         except UserError as error:
             raise UserError(f"{error} {_last_good(run)}") from error
         except OSError as error:
@@ -67,9 +67,9 @@ def _train(run: Run, interrupt: Interrupt) -> None:
     in_flight: deque = deque()
     if run.step > 0 and due(run.step, t.eval_every, t.steps):
         if (done := _evaluation(run)) is None:
-            _validate_and_save(run, interrupt)  # the earlier start was stopped before or in it
+            _validate_and_save(run, interrupt)  # the run was stopped before or while evaluating
         else:
-            _save(run, miou=done["mIoU"])  # or between the record and the checkpoint's score
+            _save(run, miou=done["mIoU"])  # perhaps stopped after logging, before storing the score
     batches = device_batches(run.config, run.source, run.strategy, run.step)
     first = True
     while run.step < t.steps and not _stopped_early(run):
@@ -98,14 +98,14 @@ def _train(run: Run, interrupt: Interrupt) -> None:
 
 
 def due(step: int, every: int, last: int) -> bool:
-    """Whether something done `every` so many steps, and at the last one, is done now."""
+    """Whether `step` is a multiple of `every` or the last step; never if `every` is 0."""
     return every > 0 and (step % every == 0 or step == last)
 
 
 def device_batches(
     config: ConfigDict, source: Source, plan: strategy.Strategy, start_step: int
 ) -> Iterator[tuple[dict, np.ndarray]]:
-    """Batches on the devices, and the indices of this process's samples in each."""
+    """Yields batches on the devices, each with the indices of this process's samples in it."""
     accumulate = config.train.accumulate
     shard = (jax.process_index(), jax.process_count())
     batches = pipeline.build_train(config, source, start_step=start_step * accumulate, shard=shard)
@@ -119,7 +119,7 @@ def device_batches(
 
 
 def _read_metrics(run: Run, in_flight: deque, *, leave: int) -> None:
-    """Takes in the metrics of all but the last steps; logs where a record is due."""
+    """Reads the metrics of all but the last `leave` steps and logs a record if one is due."""
     while len(in_flight) > leave:
         step, metrics, indices = in_flight.popleft()
         values = {name: float(x) for name, x in strategy.to_host(metrics).items()}
@@ -155,7 +155,7 @@ def _validate_and_save(run: Run, interrupt: Interrupt) -> None:
     try:
         miou = _validate(run, interrupt)
     except validation.Interrupted:
-        miou = None  # the next start finds it missing and does it first
+        miou = None  # on resuming, the missing evaluation is made first
     if _stopped_early(run) and run.meter.pending:
         _log(run, run.step)
     _save(run, miou=miou)
@@ -167,7 +167,7 @@ def _validate(run: Run, interrupt: Interrupt) -> float | None:
     run.console.say(f"step {run.step}: evaluating")
     run.predictor.variables = setup.prediction_variables(run.state)
     source: Any = run.validation
-    if jax.process_count() == 1:  # several count together and have to end together
+    if jax.process_count() == 1:  # if one of several processes stopped, the others would hang
         source = validation.InterruptibleSource(source, lambda: interrupt.requested)
     result = evaluate(
         run.predictor,
@@ -194,8 +194,8 @@ def _validate(run: Run, interrupt: Interrupt) -> float | None:
     )
     if metrics["mIoU"] is None and run.records.evaluations()[0]["step"] == run.step:
         run.console.say(
-            "warning: no pixel of the validation images is labelled: there are no scores, and no "
-            "checkpoint is the best"
+            "warning: the validation images have no labelled pixel, so there are no scores and "
+            "no best checkpoint"
         )
     return metrics["mIoU"]
 
@@ -207,7 +207,7 @@ def _save(run: Run, miou: float | None = None) -> None:
 
 
 def _evaluation(run: Run) -> dict[str, Any] | None:
-    """The record of this step's evaluation, if it was made."""
+    """The record of the evaluation at this step; None if there is none."""
     records = run.records.evaluations()
     return next((record for record in records if record["step"] == run.step), None)
 
@@ -225,7 +225,7 @@ def _last_good(run: Run) -> str:
 
 
 def _farewell(run: Run, interrupt: Interrupt) -> int:
-    """Says how the training ended; returns the exit status."""
+    """Prints how the training ended and returns the exit status."""
     best = run.checkpoints.best
     kept = f"checkpoints in {run.workdir}: latest {run.checkpoints.latest}, best {best}"
     if run.step >= run.config.train.steps:
@@ -239,7 +239,8 @@ def _farewell(run: Run, interrupt: Interrupt) -> int:
             else f" --workdir {shlex.quote(str(run.workdir))}"
         )
         run.console.say(
-            f"stopped after step {run.step}; {kept}\nto go on, run: {provenance.command()}{workdir}"
+            f"stopped after step {run.step}; {kept}\n"
+            f"to resume, run: {provenance.command()}{workdir}"
         )
         return interrupt.status
     return 0

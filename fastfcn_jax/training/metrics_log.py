@@ -1,4 +1,4 @@
-"""metrics.jsonl, the truth about a run: one line a record, unbroken across interruptions."""
+"""metrics.jsonl, the log of a run: one record per line, continuous across interruptions."""
 
 import itertools
 import json
@@ -16,20 +16,21 @@ from fastfcn_jax.stored import read_records as read
 
 
 class Records:
-    """Appends records to a file and hands them to other sinks.
+    """Appends records to a file and passes them to other sinks.
 
-    Every record has `kind` ("train" or "eval") and `step`. Starting at a step
-    drops what lies behind it: a run that went on from an earlier checkpoint
-    reads as one that was never interrupted. Only process 0 writes.
+    Every record has `kind` ("train" or "eval") and `step`. Records after
+    `start_step` are dropped, so that the log of a resumed run looks like that of
+    an uninterrupted one.
 
     Args:
       path: the JSONL file.
-      start_step: the step that training resumes from; 0 begins a new file, and one that is there
-        is renamed.
+      start_step: the step that training resumes from; 0 starts a new file and renames an existing
+        one.
+      writes: whether this process writes the file; only process 0 should.
       sinks: called with every record that is added.
 
     Raises:
-      UserError: the file has a line that is no record.
+      UserError: the file has a line that is not a record.
     """
 
     def __init__(self, path: Path, *, start_step: int, writes: bool = True, sinks=()):
@@ -42,17 +43,17 @@ class Records:
         self._path = path
         self._file = None
         if writes:
-            if found and not start_step:  # the checkpoints they belong to are gone
+            if found and not start_step:  # the records belong to checkpoints that are gone
                 numbered = (path.with_name(f"metrics-{i}.jsonl") for i in itertools.count(1))
                 self._moved_to = str(path.rename(next(p for p in numbered if not p.exists())))
             files.write_text(path, "".join(map(_line, self.kept)))
             self._file = path.open("a", encoding="utf-8")
 
     def note(self, pending: int) -> str:
-        """What became of an earlier start's records, where that has to be said; else "".
+        """Tells the user if records of an earlier start are missing, moved or dropped; else "".
 
         Args:
-          pending: how many of the checkpoint's steps were not yet logged when it was written.
+          pending: number of steps before the checkpoint that were not yet logged when it was saved.
         """
         logged = self._start_step - pending
         train = {record["step"] for record in self.kept if record["kind"] == "train"}
@@ -61,16 +62,16 @@ class Records:
         if self._moved_to:
             return f"{self._dropped} records of steps without a checkpoint are in {self._moved_to}"
         if self._dropped:
-            return f"{self._dropped} records after step {self._start_step} are made anew"
+            return f"{self._dropped} records after step {self._start_step} are written again"
         return ""
 
     def sync(self) -> None:
-        """Returns when all records are on the disk: no checkpoint may outlive its log."""
+        """Flushes all records to the disk; otherwise a checkpoint could survive without its log."""
         if self._file is not None:
             os.fsync(self._file.fileno())
 
     def add(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Writes one record and remembers evaluations.
+        """Writes one record and passes it to the sinks.
 
         Raises:
           UserError: the disk is full or cannot be written.
@@ -88,7 +89,7 @@ class Records:
             raise UserError(f"{self._path} cannot be written: {error.strerror}.") from error
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """The evaluation records up to now, oldest first."""
+        """All evaluation records so far, oldest first."""
         return [record for record in self.kept if record["kind"] == "eval"]
 
     def close(self) -> None:
@@ -97,11 +98,11 @@ class Records:
 
 
 class Meter:
-    """Collects the metrics of each step until they are logged as means.
+    """Collects the metrics of each step until their means are logged.
 
-    `pending` (plain lists) goes into each checkpoint, so that a record begun before an
-    interruption is completed after it. A metric has None for steps that did not give it: the
-    loss may have other parts after the interruption.
+    `pending` (plain lists) is saved in each checkpoint, so that a record begun before an
+    interruption is completed after it. A metric is None for steps that did not compute it,
+    because the loss may have other terms after the interruption.
     """
 
     def __init__(self, pending: Mapping[str, list[float | None]] | None = None):
@@ -113,9 +114,9 @@ class Meter:
             self.pending.setdefault(name, [None] * steps).append(metrics.get(name))
 
     def flush(self) -> dict[str, Any]:
-        """Means over the steps since the last flush, and `losses`: the loss of each.
+        """Returns means over the steps since the last flush, and the loss of each as `losses`.
 
-        Steps that were skipped as not finite are counted and left out of the means.
+        Steps that were skipped as not finite are counted in `skipped` and left out of the means.
         """
         finite = [bool(value) for value in self.pending.pop("finite")]
         values: dict[str, Any] = {

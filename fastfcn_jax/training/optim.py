@@ -1,4 +1,4 @@
-"""SGD as PyTorch does it, the poly schedule, and which parameter learns at which rate."""
+"""SGD as in PyTorch, the poly schedule, and the learning rate of each parameter."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
 class Optimizer(NamedTuple):
-    """What the step needs: the direction, the rate, and each parameter's share of it.
+    """The parts of the optimiser that the training step applies.
 
     transform: optax transformation from gradients to directions (no learning rate).
     learning_rate: schedule from the 0-based step.
-    multipliers: tree of Python floats like the parameters.
+    multipliers: learning-rate factor of each parameter, a tree of Python floats.
     clip_norm: largest global gradient norm; 0: unlimited.
     frozen: tells whether a path of parameters or statistics is frozen.
     """
@@ -47,7 +47,7 @@ def poly_schedule(
     last = max(steps - 1, 1) if reaches_end else steps
 
     def learning_rate(step):
-        # The remaining steps are counted as integers: 1 - i / T would cancel in float32.
+        # Subtract integers: near the end, 1 - i / T would lose its digits in float32.
         remaining = jnp.maximum(last - step, 0).astype(jnp.float32) / last
         rate = end_lr + (lr - end_lr) * remaining**power
         if warmup_steps:
@@ -68,14 +68,14 @@ def sgd(
     clip_norm: float = 0.0,
     freeze: Sequence[str] = (),
 ) -> Optimizer:
-    """torch.optim.SGD: decay is added to the gradient of every parameter, then momentum.
+    """Builds torch.optim.SGD: adds weight decay to every gradient, then applies momentum.
 
     Args:
       variables: the model's "params" and "batch_stats" (only their paths are used).
-      head_lr_multiplier: of everything outside the backbone.
-      layer_decay: neck and heads learn at 1, layer4 at this, layer3 at its square, ...
-      freeze: of "backbone" (its parameters and statistics) and "bn" (every
-        BatchNorm's parameters and statistics).
+      head_lr_multiplier: learning-rate factor of everything outside the backbone.
+      layer_decay: learning-rate factor of layer4; its square is that of layer3, and so on.
+      freeze: any of "backbone" (its parameters and statistics) and "bn" (parameters and
+        statistics of every BatchNorm).
     """
     norms = {path[:-1] for path in _paths(variables["batch_stats"])}
 
@@ -90,7 +90,7 @@ def sgd(
     def trainable(params):
         return map_paths(lambda path, _: not frozen(path), params)
 
-    # Frozen leaves keep no momentum; their gradient is zero (`step` stops it) and passes through.
+    # Frozen leaves need no momentum; their gradient, which `step` sets to zero, passes through.
     transform = optax.masked(
         optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum)), trainable
     )
@@ -104,7 +104,7 @@ def sgd(
 
 
 def build(config, variables: dict[str, Any]) -> Optimizer:
-    """The optimiser of a whole experiment configuration."""
+    """Builds the optimiser of an experiment configuration."""
     o = config.optim
     learning_rate = poly_schedule(
         lr=o.lr,
@@ -138,7 +138,7 @@ def _paths(tree) -> list[Path]:
 
 
 def _depth(path: Path) -> int:
-    """How far below the heads a parameter lies: 0 heads and neck, 1 layer4, ... 5 the stem."""
+    """Number of stages from the heads down to a parameter: 0 neck and heads, 1 layer4, 5 stem."""
     if path[0] != "backbone":
         return 0
     stages = {"layer4": 1, "layer3": 2, "layer2": 3, "layer1": 4}

@@ -1,4 +1,4 @@
-"""run.json: everything needed to repeat a run, and whether a new start fits what began it."""
+"""run.json: everything needed to repeat a run, and checks that a new start may resume it."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from fastfcn_jax.config import experiment
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 
-# Changing one of these changes the arrays of the state, so that a checkpoint cannot go on.
+# Changing one of these changes the arrays of the state, so that training cannot resume.
 STRUCTURAL = (
     "model.lineage",
     "model.backbone",
@@ -44,7 +44,7 @@ CARD = {
 
 
 def create(config: ConfigDict, source: Source) -> dict[str, Any]:
-    """The card of a run that starts now."""
+    """Creates the card of a run that starts now."""
     return {
         "config": experiment.to_json(config),
         "overrides": [a for a in sys.argv[1:] if a.startswith(("--config.", "--noconfig."))],
@@ -59,7 +59,7 @@ def check_resume(card: dict[str, Any], config: ConfigDict, workdir: Path) -> lis
     """Lists the keys that differ from the run's configuration, as "key: old -> new".
 
     Raises:
-      UserError: one of them changes the arrays of the state, or the card's own are no good.
+      UserError: one of them changes the arrays of the state, or the run's configuration is invalid.
     """
     before = experiment.from_json(card["config"], workdir / "run.json")
     changed = {key: (a, b) for key, a, b in experiment.differences(before, config)}
@@ -80,7 +80,7 @@ def check_resume(card: dict[str, Any], config: ConfigDict, workdir: Path) -> lis
 def check_classes(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises UserError if the run began with the same classes in another order.
 
-    A name that is new stands for the one it replaces: the class was renamed.
+    A name that occurs only now is taken for a renamed class.
     """
     began, here = before["data"].get("classes", ()), now["data"]["classes"]
     for index, (old, new) in enumerate(zip(began, here, strict=False)):
@@ -92,19 +92,19 @@ def check_classes(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def read(workdir: Path) -> dict[str, Any] | None:
-    """The card of an earlier start in this workdir, if there was one.
+    """Reads the card in a workdir; None if there is none.
 
     Raises:
-      UserError: the file is broken.
+      UserError: the file is invalid.
     """
     path = workdir / "run.json"
     if not path.is_file():
         return None
-    return stored.read(path, CARD, "mend it or move it away")
+    return stored.read(path, CARD, "fix it or move it away")
 
 
 def write(workdir: Path, card: dict[str, Any], step: int) -> None:
-    """Adds this start to the card and stores it."""
+    """Adds this start to the card and writes run.json."""
     start = {
         "step": step,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -119,7 +119,7 @@ def write(workdir: Path, card: dict[str, Any], step: int) -> None:
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
-    """Tells two data sets apart: their classes, a hash of all ids and of a few samples' pixels."""
+    """Identifies a data set by its classes and a hash of all ids and a few samples' pixels."""
     digest = hashlib.sha256(os.fsencode("\n".join(source.ids)))
     for index in np.linspace(0, len(source) - 1, FINGERPRINT_SAMPLES).astype(int):
         sample = source[int(index)]

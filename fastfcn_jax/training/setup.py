@@ -1,4 +1,4 @@
-"""Builds all that a run needs from its configuration, and restores what an earlier start left."""
+"""Builds all parts of a run from its configuration, or restores its state from a checkpoint."""
 
 import contextlib
 import hashlib
@@ -32,13 +32,13 @@ from fastfcn_jax.training import (
 )
 from fastfcn_jax.training import state as states
 
-# Where a host has its data and how it reads them is its own affair; what it reads is compared.
+# Keys of `config.data` that may differ between hosts; the data read are compared instead.
 PER_HOST = ("root", "cache", "threads", "workers", "prefetch")
 
 
 @dataclass
 class Run:
-    """A training run between two steps; `state` and `step` move on."""
+    """A training run between two steps; the loop updates `state` and `step`."""
 
     config: ConfigDict
     workdir: Path
@@ -58,11 +58,11 @@ class Run:
     extra_sinks: list[Any] = field(default_factory=list)
 
     def close(self) -> None:
-        """Ends the terminal line and the sinks; checkpoints are closed by the loop."""
+        """Closes the terminal line and the sinks; the loop closes the checkpoints."""
         self.console.close()
         for sink in (self.records, self.tensorboard, *self.extra_sinks):
             if sink is not None:
-                with contextlib.suppress(OSError):  # a full disk has been reported by then
+                with contextlib.suppress(OSError):  # a full disk has already been reported
                     sink.close()
 
 
@@ -70,7 +70,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
     """Builds or restores a run.
 
     Raises:
-      UserError: the data, the workdir or the configuration is at fault.
+      UserError: the data, workdir or configuration are invalid.
     """
     cache = runtime.cache_compilations()
     terminal = console.Console(
@@ -84,12 +84,12 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
             raise
         where = error.filename2 or error.filename or workdir
         raise UserError(
-            f"{where}: {error.strerror or error}; mend that or choose another --workdir."
+            f"{where}: {error.strerror or error}; fix that or choose another --workdir."
         ) from error
 
 
 def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | None) -> Run:
-    metrics_log.read(workdir / "metrics.jsonl")  # a bad line is known before anything is written
+    metrics_log.read(workdir / "metrics.jsonl")  # fails on a bad line before anything is written
     runtime.agree(_facts(config))
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
     terminal.say(f"devices: {_devices(plan)}; strategy: {plan.name}")
@@ -109,7 +109,7 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
         if start >= config.train.steps:
             notes.append(
                 f"all config.train.steps={config.train.steps} are done, nothing is left to train; "
-                "set more of them, or choose another --workdir for a new run"
+                "raise config.train.steps, or choose another --workdir for a new run"
             )
     if jax.process_count() > 1:
         runtime.agree({"state to start from": checkpointer.checksums(state)})
@@ -138,7 +138,7 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
 
 
 class Outputs(NamedTuple):
-    """The log of a run and where else its records go."""
+    """The log of a run and the other sinks of its records."""
 
     records: metrics_log.Records
     tensorboard: sinks.TensorBoard | None
@@ -165,7 +165,7 @@ def _open_outputs(
 
 
 def _facts(config: ConfigDict) -> dict[str, Any]:
-    """What has to be the same in all processes of a training."""
+    """Everything that must be the same in all processes of a training, by name."""
     stored: dict[str, Any] = experiment.to_json(config)
     for key in PER_HOST:
         stored["data"].pop(key)
@@ -182,7 +182,7 @@ def _facts(config: ConfigDict) -> dict[str, Any]:
 
 
 def _outline(source: Source | None) -> list[Any]:
-    """Tells two data sets apart without opening a picture."""
+    """Identifies a data set without opening an image."""
     if source is None:
         return []
     ids = hashlib.sha256("\n".join(source.ids).encode()).hexdigest()
@@ -192,7 +192,7 @@ def _outline(source: Source | None) -> list[Any]:
 def build_training(
     config: ConfigDict, source: Source, plan: strategy.Strategy
 ) -> tuple[nn.Module, states.TrainState, step.TrainStep, list[str]]:
-    """The model, its state before the first step, the step to run, and what to tell about it."""
+    """Returns the model, its initial state, the compiled step, and notes for the user."""
     num_classes = _num_classes(config, source)
     model = models.build(config.model, num_classes, axis_name=strategy.AXIS)
     variables, notes = initial_weights.variables(config, model, source.info)
@@ -222,7 +222,7 @@ def build_training(
 
 
 def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source, Source | None]:
-    """The training data, and those for validation unless there is none."""
+    """Opens the training data, and the validation data unless there is no evaluation."""
     d = config.data
     terminal.say(f"data: {d.name} in {d.root or 'memory'}")
     source = datasets.load(d.name, d.root, d.train_split)
@@ -246,7 +246,7 @@ def _num_classes(config: ConfigDict, source: Source) -> int:
 
 
 def _card(config, workdir: Path, source: Source, terminal) -> dict[str, Any]:
-    """The card of this run; reports the keys that changed since it began."""
+    """Creates the card of this run and reports what changed since the run began."""
     earlier = run_card.read(workdir) if (workdir / "checkpoints").is_dir() else None
     card = run_card.create(config, source)
     if earlier is not None:
@@ -268,5 +268,5 @@ def _devices(plan: strategy.Strategy) -> str:
 
 
 def prediction_variables(state: states.TrainState) -> dict[str, Any]:
-    """What prediction uses, copied to this process's first device."""
+    """The variables used for prediction, copied to this process's first device."""
     return jax.device_put(strategy.to_host(state.variables), jax.local_devices()[0])

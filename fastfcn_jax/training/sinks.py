@@ -1,4 +1,4 @@
-"""Where records go besides metrics.jsonl: TensorBoard, and Weights & Biases on request."""
+"""Sinks of records besides metrics.jsonl: TensorBoard, and optionally Weights & Biases."""
 
 import sys
 import time
@@ -14,19 +14,19 @@ from fastfcn_jax.errors import UserError
 
 
 class TensorBoard:
-    """Scalars of every record, per-class IoU, and prediction pictures.
+    """Writes scalars of every record, per-class IoU, and prediction pictures.
 
-    Written at once: tensorboardX's own `SummaryWriter` hands events to a thread, which dies on a
-    full disk, and the training then waits for it for ever.
+    Events are written directly: tensorboardX's `SummaryWriter` passes them to a thread, which dies
+    on a full disk, and training would wait for it forever.
 
-    Raises OSError from every call where the disk is full or cannot be written.
+    Every call raises OSError if the disk is full or cannot be written.
     """
 
     def __init__(self, folder: Path, *, start_step: int):
         folder.mkdir(parents=True, exist_ok=True)
         self._events, self._proto, self._summaries = _tensorboardx()
         self._writer = self._events.EventsWriter(str(folder / "events"))
-        if start_step:  # hides what an interrupted run wrote beyond its checkpoint
+        if start_step:  # makes TensorBoard hide steps written after the checkpoint
             start = self._proto.SessionLog(status=self._proto.SessionLog.START)
             self._add(start_step + 1, session_log=start)
 
@@ -55,7 +55,7 @@ class TensorBoard:
 
 
 class WandB:
-    """The same scalars as a Weights & Biases run that goes on when training resumes.
+    """Logs the same scalars to a Weights & Biases run, which is resumed with the training.
 
     Raises:
       UserError: the package is not installed.
@@ -84,7 +84,7 @@ class WandB:
 
 
 def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """(tag, value) of every number in a record; classes as eval/IoU/<class>."""
+    """Yields (tag, value) for every number in a record; per-class IoU as eval/IoU/<class>."""
     for name, value in record.items():
         if name not in ("kind", "step") and isinstance(value, int | float):
             yield f"{record['kind']}/{name}", value
@@ -94,10 +94,10 @@ def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _tensorboardx():
-    """tensorboardX's event files and message types, imported without PyTorch.
+    """Imports tensorboardX's event files and message types without PyTorch.
 
-    Where PyTorch is installed tensorboardX imports it, for seconds of start-up;
-    where it is absent it does without.
+    If PyTorch is installed, tensorboardX imports it, which takes seconds but is
+    not needed.
     """
     hide = "torch" not in sys.modules
     if hide:

@@ -1,4 +1,4 @@
-"""Starts a training: determinism and processes are seen to before JAX computes, then the loop."""
+"""Starts a training: sets up determinism and processes before JAX computes, then runs the loop."""
 
 from pathlib import Path
 
@@ -16,34 +16,37 @@ def train(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> int:
-    """Trains an experiment to its last step; called again with the same workdir, it goes on.
+    """Trains an experiment to its last step; a second call with the same workdir resumes it.
 
     Args:
-      config: a configuration, or the name or file of one.
+      config: a configuration, or its name or file.
       workdir: folder for checkpoints, metrics.jsonl, model.json, run.json, report and pictures.
-      coordinator: "host:port" of process 0 where several train together; then
-        `num_processes` and `process_id` too. Slurm and Open MPI need none of them.
+      coordinator: "host:port" of process 0 if several processes train together; needs
+        `num_processes` and `process_id` too. All three may be left out under Slurm and Open MPI.
+      num_processes: how many processes train together.
+      process_id: index of this process, from 0.
 
     Returns:
-      The exit status: 0, or where a signal ended the training 128 and its number (Ctrl-C: 130).
+      The exit status: 0, or 128 plus the signal's number if a signal ended the training
+      (Ctrl-C: 130).
 
     Raises:
-      UserError: data, workdir or configuration are at fault, or the loss is not finite.
+      UserError: the data, workdir or configuration are invalid, or the loss is not finite.
     """
     if not isinstance(config, ConfigDict):
         config = experiment.load(str(config))
     if config.train.deterministic:
         runtime.make_deterministic()
     runtime.join_processes(coordinator, num_processes, process_id)
-    from fastfcn_jax.training import loop  # JAX may start only now
+    from fastfcn_jax.training import loop  # after the settings above, which must precede JAX
 
     return loop.train(config, Path(workdir).expanduser())
 
 
 def default_workdir(spec: str) -> Path:
-    """`runs/<configuration>[-variant]` of what was given as --config."""
+    """Returns `runs/<configuration>[-variant]` for the value of --config."""
     file, _, variant = spec.partition(":")
     name = Path(file).stem
-    if name == "fastfcn_config":  # the doctor's, of the same name in every folder of photographs
+    if name == "fastfcn_config":  # `fastfcn doctor` gives its configurations the same name
         name = Path(file).absolute().parent.name
     return Path("runs") / "-".join(filter(None, (name, variant)))

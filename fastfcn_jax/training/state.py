@@ -1,4 +1,4 @@
-"""What one training step turns into the next: count, weights, statistics, momentum, average."""
+"""The training state: step count, weights, batch statistics, momentum, moving average."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from fastfcn_jax.training.optim import Optimizer
 
 @flax.struct.dataclass
 class TrainState:
-    """A pytree; `ema` is None unless a moving average of `params` is kept.
+    """A pytree of device or NumPy arrays.
 
-    `step` counts the steps done (int32 scalar). Leaves are device or NumPy arrays.
+    `step` is the number of steps done (int32 scalar). `ema` is the moving average
+    of `params`, or None.
     """
 
     step: Any
@@ -23,7 +24,7 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What prediction uses: the averaged weights where they are kept."""
+        """The variables used for prediction, with averaged weights if there are any."""
         params = self.params if self.ema is None else self.ema
         return {"params": params, "batch_stats": self.batch_stats}
 

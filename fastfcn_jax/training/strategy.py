@@ -1,4 +1,4 @@
-"""How the pure step runs on the devices at hand: `jax.pmap`, or `jax.jit` of a `shard_map`."""
+"""Runs the pure training step on all devices: `jax.pmap`, or `jax.jit` of a `shard_map`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fastfcn_jax.errors import UserError
 
-AXIS = "batch"  # the mapped axis that the step and BatchNorm sum over
+AXIS = "batch"  # the mapped axis over which the step and BatchNorm sum
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to spread a batch over devices, with the state replicated on all of them.
+    """Data parallelism: splits a batch over devices and replicates the state on all of them.
 
     name: "pmap" (one process) or "jit" (any number of processes).
     devices: all devices of all processes; the batch is split over them in equal shards.
@@ -29,10 +29,10 @@ class Strategy:
         return Mesh(np.array(self.devices), (AXIS,))
 
     def compile(self, train_step: Callable) -> Callable:
-        """Wraps `train_step(state, batch)`; the old state's buffers become the new one's."""
-        # The step sums all it returns over the axis, so that it is the same on every device.
+        """Compiles `train_step(state, batch)`; donates the buffers of the old state."""
+        # The step sums its results over the axis, so they are equal on all devices (no out axis).
         if self.name == "pmap":
-            # in_axes None for the state keeps it without a leading device axis.
+            # in_axes=None: the state has no leading device axis.
             return jax.pmap(
                 train_step,
                 axis_name=AXIS,
@@ -55,10 +55,10 @@ class Strategy:
         return jax.tree.map(self._put_replicated, state)
 
     def put_batch(self, batch: Mapping[str, np.ndarray], *, accumulate: int = 1) -> dict[str, Any]:
-        """Spreads this process's part of a batch over its devices.
+        """Splits this process's part of a batch over its devices.
 
-        With `accumulate` above 1 the leading axis counts micro-batches and the
-        second one is split.
+        If `accumulate` is above 1, the leading axis indexes micro-batches and the
+        second axis is split.
         """
         return {name: self._put_sharded(x, accumulate > 1) for name, x in batch.items()}
 
@@ -85,13 +85,13 @@ def choose(name: str, batch_size: int) -> Strategy:
     """The strategy called "pmap", "jit" or "auto" (pmap in one process, jit across several).
 
     Raises:
-      UserError: the batch cannot be split evenly, or pmap is asked of several processes.
+      UserError: the batch cannot be split evenly, or pmap is requested with several processes.
     """
     devices = tuple(jax.devices())
     if batch_size % len(devices):
         raise UserError(
             f"config.train.batch_size={batch_size} cannot be split evenly over {len(devices)} "
-            f"devices; take a multiple of {len(devices)}."
+            f"devices; use a multiple of {len(devices)}."
         )
     if name == "pmap" and jax.process_count() > 1:
         raise UserError("config.train.strategy='pmap' is for one process; use 'jit' or 'auto'.")
@@ -101,8 +101,8 @@ def choose(name: str, batch_size: int) -> Strategy:
 
 
 def to_host(tree: Any) -> Any:
-    """Replicated device arrays copied to NumPy arrays, without communication.
+    """Copies replicated device arrays to NumPy arrays, without communication.
 
-    A copy, not a view: the next step reuses the buffers.
+    The next step reuses the device buffers, so a view would change.
     """
     return jax.tree.map(lambda x: np.array(x.addressable_data(0)), tree)

@@ -1,4 +1,4 @@
-"""Validation inside training: scores, pictures of fixed images, and when to stop early."""
+"""Validation during training: records, pictures of fixed images, and early stopping."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from fastfcn_jax.pictures import overlay
 
 
 class Interrupted(Exception):
-    """A stop was wished for in the middle of an evaluation."""
+    """The user asked to stop during an evaluation."""
 
 
 class InterruptibleSource:
-    """A source that raises `Interrupted` instead of a sample once `wish()` is true."""
+    """Wraps a source; raises `Interrupted` instead of returning a sample once `wish()` is true."""
 
     def __init__(self, source: Source, wish: Callable[[], bool]):
         self._source, self._wish = source, wish
@@ -36,14 +36,14 @@ class InterruptibleSource:
 
 
 def record(metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """What an evaluation adds to metrics.jsonl."""
+    """The record of an evaluation for metrics.jsonl."""
     return {**metrics, "seconds": round(seconds, 1)}
 
 
 def stops_early(evaluations: Sequence[dict[str, Any]], patience: int) -> bool:
     """Whether the last `patience` evaluations all failed to beat the best one before them.
 
-    Those without a score count for neither.
+    Evaluations without a score are ignored.
     """
     found = (evaluation["mIoU"] for evaluation in evaluations)
     scores = [score for score in found if score is not None]
@@ -55,7 +55,7 @@ def stops_early(evaluations: Sequence[dict[str, Any]], patience: int) -> bool:
 def pictures(
     predictor: Predictor, source: Source, count: int
 ) -> list[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
-    """(name, photograph with its label | photograph with the prediction) of fixed images."""
+    """Draws fixed images: (name, photograph with label beside photograph with prediction)."""
     drawn = []
     for index in np.linspace(0, len(source) - 1, min(count, len(source))).astype(int):
         sample = source[int(index)]
@@ -68,7 +68,7 @@ def pictures(
 
 
 def save_pictures(folder: Path, drawn: Sequence[tuple[str, np.ndarray]]) -> None:
-    """Writes PNGs into a folder."""
+    """Writes pictures to a folder as PNG files."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in drawn:
         write_image(folder / f"{name}.png", picture)

@@ -1,4 +1,4 @@
-"""The output folder of a run: made, tried, and held by one training at a time."""
+"""The output folder of a run: creates it and locks it, so that one training at a time uses it."""
 
 import contextlib
 import errno
@@ -19,16 +19,16 @@ from fastfcn_jax import runtime
 from fastfcn_jax.errors import UserError
 
 LOCK = "lock"
-BEAT = 5.0  # seconds between two signs of life in the lock
-SILENCE = 6 * BEAT  # without one for so long, a training on another host counts as dead
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems that have none
+BEAT = 5.0  # seconds between heartbeats, which update the lock file's modification time
+SILENCE = 6 * BEAT  # a training on another host counts as dead after so long without a heartbeat
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # the file system has no locks
 
 
 class Holder(NamedTuple):
-    """Who holds a folder, as its lock names them."""
+    """The process that holds a folder, as written in its lock file."""
 
     host: str
-    machine: str  # changes when the host starts anew
+    machine: str  # boot id: changes when the host restarts
     pid: int
     since: str
     token: str
@@ -39,11 +39,11 @@ class Holder(NamedTuple):
 
 @contextlib.contextmanager
 def hold(workdir: Path, say: Callable[[str], None] = print) -> Iterator[None]:
-    """Makes the folder and keeps every other training out of it; called by all processes of one.
+    """Creates the folder and locks it; all processes of a training must call this.
 
-    Process 0 holds `workdir/lock`: the system lets go of it when that process ends, however it
-    ends. Where the file system has no locks, or none that another host would see, the sign of
-    life decides that the holder gives every `BEAT` seconds.
+    Process 0 locks `workdir/lock`. The system releases the lock when that process ends for any
+    reason. If the file system has no locks, or locks that other hosts do not see, a heartbeat of
+    the holder every `BEAT` seconds shows that it is alive.
 
     Raises:
       UserError: in every process, if the folder cannot be written, another training runs in it,
@@ -61,10 +61,10 @@ def hold(workdir: Path, say: Callable[[str], None] = print) -> Iterator[None]:
 
 
 def make(workdir: Path) -> None:
-    """Creates the output folder.
+    """Creates the output folder and checks that it can be written.
 
     Raises:
-      UserError: it cannot be created or written to.
+      UserError: it cannot be created or written.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def make(workdir: Path) -> None:
 @contextlib.contextmanager
 def _held(workdir: Path, say: Callable[[str], None]) -> Iterator[str]:
     path = workdir / LOCK
-    with open(path, "a+b", buffering=0) as file:  # "w" would empty it before the lock is ours
+    with open(path, "a+b", buffering=0) as file:  # mode "w" would empty another holder's file
         _lock(workdir, file.fileno())
         before = read_holder(path)
         if before is not None and not _is_gone(before, path, say):
@@ -101,12 +101,12 @@ def _held(workdir: Path, say: Callable[[str], None]) -> Iterator[str]:
         finally:
             ended.set()
             beats.join()
-            with contextlib.suppress(OSError):  # emptied: the next start need not ask who it was
+            with contextlib.suppress(OSError):  # an empty lock shows that the holder has ended
                 _rewrite(file, b"")
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Whom a lock names; None where it is empty, cut short or not one of ours."""
+    """The holder named in a lock file; None if the file is empty, truncated or invalid."""
     try:
         found = json.loads(path.read_bytes())
         return Holder(**{name: kind(found[name]) for name, kind in Holder.__annotations__.items()})
@@ -132,23 +132,23 @@ def _occupied(workdir: Path, holder: Holder | None) -> UserError:
         f"another training is running in {workdir}{who}; wait for it, stop it, or choose another "
         "--workdir."
     )
-    if silent > SILENCE:  # a file server may keep the lock of a host that is no more
+    if silent > SILENCE:  # a file server may keep the lock of a host that has crashed
         text += (
-            f" It has given no sign of life for {silent / 60:.0f} minutes: if it is gone for "
-            f"certain, delete {path}."
+            f" It has given no sign of life for {silent / 60:.0f} minutes: if you are sure that "
+            f"it has ended, delete {path}."
         )
     return UserError(text)
 
 
 def _is_gone(holder: Holder, path: Path, say: Callable[[str], None]) -> bool:
-    """Whether the one that a lock still names, though it could be taken, has ended."""
+    """Whether the holder that the lock file still names, although we could lock it, has ended."""
     if holder.machine == _machine():
         return holder.pid == os.getpid() or not _runs(holder.pid) or _locks_work(path)
     last, until = path.stat().st_mtime_ns, time.monotonic() + SILENCE
-    say(f"{path} names {holder}, which did not end as usual; waiting {SILENCE:.0f} s for a sign")
+    say(f"{path} names {holder}, which did not end normally; waiting {SILENCE:.0f} s for a sign")
     while time.monotonic() < until:
         time.sleep(min(1.0, SILENCE / 4))
-        with open(path, "rb") as file:  # opening asks a file server anew
+        with open(path, "rb") as file:  # open it again: a network file system may cache its time
             if os.fstat(file.fileno()).st_mtime_ns != last:
                 return False
     return True
@@ -165,7 +165,7 @@ def _runs(pid: int) -> bool:
 
 
 def _locks_work(path: Path) -> bool:
-    """Whether a second opening of the file finds it locked: then the lock we have is worth it."""
+    """Whether our own lock is effective: another open of the file must find it locked."""
     with open(path, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -179,7 +179,7 @@ def _locks_work(path: Path) -> bool:
 def _check_shared(workdir: Path, token: str) -> None:
     until = time.monotonic() + 2 * BEAT
     while (holder := read_holder(workdir / LOCK)) is None or holder.token != token:
-        if time.monotonic() > until:  # a file server shows a new file after some seconds
+        if time.monotonic() > until:  # network file systems show a new file after some seconds
             raise UserError(
                 f"{workdir} on {socket.gethostname()} is not the folder that process 0 writes to; "
                 "give all processes the same --workdir on a shared file system."

@@ -1,4 +1,4 @@
-"""What the benchmarks count, and that they run: arithmetic, GPU programs, both sides' agreement."""
+"""Benchmarks: counts of arithmetic, GPU programs, and agreement of both implementations."""
 
 import json
 import subprocess
@@ -92,7 +92,7 @@ def test_depthwise_convolutions_count_one_input_channel_per_output():
 
 
 def deployed_gmacs(head: str, platform: str) -> tuple[float, float]:
-    """What the traced network computes for a 512x1024 image, and what it is defined to."""
+    """(GMAC traced, GMAC by definition) of the network on a 512x1024 image."""
     config = base.get_config()
     config.model.head = head
     model = models.build(config.model, 19)
@@ -105,7 +105,7 @@ def deployed_gmacs(head: str, platform: str) -> tuple[float, float]:
     return traced / 1e9, sum(macs.count(model, 512, 1024, auxiliary=False).values()) / 1e9
 
 
-# docs/performance.md. On a CPU, products by Winograd's tiles, and no taps in ASPP's padding.
+# See docs/performance.md. On a CPU: Winograd tiles, and no products with ASPP's zero padding.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "platform", "most"),
@@ -118,7 +118,7 @@ def deployed_gmacs(head: str, platform: str) -> tuple[float, float]:
         ("enc", "cpu", 120),
     ],
 )
-def test_rewritten_networks_compute_less_than_they_are_defined_to(head, platform, most):
+def test_optimised_networks_compute_less_than_by_definition(head, platform, most):
     traced, defined = deployed_gmacs(head, platform)
     assert traced <= most
     assert traced <= defined
@@ -129,7 +129,7 @@ def test_gpu_program_kernels_bytes_and_arithmetic():
     conv = kernels["conv"]
     assert conv.kind == "conv"
     assert conv.flops == 2 * (2 * 4 * 4 * 32) * 9 * 16
-    # Operands and the result, not the library's scratch space.
+    # Counts operands and the result, not the library's scratch space.
     assert conv.bytes == 2 * (2 * 6 * 6 * 16 + 32 * 9 * 16 + 2 * 4 * 4 * 32)
     # The fusion reads a slice of its operand.
     assert kernels["out"].bytes == 4 * (2 * 4) + 4 + 4 * (2 * 4)
@@ -137,7 +137,7 @@ def test_gpu_program_kernels_bytes_and_arithmetic():
     assert kernels["start"].kind == "collective"
 
 
-def test_gpu_program_overlap_is_what_runs_between_start_and_done():
+def test_gpu_program_overlap_counts_kernels_between_start_and_done():
     machine = hlo.Machine(flops=1e9, float32_flops=1e9, bandwidth=1e30)
     (transfer,) = hlo.Program(PROGRAM).transfers(machine)
     assert transfer.bytes == 4 * 8 * 4
@@ -170,14 +170,14 @@ def test_functions_take_turns_in_both_directions():
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
 
 
-def test_a_donated_state_goes_from_call_to_call():
+def test_a_donated_state_is_passed_from_call_to_call():
     state = jnp.zeros(8)
     program = measure.Compiled(lambda s, x: (s + x, s.sum()), state, jnp.ones(8), donate=True)
     assert [float(program()[1]) for _ in range(3)] == [0, 8, 16]
     assert state.is_deleted()
 
 
-def test_what_libraries_move_is_not_held_to_be_nothing():
+def test_unknown_bytes_of_library_calls_are_not_taken_for_zero():
     rates = measure.Rates(flops=1.0, bandwidth=1.0)
     assert rates.bound(measure.Cost(2, 1.0, 0, library_calls=0)) == "arithmetic"
     assert rates.bound(measure.Cost(2, 1.0, 0, library_calls=1)) != "arithmetic"
@@ -208,8 +208,8 @@ def test_bench_measures_every_part_and_names_the_slowest(tmp_path):
     assert printed.strip().endswith(parts.verdict(found))
     timed = found["parts"]
     assert {"backbone", "neck", "decode_head", "auxiliary_head", "loss", "optimiser"} < set(timed)
-    # A backward pass is two more products for each one forward; the neck's upsampling is picked
-    # forward and a (small) product backward.
+    # A backward pass has two products for each forward one; the neck's upsampling gathers forward
+    # and has a (small) product backward.
     for name, most in (("neck", 3.1), ("decode_head", 3.0)):
         ratio = timed[name]["training"]["flops"] / timed[name]["forward"]["flops"]
         assert 2.4 < ratio <= most
@@ -231,7 +231,7 @@ def test_twin_is_the_dilated_model():
 
 @pytest.fixture
 def narrow_sides(monkeypatch):
-    """The networks of both sides at an eighth of their width, at a rate that moves those as far."""
+    """Both networks at an eighth of their width, with a learning rate that suits this width."""
 
     def mmseg_model(job):
         model = small.mmseg_model(job.head, "jpu", job.num_classes)
@@ -247,14 +247,14 @@ def narrow_sides(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("narrow_sides")
 def test_both_sides_of_the_comparison_train_alike(tmp_path):
-    """Shipped and tuned mmseg, and ours: the same loss, and the same gain from a step."""
+    """mmseg as published, mmseg tuned, and ours: equal losses before and after a step."""
     job = contenders.Job("enc", "train", 64, 96, 2, 19, False, str(tmp_path / "w.npz"))
     contenders.write_weights(job)
     shipped, tuned, ours = (
         contenders.build(name, job).evidence for name in ("mmseg", "mmseg+channels_last", "ours")
     )
-    # Rounding alone parts mmseg in NCHW from mmseg in NHWC by 0.5 % of the second step's gain:
-    # layer4's BatchNorm has 12 values a channel here.
+    # Rounding alone makes mmseg in NCHW and in NHWC differ by 0.5 % of the second step's gain,
+    # because layer4's BatchNorm has only 12 values per channel here.
     assert shipped[0] - shipped[1] > 0.1
     for losses in (tuned, ours):
         np.testing.assert_allclose(losses[0], shipped[0], rtol=2e-5)
@@ -262,7 +262,7 @@ def test_both_sides_of_the_comparison_train_alike(tmp_path):
     assert versus_mmseg.disagreement("train", ours, shipped)["of_largest"] < 5e-3
 
 
-def test_a_contender_that_dies_is_named(monkeypatch):
+def test_a_contender_that_crashes_is_named(monkeypatch):
     monkeypatch.setattr(contenders, "write_weights", print)
     job = contenders.Job("psp", "train", 64, 96, 2, 19, False, "")
     with pytest.raises(RuntimeError, match="nobody died, exit status 1"):

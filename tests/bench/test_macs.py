@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates against those measured on both references."""
+"""Parameters and multiply-accumulates, compared with those of both references."""
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ def test_macs_of_mmseg(head, neck, num_classes, size, expected):
 
 
 def test_macs_to_the_last_digit():
-    """PyTorch's own FLOP counter says 132.759683 G for this model."""
+    """PyTorch's FLOP counter gives 132.759683 G for this model."""
     assert (
         round(sum(macs.count(mmseg("psp", num_classes=150), 512, 512).values()) / 1e3) == 132759683
     )

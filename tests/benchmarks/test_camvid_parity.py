@@ -1,4 +1,4 @@
-"""What `benchmarks/camvid_parity.py` compares is the same model and the same samples."""
+"""Both sides of `benchmarks/camvid_parity.py` have the same model and the same samples."""
 # ruff: noqa: NPY002 - mmseg draws from the global generator
 
 import sys
@@ -41,7 +41,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def reference(config):
-    """mmsegmentation's model of the configuration."""
+    """mmsegmentation's model for the configuration."""
     overrides = camvid_mmseg.model_overrides(config.model, CLASSES)
     return oracle.build_mmseg(oracle.mmseg_config(camvid_mmseg.SHIPPED), **overrides)
 
@@ -50,8 +50,8 @@ def params_of(variables):
     return traverse_util.flatten_dict(variables["params"], sep="/")
 
 
-def test_both_begin_with_weights_of_the_same_distribution(config, reference):
-    """Of every array: nothing but one constant on both sides, or the same spread about 0."""
+def test_both_start_from_weights_of_the_same_distribution(config, reference):
+    """Each array is the same constant on both sides, or has the same mean, deviation and tail."""
     import torch
     from mmengine.logging import MMLogger
 
@@ -67,10 +67,10 @@ def test_both_begin_with_weights_of_the_same_distribution(config, reference):
         if np.ptp(b) == 0:
             np.testing.assert_array_equal(a, b, err_msg=name)
             continue
-        # The logarithm of a standard deviation of n normal values varies by 1 / sqrt(2 n).
+        # The log of the standard deviation of n normal values has a deviation of 1 / sqrt(2 n).
         assert abs(np.log(a.std() / b.std())) < 5 / np.sqrt(a.size), name
         assert abs(a.mean() - b.mean()) < 5 * b.std() * np.sqrt(2 / a.size), name
-        # Cut at two deviations, as a truncated normal is, it would have no tail.
+        # The fourth moment tells a normal from a truncated normal distribution.
         assert abs((a**4).mean() / (b**4).mean() - 1) < 25 / np.sqrt(a.size), name
 
 
@@ -91,7 +91,7 @@ def test_the_same_weights_give_the_same_logits(config, reference):
 
 @pytest.fixture
 def camvid_root(tmp_path):
-    """Four drawn scenes in CamVid's layout with its list files, void pixels among the labels."""
+    """Four generated scenes in CamVid's layout with its list files and some void pixels."""
     root = tmp_path / "camvid"
     for split in ("train", "val"):
         for folder in (split, f"{split}annot"):
@@ -108,7 +108,7 @@ def camvid_root(tmp_path):
 
 
 def test_both_read_and_augment_the_same_samples(config, reference, camvid_root, tmp_path):
-    """From files to what enters the network: mmsegmentation's data set, pipeline, preprocessor."""
+    """Compares network inputs with those of mmsegmentation's data set, pipeline, preprocessor."""
     camvid_mmseg.register()
     from mmseg.registry import DATASETS
 
@@ -142,7 +142,7 @@ def test_both_read_and_augment_the_same_samples(config, reference, camvid_root, 
 
 
 def test_the_runner_is_given_the_recipe(config, camvid_root, tmp_path):
-    """Schedule, optimiser and batch of the configuration; what has no translation is refused."""
+    """Schedule, optimiser and batch of the configuration; refuses keys without a translation."""
     made = camvid_mmseg.runner_config(config, camvid_root, tmp_path)
     assert made.optim_wrapper.optimizer.lr == config.optim.lr
     assert made.param_scheduler[0].end == made.train_cfg.max_iters == config.train.steps

@@ -1,4 +1,4 @@
-"""`benchmarks/gpu_table.py`: it goes on where it stopped, and says how the aims are met."""
+"""`benchmarks/gpu_table.py`: resumes where it stopped, and reports how the aims are met."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ def row(command, *aims, name="a row, of sorts", limit=60.0):
     return gpu_table.Row(name, ["-c", command], aims, limit)
 
 
-def test_a_failed_row_leaves_its_output_and_no_figures(tmp_path):
+def test_a_failed_row_keeps_its_output_and_has_no_figures(tmp_path):
     failing = row("print('why'); raise SystemExit(3)")
     for times in (1, 2):
         assert "exit status 3" in gpu_table.run(failing, tmp_path, 60)
@@ -50,7 +50,7 @@ def test_a_finished_row_is_kept(tmp_path, monkeypatch, capsys):
 def test_rows_that_hang_or_fail_do_not_keep_others_from_running(tmp_path, monkeypatch):
     order = tmp_path / "order"
     says = f"import sys, subprocess, time; open({str(order)!r}, 'a').write(%r); "
-    # What a hanging row began holds on to the device: it has to end with the row.
+    # Processes started by a hanging row would keep the device busy; they must end with the row.
     alive = tmp_path / "alive"
     child = f"import time; time.sleep(3); open({str(alive)!r}, 'w')"
     hang = f"subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(100)"
@@ -73,7 +73,7 @@ def test_rows_that_hang_or_fail_do_not_keep_others_from_running(tmp_path, monkey
     assert not alive.exists()
 
 
-def test_a_row_that_only_lacked_time_has_not_failed(tmp_path):
+def test_a_row_that_ran_out_of_time_has_not_failed(tmp_path):
     slow = row("import time; time.sleep(100)")
     assert "cut short" in gpu_table.run(slow, tmp_path, 0.5)
     assert gpu_table.failures(slow, tmp_path) == 0
@@ -88,7 +88,7 @@ def test_speed_is_the_inverse_of_the_time_ratio(tmp_path):
     assert [line.split(" | ")[1] for line in lines] == ["4.00", "0.50"]
 
 
-def test_rows_have_files_of_their_own():
+def test_each_row_has_its_own_file():
     names = [each.file("json") for each in gpu_table.rows(rehearse=False)]
     assert len(set(names)) == len(names)
 

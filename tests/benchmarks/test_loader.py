@@ -1,4 +1,4 @@
-"""Every contender of benchmarks/loader.py reads the real frames; no times are looked at."""
+"""Every contender of `benchmarks/loader.py` reads the real frames; times are not checked."""
 
 import importlib
 import importlib.util
@@ -41,7 +41,7 @@ def test_every_contender_gives_samples_of_the_crop_size(loader, shared_data, tmp
     }
 
 
-def test_ratios_are_taken_within_each_round(loader):
+def test_ratios_are_computed_within_each_round(loader):
     mmseg = [(2.0, 2.0), (40.0, 40.0), (4.0, 4.0)]
     ours = [(1.0, 1.0), (10.0, 10.0), (4.0, 4.0)]
     limit = [(0.5, 0.5), (2.5, 2.5), (1.0, 1.0)]
@@ -61,4 +61,4 @@ def test_stages_are_timed_within_their_sample(monkeypatch):
     table = stages.table(lambda i: [step(i), step(i)], 3)
     assert set(table) == {"step", "all"}
     assert 0 < table["step"] < table["all"]
-    assert len(calls) == 2 * 3 * (2 + 3)  # twice a sample, each three times, two to warm up
+    assert len(calls) == 2 * 3 * (2 + 3)  # calls per sample, runs, samples (2 warm-up)

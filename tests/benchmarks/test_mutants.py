@@ -1,4 +1,4 @@
-"""The table of planted bugs follows the code that it mutates."""
+"""The table of mutants matches the code that it mutates."""
 
 import sys
 from pathlib import Path
@@ -13,12 +13,12 @@ BUGS = mutants.planted_bugs()
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_a_bug_finds_its_text_and_its_tests(bug):
+def test_each_mutant_finds_its_text_and_its_tests(bug):
     assert mutants.is_applicable(bug)
     assert bug.new != bug.old
     for test in bug.tests:
         assert (mutants.ROOT / test.partition("::")[0]).exists()
 
 
-def test_names_tell_the_bugs_apart():
+def test_mutants_have_distinct_names():
     assert len({bug.name for bug in BUGS}) == len(BUGS)

@@ -1,7 +1,7 @@
-"""Steps of real mmsegmentation and of this package from the same weights, in float64.
+"""Training steps of mmsegmentation and of this package from the same weights, in float64.
 
-The short form of `benchmarks/training_parity.py`, which goes on for 50 steps and in float32 too.
-PSP has the published widths; the others are narrow, for a step in float64 is dear.
+The short form of `benchmarks/training_parity.py`, which runs 50 steps and float32 as well.
+PSP has the published widths; the others are narrow, because a step in float64 is expensive.
 """
 
 import sys
@@ -22,7 +22,7 @@ PARTS = {"loss", "loss_decode", "loss_auxiliary", "accuracy"}
 
 @pytest.fixture
 def narrow(monkeypatch, head):
-    """Both sides as narrow as every special form still takes."""
+    """Narrow models for both sides, just wide enough for every optimised form."""
     build = oracle.build_mmseg
     parts = small.mmseg_parts(head, "jpu", training_parity.CLASSES, width=16, channels=64)
     config = small.config(head, "jpu")
@@ -36,7 +36,7 @@ def narrow(monkeypatch, head):
     ("head", "steps", "forms"),
     [("enc", 3, "cpu"), ("psp", 1, "cpu"), ("aspp", 1, "cpu"), ("aspp", 1, "gpu")],
 )
-def test_steps_are_those_of_mmseg(head, steps, forms, request):
+def test_steps_equal_mmsegs(head, steps, forms, request):
     if forms == "gpu":
         request.getfixturevalue("gpu_forms")
     if head != "psp":
@@ -45,7 +45,7 @@ def test_steps_are_those_of_mmseg(head, steps, forms, request):
     result = training_parity.compare(recipe, with_twin=False)
     assert result["ours"].keys() == (PARTS | {"loss_se"} if head == "enc" else PARTS)
     for name, errors in result["ours"].items():
-        # PyTorch computes mmseg's SE loss in float32 whatever the model is in: its target is.
+        # mmseg's SE loss is always computed in float32, because its target is float32.
         assert max(errors) < (5e-7 if name == "loss_se" else 1e-7), name
     assert result["after"].keys() == {"parameters", "change", "momenta", "statistics"}
     for group, error in result["after"].items():

@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what damage does, and folders that hold a model alone."""
+"""Checkpoints: retention, damage, and folders that contain only a model."""
 
 import json
 import re
@@ -21,7 +21,7 @@ CLASSES = ("road", "car")
 
 
 def make(step=0, *, ema=False, freeze=(), width=3):
-    """A training state whose every array depends on the step."""
+    """A training state in which every array depends on the step."""
     kernel = np.full((1, 1, width, 2), step, np.float32)
     norm = {"mean": np.full(width, step + 0.5, np.float32)}
     variables = {
@@ -45,13 +45,13 @@ def make(step=0, *, ema=False, freeze=(), width=3):
 
 
 def notes(losses):
-    """What the loop keeps of steps that it has not logged yet."""
+    """The loop's notes: metrics of steps that are not logged yet."""
     others = {name: [1.0] * len(losses) for name in ("finite", "learning_rate")}
     return {"pending": {"loss": losses, **others}}
 
 
 def save(workdir, steps, *, keep_every=0, **kwargs):
-    """Saves the given {step: mIoU or None} and returns what is left."""
+    """Saves checkpoints {step: mIoU or None} and returns the steps that are kept."""
     run = checkpointer.Checkpoints(workdir, keep_every=keep_every)
     for step, miou in steps.items():
         run.save(make(step, **kwargs), miou=miou, notes=notes([step / 3]))
@@ -85,7 +85,7 @@ def damage(folder, item="model"):
 def test_latest_two_and_best_are_kept(tmp_path):
     kept = save(tmp_path, {1: 20.0, 2: 60.0, 3: 30.0, 4: None, 5: 40.0, 6: None})
     assert kept == [2, 5, 6]
-    again = checkpointer.Checkpoints(tmp_path)  # a new start knows the best one still
+    again = checkpointer.Checkpoints(tmp_path)  # a new process still knows the best one
     assert (again.latest, again.best) == (6, 2)
     again.save(make(7), miou=50.0)
     again.close()
@@ -97,7 +97,7 @@ def test_every_nth_is_kept_on_request(tmp_path):
 
 
 def test_notes_are_those_of_the_moment_of_saving(tmp_path, monkeypatch):
-    """The thread that writes them may come to it when training has gone on."""
+    """The thread may write the notes after training has continued."""
     gone_on = threading.Event()
     dumps = json.dumps
 
@@ -107,7 +107,7 @@ def test_notes_are_those_of_the_moment_of_saving(tmp_path, monkeypatch):
         return dumps(*arguments, **options)
 
     run = checkpointer.Checkpoints(tmp_path)
-    run.save(make(0))  # the first one is waited for
+    run.save(make(0))  # the first save is not asynchronous
     losses = [1.0]
     monkeypatch.setattr(json, "dumps", late)
     run.save(make(1), notes=notes(losses))
@@ -118,7 +118,7 @@ def test_notes_are_those_of_the_moment_of_saving(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{}, {"ema": True}, {"freeze": ("backbone",)}])
-def test_a_state_comes_back_bit_for_bit(tmp_path, options):
+def test_a_state_is_restored_bit_for_bit(tmp_path, options):
     save(tmp_path, {3: None}, **options)
     restored = restore(tmp_path, **options)
     expected = make(3, **options)
@@ -133,13 +133,13 @@ def test_nothing_saved_restores_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("item", ["model", "training"])
-def test_a_flipped_bit_is_found_and_the_one_before_taken(tmp_path, capsys, item):
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_used(tmp_path, capsys, item):
     save(tmp_path, {4: None, 5: None})
     damage(tmp_path / "checkpoints" / "5", item)
     assert int(restore(tmp_path).state.step) == 4
     assert "checkpoints/5 is damaged and is skipped" in capsys.readouterr().out
     assert (tmp_path / "damaged_checkpoints" / "5").is_dir()
-    assert save(tmp_path, {5: None}) == [4, 5]  # its place is free again
+    assert save(tmp_path, {5: None}) == [4, 5]  # the step can be saved again
     assert int(restore(tmp_path).state.step) == 5
 
 
@@ -165,7 +165,7 @@ def test_a_half_written_checkpoint_is_skipped(tmp_path, missing):
         (ValueError("PERMISSION_DENIED: x"), "cannot be written: PERMISSION_DENIED: x"),
     ],
 )
-def test_a_disk_that_is_full_or_read_only_is_named(tmp_path, error, sentence):
+def test_a_full_or_read_only_disk_is_reported(tmp_path, error, sentence):
     told = orbax_store.unwritable(tmp_path, error)
     assert isinstance(told, UserError)
     assert re.match(rf"{tmp_path}:? {sentence}", str(told))
@@ -184,7 +184,7 @@ FLAWS = {
 
 
 @pytest.mark.parametrize("content", FLAWS.values(), ids=FLAWS)
-def test_a_checkpoint_with_spoilt_notes_is_set_aside(tmp_path, capsys, content):
+def test_a_checkpoint_with_invalid_notes_is_moved_away(tmp_path, capsys, content):
     save(tmp_path, {4: None, 5: 60.0})
     card(tmp_path)
     (tmp_path / "checkpoints/5/meta/metadata").write_bytes(content)
@@ -195,28 +195,28 @@ def test_a_checkpoint_with_spoilt_notes_is_set_aside(tmp_path, capsys, content):
 
 
 @pytest.mark.parametrize("content", FLAWS.values(), ids=FLAWS)
-def test_a_spoilt_score_is_written_anew_from_its_copy(tmp_path, capsys, content):
-    """The 28 bytes that a power loss empties; every array beside them is whole."""
+def test_a_damaged_score_is_restored_from_its_copy(tmp_path, capsys, content):
+    """A power loss may empty this file of 28 bytes while all arrays are intact."""
     save(tmp_path, {4: 20.0, 5: 60.0, 6: None})
     card(tmp_path)
     path = tmp_path / "checkpoints/5/metrics/metrics"
     path.write_bytes(content)
     assert model_folder.load_model(tmp_path).step == 5
     assert int(restore(tmp_path).state.step) == 6
-    assert f"{path.parent.parent}: metrics were damaged" in capsys.readouterr().out
+    assert f"{path.parent.parent}: repaired its damaged metrics" in capsys.readouterr().out
     assert json.loads(path.read_text()) == {"mIoU": 60.0}
-    assert save(tmp_path, {7: None, 8: None}) == [5, 7, 8]  # and is the best one still
+    assert save(tmp_path, {7: None, 8: None}) == [5, 7, 8]  # and it still is the best
 
 
-def test_a_digit_of_the_notes_that_flipped_is_found(tmp_path):
+def test_a_changed_digit_in_the_notes_is_found(tmp_path):
     save(tmp_path, {4: None, 5: 60.0})
     path = tmp_path / "checkpoints/5/meta/metadata"
     path.write_text(path.read_text().replace("60.0", "70.0"))
     assert int(restore(tmp_path).state.step) == 4
 
 
-def test_whichever_file_is_emptied_the_run_goes_on(tmp_path):
-    """All of them, for a power loss chooses; from the same checkpoint or the one before."""
+def test_the_run_resumes_after_any_file_is_emptied(tmp_path):
+    """A power loss may empty any file; the run resumes from this checkpoint or the one before."""
     save(tmp_path / "whole", {4: 20.0, 5: 60.0})
     for path in sorted((tmp_path / "whole/checkpoints/5").rglob("*")):
         if path.is_file():
@@ -231,7 +231,7 @@ def test_whichever_file_is_emptied_the_run_goes_on(tmp_path):
             shutil.rmtree(tmp_path / "run")
 
 
-def test_a_run_never_sets_aside_all_it_has(tmp_path):
+def test_a_run_never_moves_all_its_checkpoints_away(tmp_path):
     save(tmp_path, {4: None, 5: None})
     damage(tmp_path / "checkpoints" / "5")
     (tmp_path / "checkpoints/4/meta/metadata").write_bytes(b"")
@@ -239,16 +239,16 @@ def test_a_run_never_sets_aside_all_it_has(tmp_path):
     with pytest.raises(UserError) as caught:
         restore(tmp_path)
     assert re.fullmatch(
-        rf"none of the 2 checkpoints in {tmp_path}/checkpoints can be read, of step 5: model: .+\. "
-        r"Nothing was changed: mend .+; to begin anew, move the folder away .+\.",
+        rf"none of the 2 checkpoints in {tmp_path}/checkpoints can be read; step 5: model: .+\. "
+        r"Nothing was changed: repair .+; to start over, move the folder away .+\.",
         str(caught.value),
     )
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["runs of [2024]", "[!a]", "a*b", "a?b", "**", "]["])
-def test_a_folder_may_have_the_name_of_a_pattern(tmp_path, name):
-    save(tmp_path / "axb", {1: None, 5: None})  # which a*b and a?b would name
+def test_a_folder_name_may_look_like_a_pattern(tmp_path, name):
+    save(tmp_path / "axb", {1: None, 5: None})  # the patterns a*b and a?b match it
     save(tmp_path / name, {4: 30.0, 5: 20.0})
     card(tmp_path / name)
     assert int(restore(tmp_path / name).state.step) == 5
@@ -258,10 +258,10 @@ def test_a_folder_may_have_the_name_of_a_pattern(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("name", "fault"),
-    [("a\\b", "a backslash"), ("a\udcdf", "not UTF-8"), ("gs:/a", "the form of an address")],
+    [("a\\b", "a backslash"), ("a\udcdf", "not UTF-8"), ("gs:/a", "a cloud storage address")],
 )
 def test_a_folder_whose_checkpoints_would_be_lost_is_refused(tmp_path, name, fault):
-    with pytest.raises(UserError, match=f"cannot be kept in a folder whose path has .*{fault}"):
+    with pytest.raises(UserError, match=f"cannot be stored in a folder whose path has .*{fault}"):
         checkpointer.Checkpoints(tmp_path / name)
     assert not list(tmp_path.iterdir())
 
@@ -281,7 +281,7 @@ def test_the_first_checkpoint_is_read_back(tmp_path, monkeypatch):
     run.close()
 
 
-def test_a_score_found_later_joins_the_checkpoint_that_is_there(tmp_path):
+def test_a_score_found_later_is_added_to_its_checkpoint(tmp_path):
     save(tmp_path, {4: None})
     arrays = tmp_path / "checkpoints/4/model"
     written = {path: path.stat().st_mtime_ns for path in arrays.rglob("*")}
@@ -297,7 +297,7 @@ def test_a_state_of_another_shape_is_refused(tmp_path):
         restore(tmp_path, width=4)
 
 
-def test_a_model_loads_from_its_folder_alone(tmp_path):
+def test_a_model_loads_from_its_folder_without_the_configuration(tmp_path):
     save(tmp_path, {1: 50.0, 2: 40.0, 3: None})
     card(tmp_path)
     best = model_folder.load_model(tmp_path)
@@ -307,13 +307,13 @@ def test_a_model_loads_from_its_folder_alone(tmp_path):
     assert best.config.train.steps == tiny.get_config().train.steps
     assert best.variables["params"]["backbone"]["conv"]["kernel"].max() == 1
     assert model_folder.load_model(tmp_path, "latest").step == 3
-    with pytest.raises(UserError, match="which='newest': a model is loaded as best or latest"):
+    with pytest.raises(UserError, match="which='newest': must be best or latest"):
         model_folder.load_model(tmp_path, "newest")
     damage(tmp_path / "checkpoints" / "1")
-    assert model_folder.load_model(tmp_path).step == 3  # next in line
+    assert model_folder.load_model(tmp_path).step == 3  # the next candidate
 
 
-def test_averaged_weights_are_what_loads(tmp_path):
+def test_averaged_weights_are_loaded(tmp_path):
     save(tmp_path, {3: None}, ema=True)
     card(tmp_path)
     loaded = model_folder.load_model(tmp_path).variables["params"]
@@ -327,7 +327,7 @@ def test_converted_weights_round_trip(tmp_path):
     model_folder.save_model(folder, variables, card(folder))
     loaded = model_folder.load_model(folder)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, loaded.variables, variables)))
-    with pytest.raises(UserError, match="already holds a checkpoint"):
+    with pytest.raises(UserError, match="already contains a checkpoint"):
         model_folder.save_model(folder, variables, card(folder))
 
 
@@ -340,7 +340,7 @@ def test_converted_weights_round_trip(tmp_path):
         ("[]", "must be an object, not"),
     ],
 )
-def test_a_folder_that_is_none_says_so(tmp_path, content, message):
+def test_a_folder_that_is_not_a_checkpoint_folder_says_so(tmp_path, content, message):
     if content is not None:
         (tmp_path / "model.json").write_text(content)
     with pytest.raises(UserError, match=message):
@@ -348,7 +348,7 @@ def test_a_folder_that_is_none_says_so(tmp_path, content, message):
 
 
 def mutated(card, key, value):
-    """A copy of a card in which one key ("a.b.0") has another value, or none."""
+    """A copy of a card in which one key ("a.b.0") has another value or is missing."""
     card = json.loads(json.dumps(card))
     *path, last = (int(part) if part.isdigit() else part for part in key.split("."))
     inner = card
@@ -374,7 +374,7 @@ def mutated(card, key, value):
         ("dataset.palette.1", [1, 2], r"palette\[1\] must be three whole numbers from 0 to 255"),
         ("dataset.palette.0.0", 300, r"palette\[0\] must be three whole"),
         ("dataset.palette.0.0", True, r"palette\[0\] must be three whole"),
-        ("preprocessing.mean", [0, 0, 0], "preprocessing must be .*, which no key changes"),
+        ("preprocessing.mean", [0, 0, 0], "preprocessing must be .*, which cannot be changed"),
         ("config", None, "config must be an object, not null"),
         ("config.model", ..., "config.model is missing"),
         ("config.model.lineage", ..., "config.model.lineage is missing"),
@@ -409,7 +409,7 @@ def test_classes_that_do_not_fit_the_weights_are_refused(tmp_path):
         model_folder.load_model(tmp_path)
 
 
-def test_what_lies_near_a_folder_names_the_remedy(tmp_path):
+def test_a_subfolder_or_a_weight_file_names_the_remedy(tmp_path):
     card(tmp_path)
     (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     for part in ("checkpoints", "checkpoints/4"):
@@ -420,9 +420,9 @@ def test_what_lies_near_a_folder_names_the_remedy(tmp_path):
         model_folder.load_model(tmp_path / "x.pth")
 
 
-def test_a_folder_without_a_whole_checkpoint_says_so(tmp_path):
+def test_a_folder_without_an_intact_checkpoint_says_so(tmp_path):
     save(tmp_path, {1: None})
     card(tmp_path)
     damage(tmp_path / "checkpoints" / "1")
-    with pytest.raises(UserError, match="no whole checkpoint"):
+    with pytest.raises(UserError, match="no intact checkpoint"):
         model_folder.load_model(tmp_path)

@@ -1,4 +1,4 @@
-"""A class gets another name: in the run, in its model, and without an end to resuming."""
+"""Renaming a class in a run and its model; the run can still be resumed."""
 
 import json
 
@@ -23,7 +23,7 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_a_run_and_its_model_take_the_name(run):
+def test_a_class_is_renamed_in_the_run_and_its_model(run):
     lines = rename_class(run, "class_1", "grass")
     assert json.loads((run / "model.json").read_text())["dataset"]["class_names"] == [
         "road",
@@ -35,7 +35,7 @@ def test_a_run_and_its_model_take_the_name(run):
     assert "class 1 is 'grass', was 'class_1'" in lines[0]
 
 
-def test_a_converted_model_has_no_run(run):
+def test_a_class_is_renamed_in_a_converted_model(run):
     (run / "run.json").unlink()
     rename_class(run, "sky", "air")
     assert not (run / "run.json").exists()
@@ -49,7 +49,7 @@ def test_a_converted_model_has_no_run(run):
         ("road", " ", "no name"),
     ],
 )
-def test_what_cannot_be(run, old, new, text):
+def test_bad_names_and_folders_are_refused(run, old, new, text):
     before = (run / "model.json").read_bytes()
     assert text in sentence(lambda: rename_class(run, old, new))
     assert (run / "model.json").read_bytes() == before
@@ -64,7 +64,7 @@ def test_what_cannot_be(run, old, new, text):
         (["road", "grass", "class_1"], False),
     ],
 )
-def test_a_renamed_class_does_not_forbid_resuming_but_another_order_does(now, may_resume):
+def test_resuming_accepts_a_renamed_class_but_not_another_order(now, may_resume):
     began = {"data": {"classes": ["road", "class_1", "sky"]}}
     if may_resume:
         run_card.check_classes(began, {"data": {"classes": now}})

@@ -1,4 +1,4 @@
-"""Every experiment and variant builds; the recipes are mmseg's own configs, field by field."""
+"""Every experiment and variant builds; the recipes equal mmseg's configs, field by field."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ FILES = sorted(path for path in CONFIGS.glob("*.py") if path.stem != "__init__")
 
 
 def variants(path: Path) -> list[str]:
-    """The file's variants, out of the message about one that does not exist."""
+    """The variants of a file, taken from the error message for an unknown variant."""
     with pytest.raises(UserError) as caught:
         experiment.load(f"{path}:no-such-variant")
     return re.findall(r":(\w+)", str(caught.value).partition("known variants")[2])
@@ -35,7 +35,7 @@ BY_NAME = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: Path(spec).nam
 
 @functools.cache
 def shapes_of(model: str) -> int:
-    """Entries of the model's variables; one evaluation for all experiments that share a model."""
+    """Shapes of the model's variables, cached for experiments that share a model."""
     config = experiment.load(str(CONFIGS / "demo.py"))
     config.model.update(json.loads(model))
     return len(fit.template(config.model, 19))
@@ -56,12 +56,12 @@ def test_docstring_says_the_command_and_every_variant(path):
     assert f"python train.py --config configs/{path.name}" in docstring
     if experiment.load(str(path)).published.source:
         assert "Published" in docstring
-    combined = [v for v in variants(path) if "_" in v and v != "jpu_x"]  # of others, named so
+    combined = [v for v in variants(path) if "_" in v and v != "jpu_x"]  # combinations of variants
     for variant in set(variants(path)) - set(combined):
         assert f":{variant}" in docstring, variant
 
 
-# mmseg's names of our experiments.
+# mmseg's names for our experiments.
 HEADS = ("aspp", "psp", "enc")
 D8 = {"aspp": "deeplabv3", "psp": "pspnet", "enc": "encnet"}
 TAILS = {
@@ -88,7 +88,7 @@ def load(name: str):
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=[ours for ours, _ in PAIRS])
-def test_recipe_is_mmsegs(ours, theirs):
+def test_recipe_equals_mmsegs(ours, theirs):
     reference = oracle.mmseg_config(theirs)
     config = load(ours)
     wanted = {**_model(reference.model), **_data(reference), **_schedule(reference, theirs)}
@@ -104,7 +104,7 @@ def test_recipe_is_mmsegs(ours, theirs):
 
 
 def _model(m) -> dict:
-    """Our `model` and `loss` keys as an mmseg model states them; what we fix is asserted."""
+    """Our `model` and `loss` keys from an mmseg model; asserts what our code does not configure."""
     backbone, head, auxiliary = m.backbone, m.decode_head, m.auxiliary_head
     dilated = "neck" not in m
     assert backbone.type == "ResNetV1c"
@@ -156,7 +156,7 @@ def _model(m) -> dict:
 
 
 def _data(reference) -> dict:
-    """Our `data` keys out of mmseg's pipelines."""
+    """Our `data` keys from mmseg's pipelines."""
     steps = {step.type: step for step in reference.train_pipeline}
     assert [step.type for step in reference.train_pipeline] == [
         "LoadImageFromFile",
@@ -167,7 +167,7 @@ def _data(reference) -> dict:
         "PhotoMetricDistortion",
         "PackSegInputs",
     ]
-    assert steps["PhotoMetricDistortion"].keys() == {"type"}  # its defaults are ours
+    assert steps["PhotoMetricDistortion"].keys() == {"type"}  # we use its defaults
     tests = {step.type: step for step in reference.test_pipeline}
     assert tests["Resize"].keep_ratio
     ratios = [step.scale_factor for step in reference.tta_pipeline[1].transforms[0]]
@@ -189,12 +189,12 @@ def _data(reference) -> dict:
 
 
 def _schedule(reference, name: str) -> dict:
-    """Our `optim` and `train` keys out of mmseg's schedule."""
+    """Our `optim` and `train` keys from mmseg's schedule."""
     optimizer = reference.optim_wrapper.optimizer
     (schedule,) = reference.param_scheduler
     assert optimizer.type == "SGD"
     assert not optimizer.get("nesterov", False)
-    assert "paramwise_cfg" not in reference.optim_wrapper  # one group, decay on everything
+    assert "paramwise_cfg" not in reference.optim_wrapper  # weight decay on all parameters
     assert reference.optim_wrapper.clip_grad is None
     assert (schedule.type, schedule.begin, schedule.by_epoch) == ("PolyLR", 0, False)
     assert schedule.end == reference.train_cfg.max_iters
@@ -220,7 +220,7 @@ def _schedule(reference, name: str) -> dict:
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=[ours for ours, _ in PAIRS])
 def test_published_figures_are_mmsegs(ours, theirs):
-    """From the model index that mmseg ships; it files the 4x4 runs under the 4x2 configs."""
+    """Read from mmseg's model index, which lists the 4x4 runs under the 4x2 configs."""
     mmseg = oracle.import_mmseg()
     folder, config = theirs.split("/")
     index = Path(mmseg.__file__).parent / ".mim" / "configs" / folder / "metafile.yaml"
@@ -238,7 +238,7 @@ def test_published_figures_are_mmsegs(ours, theirs):
     assert published.source == f"mmsegmentation 1.2.2, configs/{folder}/README.md"
 
 
-# The official code's option tables: epochs, learning rate for batch 16; the scripts' weights.
+# From the official code's option tables (epochs, learning rate for batch 16) and its scripts.
 OFFICIAL = {
     "official_encnet_pcontext": (80, 0.001, 4998, 0.2),
     "official_psp_pcontext": (80, 0.001, 4998, 0.4),
@@ -249,7 +249,7 @@ OFFICIAL = {
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_recipe_is_the_official_codes(name):
+def test_recipe_equals_the_official_codes(name):
     epochs, lr, images, auxiliary_weight = OFFICIAL[name]
     wanted = {
         "model.lineage": "official",

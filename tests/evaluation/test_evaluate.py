@@ -1,4 +1,4 @@
-"""evaluate(): counts over a data set, per image and in total."""
+"""`evaluate`: counts over a data set, per image and in total."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ PALETTE = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 
 @dataclasses.dataclass
 class Source:
-    """Images whose red channel says what `Echo` predicts."""
+    """Images whose red channel is what `Echo` predicts."""
 
     samples: list
     info = DatasetInfo("toy", ("a", "b", "c"), PALETTE)
@@ -38,7 +38,7 @@ class Source:
 
 
 class Echo(Predictor):
-    """A predictor that reads the class off the image and answers in reverse order by threes."""
+    """Predicts the red channel of the image; reverses the order within each three images."""
 
     def __init__(self, protocol="single"):
         protocol = protocols.build(protocol, test_scale=(0, 0))
@@ -82,7 +82,7 @@ def test_matrix_is_the_sum_and_counts_belong_to_their_image(source):
     np.testing.assert_array_equal(result.matrix.sum(0), result.counts[:, 2].sum(0))
 
 
-def test_max_images_takes_the_first(source):
+def test_max_images_uses_the_first_images(source):
     result = evaluate(Echo(), source, max_images=2, progress=False)
     assert result.ids == ("image0", "image1")
     assert result.num_images == 2
@@ -110,7 +110,7 @@ def test_metrics_are_percentages_and_valid_json(source, tmp_path):
 
 def test_the_official_lineage_counts_absent_classes_and_names_the_60_class_figure():
     matrix = np.zeros((59, 59), np.int64)
-    matrix[0, 0], matrix[1, 0], matrix[1, 1] = 6, 2, 2  # IoU 6/8 and 2/4; 57 classes nowhere
+    matrix[0, 0], matrix[1, 0], matrix[1, 1] = 6, 2, 2  # IoU 6/8 and 2/4; 57 classes absent
     names = tuple(map(str, range(59)))
     counts = np.zeros((1, 3, 59), np.int64)
 
@@ -130,8 +130,8 @@ def test_a_models_classes_are_compared_by_name():
         return model_folder.compare_classes(Path("run"), toy, DatasetInfo("other", names, PALETTE))
 
     assert not compare(("a", "b", "c"))
-    assert "class 1 is 'b' to the model and 'x' to the data set" in compare(("a", "x", "c"))
-    with pytest.raises(UserError, match="in another order: class 0 is 'a' to the model and 'b'"):
+    assert "class 1 is 'b' in the model and 'x' in the data set" in compare(("a", "x", "c"))
+    with pytest.raises(UserError, match="in another order: class 0 is 'a' in the model and 'b'"):
         compare(("b", "a", "c"))
     with pytest.raises(UserError, match="3 classes, but other has 2"):
         compare(("a", "b"))

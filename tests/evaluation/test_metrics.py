@@ -1,4 +1,4 @@
-"""Confusion matrices and scores against hand counts and mmsegmentation's IoUMetric."""
+"""Confusion matrices and scores, compared with manual counts and mmsegmentation's IoUMetric."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_counts_do_not_depend_on_the_padding_of_the_pixel_count():
         np.testing.assert_array_equal(counted, expected)
 
 
-def test_a_class_nowhere_is_left_out_or_counts_zero_as_the_lineage_says():
+def test_an_absent_class_is_left_out_or_counts_zero_depending_on_the_lineage():
     matrix = np.array([[3, 1, 0, 0], [0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0]])
     ours = scores(matrix)
     np.testing.assert_allclose(ours.iou, [75, 80, 0, 0])  # class 2: predicted, never labelled

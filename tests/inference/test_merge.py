@@ -1,4 +1,4 @@
-"""The device side of upsampling: memory, and the sparse weights it is fed."""
+"""Upsampling on the device: memory, and its sparse interpolation weights."""
 
 import functools
 
@@ -12,7 +12,7 @@ from fastfcn_jax.inference.upsampling import Taps, axis_matrices, taps_of
 
 @pytest.mark.parametrize("softmax", [False, True])
 def test_no_full_size_class_map_is_stored(softmax):
-    """Buffers are those of some row blocks: twice the rows need hardly more."""
+    """Buffers have the size of a few row blocks: twice the rows need hardly more memory."""
     width, classes = 512, 64
 
     def temporary_bytes(height: int) -> int:

@@ -1,4 +1,4 @@
-"""Predictions on real photographs and scores against mmsegmentation's own inference and metric."""
+"""Predictions on real photographs and scores, compared with those of mmsegmentation."""
 
 import functools
 
@@ -17,7 +17,7 @@ from fastfcn_jax.inference.predictor import Predictor
 
 RATIOS = (0.5, 1.25)
 CLASSES = 150
-SCALE = (1024, 256)  # ADE20K's at half size
+SCALE = (1024, 256)  # half of ADE20K's scale
 pytestmark = pytest.mark.slow
 pair = functools.cache(mmseg_inference.pair)
 
@@ -41,7 +41,7 @@ def assert_same(ours, theirs):
 
 @pytest.mark.parametrize("head", ["psp", "aspp", "enc"])
 def test_single(head, photos):
-    """Three sizes in one padded program against mmsegmentation without padding."""
+    """Three sizes in one padded program, compared with mmsegmentation without padding."""
     reference, *network = pair(head, CLASSES)
     predictor = Predictor(*network, protocol=protocols.build("single", test_scale=SCALE))
     predictor.expect(photo.shape[:2] for photo in photos)
@@ -81,7 +81,7 @@ def test_scores_equal_iou_metric():
     labels, predictions = [], []
     matrix = np.zeros((19, 19), np.int64)
     for _ in range(3):
-        # Of 19 classes 17 and 18 occur nowhere and 16 only in predictions.
+        # Classes 17 and 18 do not occur, and class 16 occurs only in predictions.
         label = rng.choice(np.r_[np.arange(16), 255].astype(np.uint8), (120, 160))
         noise = rng.integers(0, 17, label.shape, dtype=np.uint8)
         prediction = np.where((rng.random(label.shape) < 0.6) & (label < 255), label, noise)

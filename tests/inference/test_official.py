@@ -1,4 +1,4 @@
-"""The official evaluator's protocol against its algorithm in PyTorch, and far beyond its range."""
+"""The official evaluation protocol, compared with its algorithm in PyTorch; also extreme logits."""
 
 import math
 
@@ -37,7 +37,7 @@ def variables():
 
 
 def reference(model, variables, image, ratios, flip):
-    """wuhuikai/FastFCN's `MultiEvalModule.forward` in float64, from its description."""
+    """wuhuikai/FastFCN's `MultiEvalModule.forward` in float64, written from its description."""
 
     def network(x):
         logits = model.apply(variables, jnp.asarray(x.float().permute(0, 2, 3, 1).numpy())).logits
@@ -105,14 +105,14 @@ def test_equals_the_reference(variables, name, size):
     assert (predictor(image) == expected.argmax(-1)).mean() > 0.999
 
 
-def test_loud_and_quiet_pixels_survive_beside_each_other(variables):
-    """Logits of some hundreds: exp overflows float32, and one shift an image would lose pixels."""
+def test_pixels_with_large_and_small_logits_are_both_exact(variables):
+    """With logits of several hundred, exp overflows float32; one shift per image is not enough."""
     protocol = protocols.build("official", test_scale=(0, 0), base_size=BASE, window=CROP)
     loud = Tiny(loudness=60.0)
     predictor = Predictor(loud, variables, protocol=protocol, align_corners=True)
     image = image_of(37, 50)
-    image[:, :25] //= 16  # quiet on the left
+    image[:, :25] //= 16  # small logits on the left
     expected = reference(loud, variables, image, (1.0,), flip=False)
     assert np.isfinite(expected).all()
-    assert np.log(expected.max()) > 89  # float32 could not hold it
+    assert np.log(expected.max()) > 89  # overflows float32
     assert (predictor(image) == expected.argmax(-1)).mean() > 0.999

@@ -1,4 +1,4 @@
-"""Padded groups of sizes: few programs, every image fits, and the same predictions."""
+"""Image sizes grouped by padding: few programs, every image fits, predictions do not change."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from fastfcn_jax.inference.rescale import resize_image
 
 
 def random_sizes(count: int) -> list[tuple[int, int]]:
-    """Short side 512 or less, both orientations, some panoramas: like ADE20K's."""
+    """Sizes like ADE20K's: short side 512 or less, both orientations, some panoramas."""
     rng = np.random.default_rng(0)
     sizes = []
     for _ in range(count):
@@ -41,7 +41,7 @@ def test_hundreds_of_sizes_share_few_programs(name, limit, waste):
             assert box[1] >= inner[1]
         padded += group.pixels
         true += sum(height * width for height, width in scales)
-    assert plan.programs <= limit  # none was added on the way
+    assert plan.programs <= limit  # no program was added
     assert padded / true < waste
 
 
@@ -51,7 +51,7 @@ def test_one_size_is_not_padded():
     assert plan.group((360, 480)).scales == ((360, 480),)
 
 
-def test_sizes_that_were_not_planned_open_groups_that_others_join():
+def test_unplanned_sizes_open_groups_for_later_ones():
     protocol = protocols.build("single", test_scale=(0, 0))
     plan = Plan(protocol)
     assert plan.group((100, 150)).exact

@@ -1,4 +1,4 @@
-"""Predictions at an image's own size against PyTorch's resizes, for every merge rule."""
+"""Predictions at an image's own size, compared with PyTorch's resizing, for every merge rule."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ CLASSES = 5
 
 
 class Tiny(nn.Module):
-    """A convolution of stride 8: logits at 1/8, ceil(side / 8) of them."""
+    """A convolution of stride 8: logits of size ceil(side / 8)."""
 
     @nn.compact
     def __call__(self, images, *, train=False, size=None):
@@ -37,7 +37,7 @@ def image():
 
 
 def torch_logits(network, image):
-    """Logits of an RGB image at 1/8, PyTorch layout."""
+    """Logits of an RGB image at 1/8 of its size, in PyTorch's layout."""
     torch = pytest.importorskip("torch")
     model, variables = network
     mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
@@ -58,7 +58,7 @@ def own_size(scores):
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_single_resizes_twice_and_takes_the_largest(network, image, align_corners):
+def test_single_resizes_twice_and_takes_the_argmax(network, image, align_corners):
     protocol = protocols.build("single", test_scale=(160, 90))
     predictor = Predictor(*network, protocol=protocol, align_corners=align_corners)
     scaled = resize_image(image, (90, 121))
@@ -108,7 +108,7 @@ def test_slide_averages_logits_over_windows_shifted_back_inside(network, image):
     np.testing.assert_allclose(predictor.scores(image), sums / count, atol=1e-5)
 
 
-def test_the_stream_answers_every_key_with_its_own_image(network, image):
+def test_the_stream_returns_each_prediction_with_the_key_of_its_image(network, image):
     protocol = protocols.build("single", test_scale=(0, 0))
     predictor = Predictor(*network, protocol=protocol)
     images = {i: image[: 30 + 7 * i, : 90 - 9 * i] for i in range(5)}
@@ -119,7 +119,7 @@ def test_the_stream_answers_every_key_with_its_own_image(network, image):
 
 @pytest.mark.parametrize("name", protocols.NAMES)
 @pytest.mark.parametrize("size", [(1, 700), (700, 1), (1, 1)])
-def test_a_picture_whose_short_side_scales_to_nothing_is_labelled(network, name, size):
+def test_an_image_whose_short_side_scales_to_zero_is_labelled(network, name, size):
     protocol = protocols.build(
         name,
         test_scale=(48, 32),

@@ -1,4 +1,4 @@
-"""Test-time sizes against mmcv and bilinear weights against PyTorch."""
+"""Test-time sizes compared with mmcv, bilinear weights with PyTorch."""
 
 import cv2
 import numpy as np

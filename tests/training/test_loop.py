@@ -1,4 +1,4 @@
-"""The loop around a three-layer model: what it leaves, resumes, refuses and survives."""
+"""The training loop with a three-layer model: its output, resuming, errors and crashes."""
 
 import json
 import math
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
 
-def test_a_run_leaves_what_it_promises(tmp_path, capsys):
+def test_a_run_writes_all_its_files(tmp_path, capsys):
     assert loop.train(config(pictures=2), tmp_path) == 0
     train, evaluations = history(tmp_path), history(tmp_path, "eval")
     assert [r["step"] for r in train] == [5, 10, 12]
@@ -48,7 +48,7 @@ def test_a_run_leaves_what_it_promises(tmp_path, capsys):
 
 
 def tensorboard_tags(workdir):
-    """Tags of an event file: records of (length, its CRC, an Event, its CRC)."""
+    """The tags in an event file, whose records are (length, its CRC, an Event, its CRC)."""
     from tensorboardX.proto import event_pb2
 
     (path,) = (workdir / "tensorboard").glob("events*")
@@ -62,10 +62,10 @@ def tensorboard_tags(workdir):
     return tags
 
 
-def test_a_run_that_went_on_reads_as_one(tmp_path):
+def test_the_log_of_a_resumed_run_is_continuous(tmp_path):
     loop.train(config(), tmp_path / "alone")
     loop.train(config(steps=12), tmp_path / "twice")
-    # As if it had been killed after step 9: newer checkpoints are gone, its records are there.
+    # As if it had been killed after step 12 without the checkpoint: its records are still there.
     (tmp_path / "twice/checkpoints/12").rename(tmp_path / "gone")
     assert model_folder.finished_steps(tmp_path / "twice")[-1] == 8
     loop.train(config(), tmp_path / "twice")
@@ -87,11 +87,11 @@ def test_a_kill_between_a_score_and_its_checkpoint_loses_no_best(tmp_path):
     shutil.rmtree(folder / "metrics")
     assert model_folder.best_step(tmp_path) is None
     loop.train(config(steps=4, eval_every=4), tmp_path)
-    assert len(history(tmp_path, "eval")) == 1  # not made again: its record was there
+    assert len(history(tmp_path, "eval")) == 1  # not repeated, because its record exists
     assert orbax_store.read_meta(folder)["score"] == history(tmp_path, "eval")[0]["mIoU"]
 
 
-def test_replay_finds_every_bit_or_the_first_other_one(tmp_path, capsys):
+def test_replay_confirms_every_bit_or_names_the_first_step_that_differs(tmp_path, capsys):
     loop.train(config(), tmp_path)
     assert replay.replay(tmp_path, steps=4, start=8) == 0
     with pytest.raises(UserError, match="nothing to replay after step 12"):
@@ -125,7 +125,7 @@ def test_classes_in_another_order_are_refused_and_a_finished_run_says_so(tmp_pat
         loop.train(config(steps=4, eval_every=0), tmp_path)
 
 
-def test_harmless_changes_are_reported_and_taken(tmp_path, capsys):
+def test_harmless_changes_are_reported_and_accepted(tmp_path, capsys):
     loop.train(config(steps=4, eval_every=0), tmp_path)
     loop.train(config(steps=6, eval_every=0), tmp_path)
     assert "changed since this run began: train.steps: 4 -> 6" in capsys.readouterr().out
@@ -133,7 +133,7 @@ def test_harmless_changes_are_reported_and_taken(tmp_path, capsys):
 
 
 def explode(monkeypatch):
-    """Makes the loss infinite, whatever the weights."""
+    """Makes the loss infinite, independent of the weights."""
     total_loss = step.losses.total_loss
 
     def infinite(*args, **kwargs):
@@ -150,12 +150,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(tmp_path, monkey
         loop.train(config(steps=9, eval_every=0), tmp_path)
     message = str(caught.value)
     assert message.startswith("step 5: loss inf")
-    assert message.count("train_") == 4  # the four samples of its batch
+    assert message.count("train_") == 4  # the four samples of the batch
     assert f"The last good checkpoint is that of step 4 in {tmp_path}" in message
     assert model_folder.finished_steps(tmp_path) == [4]
 
 
-def test_what_ended_a_run_is_not_hidden_by_a_disk_that_is_full_besides(tmp_path, monkeypatch):
+def test_the_error_that_ended_a_run_is_not_hidden_by_a_full_disk(tmp_path, monkeypatch):
     explode(monkeypatch)
     close = checkpointer.Checkpoints.close
 
@@ -191,17 +191,17 @@ def test_an_unwritable_workdir_says_so(tmp_path):
     ("name", "content", "message"),
     [
         ("run.json", "{", r"run\.json is not valid JSON .*move it away"),
-        ("run.json", "[]", r"run\.json: must be an object, not \[\]; mend it or move it away"),
-        ("run.json", "{}", r"run\.json: config is missing; mend it"),
+        ("run.json", "[]", r"run\.json: must be an object, not \[\]; fix it or move it away"),
+        ("run.json", "{}", r"run\.json: config is missing; fix it"),
         (
             "run.json",
             '{"config": {}, "data": {"name": "x", "samples": 1, "sha256": "x"}, "starts": []}',
-            r"run\.json: config\.model is missing; mend it",
+            r"run\.json: config\.model is missing; fix it",
         ),
-        ("metrics.jsonl", None, r"metrics\.jsonl: Is a directory; mend that"),
+        ("metrics.jsonl", None, r"metrics\.jsonl: Is a directory; fix that"),
     ],
 )
-def test_a_spoilt_file_of_an_earlier_start_is_named(tmp_path, name, content, message):
+def test_an_invalid_file_of_an_earlier_start_is_named(tmp_path, name, content, message):
     (tmp_path / "checkpoints").mkdir()
     path = tmp_path / name
     path.mkdir() if content is None else path.write_text(content)
@@ -287,14 +287,14 @@ def test_a_validation_without_a_labelled_pixel_has_no_score_and_no_best(
     c = config(steps=8, eval_every=2, early_stop=1)
     assert loop.train(c, tmp_path) == 0
     out = capsys.readouterr().out
-    assert out.count("mIoU -  mAcc -  aAcc -") == 4  # an early stop would count them as no better
-    assert out.count("no pixel of the validation images is labelled") == 1
+    assert out.count("mIoU -  mAcc -  aAcc -") == 4  # early stopping must not count these
+    assert out.count("the validation images have no labelled pixel") == 1
     assert [r["mIoU"] for r in history(tmp_path, "eval")] == [None] * 4
     assert model_folder.best_step(tmp_path) is None
     assert model_folder.load_model(tmp_path).step == 8
 
 
-def test_a_batch_that_cannot_be_split_says_what_to_take(tmp_path):
+def test_a_batch_that_cannot_be_split_names_a_size_that_can(tmp_path):
     with pytest.raises(UserError, match="batch_size=3 cannot be split evenly over 2 devices"):
         loop.train(config(batch_size=3), tmp_path)
 
@@ -305,7 +305,7 @@ WHOLE = b'{"kind": "train", "step": 5}\n'
 @pytest.mark.parametrize(
     "tail", [b"", b'{"kind": "train", "ste', b"\n", b"\0\0\0\n", b"\xff\xfe", b'{"step": \xe2\x82']
 )
-def test_a_last_line_cut_short_by_a_crash_is_left_out(tmp_path, tail):
+def test_a_last_line_truncated_by_a_crash_is_ignored(tmp_path, tail):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(WHOLE + WHOLE + tail)
     assert metrics_log.read(path) == [{"kind": "train", "step": 5}] * 2
@@ -327,7 +327,7 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize(("line", "message"), BAD_LINES.items(), ids=map(str, range(11)))
-def test_any_other_line_that_is_no_record_stops_and_is_left_as_it_is(tmp_path, line, message):
+def test_any_other_line_that_is_not_a_record_is_an_error_and_is_kept(tmp_path, line, message):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(WHOLE + line + b"\n" + WHOLE)
     before = path.read_bytes()
@@ -337,7 +337,7 @@ def test_any_other_line_that_is_no_record_stops_and_is_left_as_it_is(tmp_path, l
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", "metrics.jsonl"]
 
 
-def test_records_that_cannot_go_on_are_told_of_and_kept(tmp_path):
+def test_records_without_a_checkpoint_are_reported_and_kept(tmp_path):
     path = tmp_path / "metrics.jsonl"
 
     def start(records, start_step, pending=0):
@@ -348,17 +348,18 @@ def test_records_that_cannot_go_on_are_told_of_and_kept(tmp_path):
 
     assert start([5, 10], 10) == ("", [5, 10])
     assert start([5, 10], 12, pending=2) == ("", [5, 10])
-    assert start([5, 10, 15], 12, pending=2) == ("1 records after step 12 are made anew", [5, 10])
+    dropped = "1 records after step 12 are written again"
+    assert start([5, 10, 15], 12, pending=2) == (dropped, [5, 10])
     lacking = f"warning: {path} lacks the record of step 10, perhaps others"
     assert start([5], 12, pending=2) == (lacking, [5])
     assert start([], 4, pending=4) == ("", [])
-    for number in (1, 2):  # the checkpoints are gone: a new run must not take its place
+    for number in (1, 2):  # without checkpoints a new run starts: keep the old records
         kept = tmp_path / f"metrics-{number}.jsonl"
         assert start([5, 10], 0) == (f"2 records of steps without a checkpoint are in {kept}", [])
         assert [r["step"] for r in metrics_log.read(kept)] == [5, 10]
 
 
-def test_a_record_begun_before_the_loss_got_another_part_is_completed():
+def test_a_record_is_completed_after_the_loss_gained_a_term():
     step = {"finite": 1.0, "learning_rate": 0.1, "loss": 2.0}
     meter = metrics_log.Meter({"gone": [5.0], **{name: [value] for name, value in step.items()}})
     meter.add({**step, "loss": 4.0, "loss_auxiliary": 1.0})

@@ -1,4 +1,4 @@
-"""Losses against PyTorch's and mmsegmentation's own, and their sums over shards."""
+"""Losses compared with PyTorch and mmsegmentation, and their sums over shards."""
 
 import types
 
@@ -17,7 +17,7 @@ CLASSES = 5
 
 
 def batch(b=4, ignored=0.3, seed=0):
-    """Low-resolution logits of both heads, SE logits, and labels with unevenly many ignored."""
+    """Low-resolution logits of both heads, SE logits, and labels with unequal ignored areas."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, (b, 33, 40)).astype(np.uint8)
     for i in range(b):
@@ -28,7 +28,7 @@ def batch(b=4, ignored=0.3, seed=0):
 
 
 def torch_cross_entropy(logits, labels, *, align_corners=False, weight=None):
-    """Per-pixel losses on the enlarged logits, 0 where ignored."""
+    """Per-pixel losses of the upsampled logits, 0 where ignored."""
     enlarged = F.interpolate(
         oracle.to_torch(np.asarray(logits)), labels.shape[1:], mode="bilinear",
         align_corners=align_corners,
@@ -83,7 +83,7 @@ def test_official_per_shard_averages_the_shards_own_means():
         per_pixel[half].sum() / (labels[half] != 255).sum() for half in (slice(2), slice(2, 4))
     ]
     assert float(parts["loss_decode"]) == pytest.approx(float(sum(means) / 2), rel=1e-6)
-    assert abs(float(means[0] - means[1])) > 0.02  # or the test could not tell it from the mean
+    assert abs(float(means[0] - means[1])) > 0.02  # else equal to the global mean
 
 
 def test_se_loss_is_binary_cross_entropy_of_presence():
@@ -134,7 +134,7 @@ def test_hard_pixels_are_those_of_mmseg(threshold, min_kept):
     on_device = jnp.asarray(labels)
     loss, _ = losses.pixel_cross_entropy(jnp.asarray(oracle.to_numpy(logits)), on_device)
     found = losses.hard_pixels(jnp.exp(-loss), on_device, threshold, min_kept)
-    # One pixel may lie within rounding of the threshold.
+    # One pixel may be so near the threshold that rounding decides.
     assert np.abs(np.asarray(found).astype(int) - kept.numpy()).sum() <= 1
     assert 0 < kept.sum() <= (labels != 255).sum()
 
@@ -180,7 +180,7 @@ def test_gradient_is_pytorchs():
 
 
 def test_on_a_gpu_the_main_losss_gradient_waits_for_the_auxiliary_ones():
-    """No value would show it, only the memory of the program; resizing has barriers on both."""
+    """Only the program's memory would differ, so count barriers; each resize has one as well."""
     outputs, labels = batch()
 
     def loss(logits, auxiliary):

@@ -1,4 +1,4 @@
-"""Schedules against mmengine's and the official code's, SGD against torch.optim.SGD."""
+"""Schedules compared with mmengine's and the official code's, SGD with torch.optim.SGD."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def test_poly_is_mmengines_to_the_last_step():
 
 
 @pytest.mark.parametrize("step", [0, 1, 40_000, 79_998, 79_999])
-def test_poly_keeps_its_digits_at_the_end_of_a_long_schedule(step):
+def test_poly_keeps_its_precision_at_the_end_of_a_long_schedule(step):
     rate = optim.poly_schedule(steps=80_000, **BASE)(jnp.int32(step))
     expected = 1e-4 + (0.01 - 1e-4) * (1 - step / 79_999) ** 0.9
     assert float(rate) == pytest.approx(expected, rel=2e-7)
@@ -105,7 +105,7 @@ def multipliers(**kwargs):
     return {"/".join(key.key for key in path): value for path, value in leaves}
 
 
-def test_heads_learn_at_their_multiple():
+def test_heads_learn_at_their_multiple_of_the_rate():
     found = multipliers(head_lr_multiplier=10.0)
     assert {v for k, v in found.items() if k.startswith("backbone")} == {1.0}
     assert {v for k, v in found.items() if k.startswith("decode_head")} == {10.0}

@@ -1,4 +1,4 @@
-"""Options of a training that are off by default, each through the loop around a tiny model."""
+"""Training options that are off by default, each tested through the loop with a tiny model."""
 
 import json
 import os
@@ -42,8 +42,8 @@ def test_options_of_the_optimiser_reach_the_step(tmp_path):
     before, after = initial_params(c), flat_params(tmp_path)
     (record,) = history(tmp_path)
     assert record["learning_rate"] == pytest.approx(0.005)  # the first of ten warm-up steps
-    assert record["grad_norm"] > 0.25  # or the clipping would not be seen
-    gradient = 0.0  # what moved each parameter, its own rate taken out
+    assert record["grad_norm"] > 0.25  # else clipping would have no effect
+    gradient = 0.0  # squared norm of all parameter changes, divided by their learning rates
     for path, start in before.items():
         rate = 0.005 * {"layer1": 0.5**4, "layer4": 0.5}.get(path[1].partition("_")[0], 4.0)
         gradient += float((((after[path] - start) / rate).astype(np.float64) ** 2).sum())
@@ -54,7 +54,7 @@ def test_options_of_the_optimiser_reach_the_step(tmp_path):
 def test_accumulated_steps_see_the_samples_of_a_larger_batch_also_after_resuming(tmp_path):
     def run(workdir, **train):
         c = config(steps=4, save_every=2, eval_every=0, **train)
-        c.optim.freeze, c.model.dropout = ("bn",), 0.0  # both depend on the micro-batch
+        c.optim.freeze, c.model.dropout = ("bn",), 0.0  # else results depend on the micro-batches
         loop.train(c, workdir)
         return losses(workdir)
 
@@ -78,9 +78,9 @@ def test_the_seed_draws_weights_and_samples(tmp_path):
     assert np.abs(drawn[0] - drawn[1]).max() > 0.1 * np.abs(drawn[0]).max()
 
 
-def test_a_second_start_compiles_nothing_anew(tmp_path, capsys):
+def test_a_second_start_compiles_nothing(tmp_path, capsys):
     def compilations(workdir):
-        """How many programs JAX asked for, and how many of them the cache gave."""
+        """How many programs JAX requested from the cache, and how many it found there."""
         jax.clear_caches()
         seen = []
         listen = lambda event, **_: seen.append(event.rpartition("/")[2])  # noqa: E731
@@ -91,7 +91,7 @@ def test_a_second_start_compiles_nothing_anew(tmp_path, capsys):
             jax.monitoring.unregister_event_listener(listen)
         return seen.count("compile_requests_use_cache"), seen.count("cache_hits")
 
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # or only slow ones are
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # cache fast ones too
     try:
         compilations(tmp_path / "first")
         asked, given = compilations(tmp_path / "second")
@@ -100,11 +100,11 @@ def test_a_second_start_compiles_nothing_anew(tmp_path, capsys):
     assert asked == given > 0
     folder = Path(os.environ["XDG_CACHE_HOME"], "fastfcn_jax", "xla")
     assert f"compiled programs are kept in {folder}" in capsys.readouterr().out
-    assert folder.stat().st_mode & 0o777 == 0o700  # who can write there can run code here
+    assert folder.stat().st_mode & 0o777 == 0o700  # whoever can write there can run code here
 
 
 class StandInWandb(types.ModuleType):
-    """What the sink uses of Weights & Biases; remembers what it is given."""
+    """Replaces the part of Weights & Biases that the sink uses; records all calls."""
 
     def __init__(self):
         super().__init__("wandb")
@@ -136,7 +136,7 @@ def test_wandb_gets_every_record(tmp_path, monkeypatch):
     assert wandb.finished == 1
 
 
-def test_wandb_that_is_not_installed_says_so_and_leaves_nothing(tmp_path, monkeypatch):
+def test_missing_wandb_is_reported_and_no_file_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="needs the package: pip install wandb"):
         loop.train(config(wandb=True), tmp_path)
@@ -150,7 +150,7 @@ def test_early_stopping_counts_evaluations_without_a_better_one(tmp_path, monkey
     loop.train(config(steps=40, eval_every=2, early_stop=2), tmp_path)
     assert [r["mIoU"] for r in history(tmp_path, "eval")] == [10.0, 30.0, 20.0, 30.0]
     assert "stopped early at step 8" in capsys.readouterr().out
-    loop.train(config(steps=40, eval_every=2, early_stop=2), tmp_path)  # is and stays finished
+    loop.train(config(steps=40, eval_every=2, early_stop=2), tmp_path)  # resuming trains no further
     assert len(losses(tmp_path)) == 8
 
 
@@ -251,4 +251,4 @@ def test_options_of_the_loss_reach_the_step(tmp_path):
         loop.train(c, tmp_path / name)
         first.append(losses(tmp_path / name)[0])
     assert len(set(first)) == 3
-    assert first[2] < 0.8 * first[0]  # the easy pixels are gone from the sum
+    assert first[2] < 0.8 * first[0]  # easy pixels no longer count

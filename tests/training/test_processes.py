@@ -1,4 +1,4 @@
-"""Real processes: several that train together, signals, SIGKILL; and all strategies alike."""
+"""Real processes: several that train together, signals, SIGKILL; all strategies agree."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def start(folder, *flags, devices=1, variant="", xla_flags=""):
 
 
 def start_two(folder, *flags, devices=2, second=(), second_workdir=None, **kwargs):
-    """Two processes that train together over loopback; `second`: flags of that one alone."""
+    """Starts two processes that train together; `second`: flags only for the second."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -67,7 +67,7 @@ def arrays(run, step):
 
 
 @pytest.mark.parametrize("variant", ["", "official"])
-def test_one_device_four_and_two_processes_train_alike(tmp_path, variant):
+def test_one_device_four_devices_and_two_processes_train_alike(tmp_path, variant):
     flags = (
         "--config.train.steps=5", "--config.train.eval_every=0", "--config.model.dropout=0.0",
         "--config.train.ema_decay=0.9",
@@ -78,7 +78,7 @@ def test_one_device_four_and_two_processes_train_alike(tmp_path, variant):
         finish(start(tmp_path / name, *flags, chosen, devices=devices, variant=variant))
     outputs = finish(*start_two(tmp_path / "two", *flags, variant=variant))
     assert "4 x cpu in 2 processes; strategy: jit" in outputs[0]
-    assert outputs[1] == "" or "step" not in outputs[1]  # only process 0 speaks
+    assert outputs[1] == "" or "step" not in outputs[1]  # only process 0 prints
     expected = arrays(tmp_path / "pmap1", 5)
     for name in ("pmap4", "jit4", "two"):
         np.testing.assert_allclose(
@@ -93,14 +93,14 @@ def test_one_device_four_and_two_processes_train_alike(tmp_path, variant):
             )
 
 
-def test_several_processes_are_known_by_their_launcher():
+def test_parallel_launchers_are_recognised():
     assert runtime.launched_in_parallel({"SLURM_STEP_NUM_TASKS": "4"})
     assert runtime.launched_in_parallel({"OMPI_COMM_WORLD_SIZE": "2"})
     assert not runtime.launched_in_parallel({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"})
 
 
 def refuse(*processes):
-    """The one sentence of processes that all have to end with status 2."""
+    """Waits for processes that must all exit with status 2; returns their error messages."""
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [2] * len(processes), outputs
     sentences = [[x for x in o.splitlines() if x.startswith("error: ")] for o in outputs]
@@ -109,18 +109,18 @@ def refuse(*processes):
     return [x[0] for x in sentences]
 
 
-def test_processes_that_differ_all_end_with_the_key_that_does(tmp_path):
+def test_processes_with_different_settings_all_fail_and_name_the_key(tmp_path):
     second = ("--config.optim.lr=0.5", "--config.train.steps=7")
     processes = start_two(tmp_path / "run", "--config.train.steps=5", devices=1, second=second)
     for text in refuse(*processes):
         assert text.startswith(
-            "error: process 1 is not of the same training as process 0, it has another "
+            "error: process 1 does not belong to the training of process 0, it has another "
             "config.optim.lr (0.5 instead of 0.05), another config.train.steps (7 instead of 5);"
         )
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
 
 
-def test_processes_that_do_not_share_a_workdir_or_the_data_all_end(tmp_path):
+def test_processes_that_do_not_share_a_workdir_or_the_data_all_fail(tmp_path):
     processes = start_two(tmp_path / "run", devices=1, second_workdir=tmp_path / "other")
     assert all(f"{tmp_path}/other on " in text for text in refuse(*processes))
     for name in ("here", "there"):
@@ -140,14 +140,14 @@ def test_processes_that_do_not_share_a_workdir_or_the_data_all_end(tmp_path):
     assert all(f"{tmp_path}/nowhere" in text for text in texts)
 
 
-def test_a_second_training_of_several_processes_ends_in_all_of_them(tmp_path):
+def test_a_second_training_of_several_processes_fails_in_all_of_them(tmp_path):
     with workdir.hold(tmp_path):
         for text in refuse(*start_two(tmp_path, devices=1)):
             assert f"another training is running in {tmp_path}: process {os.getpid()} on " in text
 
 
 def wait_for(process, pattern):
-    """Reads lines up to one that matches; returns them."""
+    """Reads lines until one matches and returns all of them."""
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -156,12 +156,12 @@ def wait_for(process, pattern):
     raise AssertionError("".join(lines))
 
 
-def test_deterministic_kernels_are_asked_for_before_xla_reads_its_flags(tmp_path):
-    # With several processes the first computation comes early: their meeting.
+def test_deterministic_kernels_are_requested_before_xla_reads_its_flags(tmp_path):
+    # With several processes, the first computation comes early: `join_processes` synchronises them.
     flags = (
         "--config.train.deterministic=True", "--config.train.steps=1", "--config.train.eval_every=0"
     )  # fmt: skip
-    # Of a few small programs: newer versions dump the options of no others.
+    # Only small programs are selected: newer versions of XLA do not dump the options of others.
     dump = f"--xla_dump_to={tmp_path / 'xla'} --xla_dump_hlo_module_re=broadcast_in_dim"
     finish(*start_two(tmp_path / "run", *flags, devices=1, xla_flags=dump))
     seen = [path.read_text() for path in (tmp_path / "xla").rglob("compile_options.textproto")]
@@ -178,7 +178,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number):
     wait_for(process, "step 5/")
     process.send_signal(number)
     (output,) = finish(process, status=128 + number)
-    assert "the same signal again stops at once" in output
+    assert "send the signal again to stop at once" in output
     stopped = int(re.search(r"stopped after step (\d+)", output)[1])
     assert model_folder.finished_steps(tmp_path) == [stopped]
     assert f"--workdir={tmp_path}" in output.splitlines()[-1]
@@ -201,7 +201,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(tmp_pat
     assert len(losses(tmp_path)) == stopped + 5
 
 
-def test_an_evaluation_is_interrupted_and_made_up_for(tmp_path):
+def test_an_interrupted_evaluation_is_made_on_resuming(tmp_path):
     slow = (
         "--config.train.steps=8", "--config.train.eval_every=4", "--config.eval.max_images=0",
     )  # fmt: skip
@@ -219,7 +219,7 @@ def test_an_evaluation_is_interrupted_and_made_up_for(tmp_path):
     assert histories[0] == histories[1]
 
 
-def test_killed_at_each_of_five_moments_it_ends_the_same(tmp_path):
+def test_a_run_killed_at_any_of_five_moments_ends_the_same(tmp_path):
     command = ("benchmarks/kill_resume.py", "--kills=5", "--steps=80", f"--output={tmp_path}")
     result = subprocess.run(
         [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=500

@@ -1,4 +1,4 @@
-"""The step on one device and on several, accumulated, averaged, clipped, frozen, not finite."""
+"""The training step: devices, accumulation, averaging, clipping, freezing, non-finite values."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ def config(**model):
 
 
 def batches(size=4, count=STEPS, seed=0):
-    """Generated batches whose images have unevenly many ignored pixels."""
+    """Generated batches whose images have different numbers of ignored pixels."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         labels = rng.integers(0, CLASSES, (size, 24, 32)).astype(np.uint8)
@@ -65,7 +65,7 @@ def compiled(plan, dtype, dropout, accumulate, optim_kwargs, kwargs):
 
 
 def train(plan, data, *, dtype="float32", dropout=0.0, accumulate=1, optim_kwargs=None, **kwargs):
-    """Runs a step per batch; returns the state on the host and the metrics of each step."""
+    """Runs one step per batch; returns the state on the host and the metrics of each step."""
     options = tuple((optim_kwargs or {}).items()), tuple(kwargs.items())
     opt, run = compiled(plan, dtype, dropout, accumulate, *options)
     now = plan.put_state(state.create(initial(), opt, ema=kwargs.get("ema_decay", 0) > 0))
@@ -81,7 +81,7 @@ def plan(name, devices):
 
 
 def assert_close(left, right, rtol=1e-5):
-    """Every array agrees to rtol of its own largest value (or of a hundredth, where tiny)."""
+    """Every array agrees within rtol times its largest value (at least 0.01)."""
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True
     ):
@@ -96,7 +96,7 @@ def test_devices_and_strategies_agree(normalization):
         (name, n): train(plan(name, n), batches(), **kwargs)
         for name, n in (("pmap", 1), ("pmap", 2), ("jit", 2))
     }
-    if normalization == "valid_pixels_per_shard":  # one shard is another loss, and must be seen
+    if normalization == "valid_pixels_per_shard":  # differs with one shard
         assert runs["pmap", 1][1][0]["loss"] != pytest.approx(runs["pmap", 2][1][0]["loss"], 1e-3)
         del runs["pmap", 1]
     expected, metrics = runs.pop(next(iter(runs)))
@@ -107,7 +107,7 @@ def test_devices_and_strategies_agree(normalization):
 
 
 def test_accumulation_equals_one_larger_batch():
-    # BatchNorm frozen: its statistics are those of the micro-batch.
+    # BatchNorm is frozen, because its statistics depend on the micro-batches.
     kwargs = {"optim_kwargs": {"freeze": ("bn",)}, "normalization": "valid_pixels"}
     whole = list(batches(size=6))
     parts = [{k: x.reshape(3, 2, *x.shape[1:]) for k, x in b.items()} for b in whole]
@@ -124,7 +124,7 @@ def test_accumulation_carries_batch_statistics_through_the_micro_batches():
     one = train(plan("pmap", 1), [{k: x[1] for k, x in parts.items()}])[0].batch_stats
     two = train(plan("pmap", 1), [parts], accumulate=2)[0].batch_stats
     start = initial()["batch_stats"]
-    # After two momenta of 0.1 the start weighs 0.81, after one 0.9.
+    # After two updates of momentum 0.1 the initial value has weight 0.81, after one 0.9.
     first = train(plan("pmap", 1), [{k: x[0] for k, x in parts.items()}])[0].batch_stats
     expected = jax.tree.map(lambda a, b, s: 0.9 * a + (b - 0.9 * s), first, one, start)
     assert_close(expected, two)
@@ -135,14 +135,14 @@ def test_dropout_differs_between_steps_and_replicas_and_repeats_by_seed():
     kwargs = {"dropout": 0.5, "optim_kwargs": {"learning_rate": lambda step: jnp.float32(0.0)}}
     one, again = (train(plan("pmap", 1), data, **kwargs)[1] for _ in range(2))
     assert one == again
-    assert one[0]["loss"] != one[1]["loss"]  # another step, same weights: only the mask changed
+    assert one[0]["loss"] != one[1]["loss"]  # same weights (rate 0): only the dropout mask differs
     other = train(plan("pmap", 1), data, seed=1, **kwargs)[1]
     assert other[0]["loss"] != one[0]["loss"]
     same = {k: np.concatenate([x[:1]] * 2) for k, x in data[1].items()}
     same["label"][:] = 1
     replicated = train(plan("pmap", 2), [same], **kwargs)[1][0]["loss"]
     alone = train(plan("pmap", 1), [{k: x[:1] for k, x in same.items()}], **kwargs)[1][0]["loss"]
-    assert replicated != pytest.approx(alone, rel=1e-6)  # equal images, unequal masks
+    assert replicated != pytest.approx(alone, rel=1e-6)  # equal images, different masks
 
 
 def test_moving_average_follows_the_weights():
@@ -159,7 +159,7 @@ def test_moving_average_follows_the_weights():
 
 
 def test_a_long_moving_average_settles_where_the_weights_are():
-    # In float32 0.9999 and 1 - 0.9999 do not sum to 1: as factors they would pull it to 0.
+    # In float32, 0.9999 and 1 - 0.9999 do not sum to 1: as weights they would shrink the average.
     opt = optimizer()
     now = state.create(initial(), opt, ema=True)
     zero, zeros = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, now.params)
@@ -181,7 +181,7 @@ def test_clipping_bounds_the_gradient_as_torch_does():
     norm = metrics[0]["grad_norm"]
     options = {"weight_decay": 0.0, "clip_norm": norm / 4}
     clipped, values = train(plan("pmap", 1), data, optim_kwargs=options)
-    assert values[0]["grad_norm"] == norm  # what is reported is the unclipped one
+    assert values[0]["grad_norm"] == norm  # the unclipped norm is logged
     trace = [optax.tree_utils.tree_get(s.opt_state, "trace") for s in (free, clipped)]
     assert_close(jax.tree.map(lambda g: g / 4, trace[0]), trace[1])
 
@@ -226,9 +226,9 @@ def test_bfloat16_follows_float32():
         )
         for d in ("float32", "bfloat16")
     )
-    assert wide[-5:].mean() < 0.98 * wide[:5].mean()  # it learns something
+    assert wide[-5:].mean() < 0.98 * wide[:5].mean()  # the loss decreases
     assert np.abs(wide - narrow).max() < 0.01 * wide[0]
-    assert np.abs(wide - narrow).max() > 0  # or bfloat16 was not used
+    assert np.abs(wide - narrow).max() > 0  # else bfloat16 was not used
 
 
 def test_state_buffers_are_reused():

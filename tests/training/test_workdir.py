@@ -1,4 +1,4 @@
-"""One training a workdir: who is kept out, who is told what, and what a dead one leaves."""
+"""One training per workdir: locking, messages, and locks left by killed processes."""
 
 import fcntl
 import json
@@ -28,7 +28,7 @@ with workdir.hold(Path(sys.argv[1])):
 
 @pytest.fixture
 def other(tmp_path):
-    """A process that holds the folder."""
+    """Starts another process that holds the folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDING, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -40,7 +40,7 @@ def other(tmp_path):
 
 
 def record(path, **changes):
-    """Leaves a lock as a training that was killed leaves it."""
+    """Writes a lock file like that of a training that was killed."""
     entry = {"host": "elsewhere", "machine": "x", "pid": 1, "since": "noon", "token": "t"}
     (path / workdir.LOCK).write_text(json.dumps({**entry, **changes}))
 
@@ -59,13 +59,13 @@ def test_a_second_training_is_refused_before_it_touches_anything(tmp_path, other
 def test_the_lock_of_a_killed_training_is_free_at_once(tmp_path, other):
     other.send_signal(signal.SIGKILL)
     other.wait()
-    assert workdir.read_holder(tmp_path / workdir.LOCK).pid == other.pid  # its name is still there
+    assert workdir.read_holder(tmp_path / workdir.LOCK).pid == other.pid  # the file still names it
     with workdir.hold(tmp_path):
         assert workdir.read_holder(tmp_path / workdir.LOCK).pid == os.getpid()
     assert workdir.read_holder(tmp_path / workdir.LOCK) is None
 
 
-def test_a_silent_holder_is_said_to_be_silent(tmp_path, other):
+def test_a_holder_without_heartbeats_is_reported(tmp_path, other):
     path = tmp_path / workdir.LOCK
     os.utime(path, (0, time.time() - 3600))
     with (
@@ -76,7 +76,7 @@ def test_a_silent_holder_is_said_to_be_silent(tmp_path, other):
 
 
 @pytest.mark.parametrize("alive", [False, True])
-def test_a_training_on_another_host_is_watched_where_its_lock_is_not_seen(
+def test_a_training_on_another_host_is_recognised_by_its_heartbeats(
     tmp_path, monkeypatch, capsys, alive
 ):
     monkeypatch.setattr(workdir, "SILENCE", 0.2)
@@ -91,7 +91,7 @@ def test_a_training_on_another_host_is_watched_where_its_lock_is_not_seen(
         assert workdir.read_holder(tmp_path / workdir.LOCK).host == "elsewhere"
     else:
         with workdir.hold(tmp_path):
-            assert "did not end as usual" in capsys.readouterr().out
+            assert "did not end normally" in capsys.readouterr().out
             assert workdir.read_holder(tmp_path / workdir.LOCK).host != "elsewhere"
 
 
@@ -106,19 +106,19 @@ def test_without_locks_a_living_process_of_this_host_is_recognised(tmp_path, mon
         workdir.hold(tmp_path),
     ):
         pass
-    record(tmp_path, machine=workdir._machine(), pid=2**22 + 1)  # beyond every process number
+    record(tmp_path, machine=workdir._machine(), pid=2**22 + 1)  # larger than any process id
     with workdir.hold(tmp_path):
         pass
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "a"}', '{"pid": null}'])
-def test_a_spoilt_lock_stops_nobody(tmp_path, content):
+def test_an_invalid_lock_is_ignored(tmp_path, content):
     (tmp_path / workdir.LOCK).write_text(content)
     with workdir.hold(tmp_path):
         assert workdir.read_holder(tmp_path / workdir.LOCK).pid == os.getpid()
 
 
-def test_a_holder_gives_signs_of_life(tmp_path, monkeypatch):
+def test_a_holder_sends_heartbeats(tmp_path, monkeypatch):
     monkeypatch.setattr(workdir, "BEAT", 0.01)
     with workdir.hold(tmp_path):
         os.utime(tmp_path / workdir.LOCK, (0, 0))
