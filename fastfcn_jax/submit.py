@@ -103,7 +103,7 @@ def check(server: Server, archive_path: Path, images: dict[str, Path]) -> list[s
     try:
         archive = zipfile.ZipFile(archive_path)
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"--check {archive_path}: not a readable zip file.") from error
+        raise UserError(f"--check {archive_path}: not a zip file that can be read.") from error
     with archive:
         members = [entry for entry in archive.infolist() if not entry.is_dir()]
         owners = {entry.filename: _owner(entry.filename, images) for entry in members}

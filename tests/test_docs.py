@@ -93,8 +93,8 @@ TYPED = {
     "submit": "test_commands.py",
     "weights": "weights/test_store.py",
 }
-# Benchmarks run for minutes to hours or need other code bases, so no test starts them: what they
-# printed stands beside them on the pages. Other programs of the pages:
+# No test runs the benchmarks, which take minutes to hours or need other code bases; the pages show
+# their output. Other programs on the pages, with the test file that covers them:
 BY_HAND = {"tests/golden/make_official.py": "models/test_official.py", "build": "test_packaging.py"}
 COMMAND = re.compile(r"(?:srun )?(fastfcn|python -m|python|make) ([\w./]+)(.*)")
 PLACEHOLDER = re.compile(r"(?<=--config )(?:CONFIG|NAME|FILE|…|photos/fastfcn_config\.py:small)")

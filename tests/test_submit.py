@@ -95,8 +95,8 @@ def test_a_good_zip_has_no_finding_for_any_text_after_the_frame(three, tmp_path)
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (png(255), "no label ids"),
-        (png(34), "no label ids"),
+        (png(255), "not label ids"),
+        (png(34), "not label ids"),
         (png(7, (8, 8)), "8x8 pixels"),
         (png(7, (8, 16, 3)), "colour"),
         (png(7)[:40], "cut off"),

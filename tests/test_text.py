@@ -23,7 +23,7 @@ NAMES = (
         ("grün".encode("utf-16"), "is in UTF-16; save it as UTF-8"),
         ("grün".encode("utf-32"), "is in UTF-32"),
         ("grün".encode("utf-16-le"), "holds zero bytes"),
-        (b"one\ntwo\nstra\xdfe", r"x\.txt, line 3: byte 0xdf is not UTF-8 \(cp1252"),
+        (b"one\ntwo\nstra\xdfe", r"x\.txt, line 3: byte 0xdf is not UTF-8 \(perhaps cp1252"),
     ],
 )
 def test_an_encoding_that_is_not_utf_8_is_named(tmp_path, data, words):

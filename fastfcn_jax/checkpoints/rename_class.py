@@ -28,7 +28,7 @@ def rename_class(folder: Path, old: str, new: str) -> list[str]:
     names[number] = new
     run_file = folder / "run.json"
     form = {"data": {"classes?": [str]}}
-    run = stored.read(run_file, form, "mend it or move it away") if run_file.is_file() else None
+    run = stored.read(run_file, form, "fix it or move it away") if run_file.is_file() else None
     files.write_json(folder / "model.json", card)
     lines = [f"{folder / 'model.json'}: class {number} is '{new}', was '{old}'"]
     classes = run["data"].get("classes", []) if run else []

@@ -384,7 +384,7 @@ def mutated(card, key, value):
         ("config.model.base_width", 0, "config.model.base_width=0 must be at least 1"),
         ("config.data", 3, "config.data must be an object, not 3"),
         ("config.data.crop_size", [1, "x"], r"config.data.crop_size\[1\] must be a whole number"),
-        ("config.optim.lr", float("nan"), "not valid JSON .NaN is no number"),
+        ("config.optim.lr", float("nan"), "not valid JSON .NaN is not a JSON number"),
         ("config.optim.lr", "fast", 'config.optim.lr must be a finite number, not "fast"'),
         ("config.optim.speed", 1, "config.optim.speed is unknown to this version"),
     ],

@@ -46,7 +46,7 @@ def test_a_class_is_renamed_in_a_converted_model(run):
     [
         ("river", "x", "no class 'river'; it has road, class_1, sky"),
         ("road", "sky", "a class 'sky' already"),
-        ("road", " ", "no name"),
+        ("road", " ", "not a class name"),
     ],
 )
 def test_bad_names_and_folders_are_refused(run, old, new, text):

@@ -135,7 +135,7 @@ def test_nothing_is_overwritten_and_nothing_left_behind(tmp_path, enc):
         (["--input", "FILE", "--config", "configs/jpu_psp_cityscapes.py"], "not a PyTorch file"),
         (["--input", "absent.pth", "--config", "configs/demo.py"], "no such file or folder"),
         (["--input", "FILE"], "not a PyTorch file"),
-        (["--input", "FILE", "--config.seed=1"], "give --config FILE besides"),
+        (["--input", "FILE", "--config.seed=1"], "give --config FILE as well"),
         (["--input", "FOLDER"], "pass --to mmseg or --to official"),
         (["--input", "FOLDER", "--to", "mmseg"], "is not a checkpoint folder"),
     ],
