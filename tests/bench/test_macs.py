@@ -8,6 +8,8 @@ from fastfcn_jax import models
 from fastfcn_jax.bench import macs
 from fastfcn_jax.config.base import get_config
 
+pytestmark = pytest.mark.slow
+
 PARTS = ("stem", "layer1", "layer2", "layer3", "layer4", "neck", "decode_head", "auxiliary_head")
 
 
@@ -91,7 +93,6 @@ def test_macs_to_the_last_digit():
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "depth", "gigamacs", "millions"),
     [

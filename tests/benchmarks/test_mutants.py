@@ -17,7 +17,10 @@ def test_each_mutant_finds_its_text_and_its_tests(bug):
     assert mutants.is_applicable(bug)
     assert bug.new != bug.old
     for test in bug.tests:
-        assert (mutants.ROOT / test.partition("::")[0]).exists()
+        path, _, name = test.partition("::")
+        assert (mutants.ROOT / path).exists()
+        if name:
+            assert f"def {name.partition('[')[0]}(" in (mutants.ROOT / path).read_text()
 
 
 def test_mutants_have_distinct_names():

@@ -35,6 +35,7 @@ def official_shapes(head: str, neck: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(shape) for part in names for name, shape in parts[part].items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "neck"), OFFICIAL_MODELS)
 def test_official_models_round_trip(head, neck):
     """Every tensor comes back as it went in, but for the classifier that the models never run."""

@@ -119,6 +119,7 @@ def small(root):
     return config
 
 
+@pytest.mark.slow
 def test_the_whole_report(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(examine, "loading", functools.partial(examine.loading, seconds=0.1))
     for split in ("train", "val"):

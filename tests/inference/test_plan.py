@@ -79,6 +79,7 @@ def network():
     return model, jax.tree.map(lambda leaf: draw(leaf.shape).astype(np.float32), shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["single", "ms_flip"])
 def test_padded_batches_predict_what_single_images_do(network, name):
     protocol = protocols.build(name, test_scale=(160, 96), ratios=(1.25,))

@@ -117,6 +117,7 @@ def test_the_stream_returns_each_prediction_with_the_key_of_its_image(network, i
         np.testing.assert_array_equal(answers[key].labels, predictor(one))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", protocols.NAMES)
 @pytest.mark.parametrize("size", [(1, 700), (700, 1), (1, 1)])
 def test_an_image_whose_short_side_scales_to_zero_is_labelled(network, name, size):

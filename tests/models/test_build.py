@@ -38,6 +38,7 @@ def fan_in(kernel):
     return np.prod(kernel.shape[:-1])
 
 
+@pytest.mark.slow
 def test_mmseg_starts_from_kaiming_normal_fan_out():
     for name, value in initial("mmseg").items():
         if value.ndim == 4 and "conv_seg" not in name:
@@ -57,6 +58,7 @@ def test_mmseg_classifiers_start_narrow_and_residual_branches_at_zero():
             assert np.all(value == (0 if name.endswith("bn3/scale") else 1)), name
 
 
+@pytest.mark.slow
 def test_official_heads_start_from_pytorchs_defaults():
     for name, value in initial("official").items():
         if name.startswith("backbone"):

@@ -22,6 +22,8 @@ from fastfcn_jax.config.base import get_config
 from fastfcn_jax.convert import official_names
 from fastfcn_jax.training import losses
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "official.npz"
 ALL = pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
 
@@ -68,7 +70,6 @@ def test_state_dict_has_the_official_names_and_shapes(case):
     assert zlib.crc32("\n".join(keys).encode()) == golden()[f"{case.name}/names"]
 
 
-@pytest.mark.slow
 @ALL
 def test_stages_and_losses(case):
     ours = our_stages(build(case), jax.device_put(variables_of(case)), cases.images(case))
@@ -102,7 +103,6 @@ def loss(outputs, labels):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in cases.CASES if c.train], ids=lambda case: case.name)
 def test_one_sgd_step(case):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):

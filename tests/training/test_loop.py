@@ -62,6 +62,7 @@ def tensorboard_tags(workdir):
     return tags
 
 
+@pytest.mark.slow
 def test_the_log_of_a_resumed_run_is_continuous(tmp_path):
     loop.train(config(), tmp_path / "alone")
     loop.train(config(steps=12), tmp_path / "twice")
@@ -91,6 +92,7 @@ def test_a_kill_between_a_score_and_its_checkpoint_loses_no_best(tmp_path):
     assert orbax_store.read_meta(folder)["score"] == history(tmp_path, "eval")[0]["mIoU"]
 
 
+@pytest.mark.slow
 def test_replay_confirms_every_bit_or_names_the_first_step_that_differs(tmp_path, capsys):
     loop.train(config(), tmp_path)
     assert replay.replay(tmp_path, steps=4, start=8) == 0
@@ -209,6 +211,7 @@ def test_an_invalid_file_of_an_earlier_start_is_named(tmp_path, name, content, m
         loop.train(config(), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_one_sentence_and_leaves_the_last_checkpoint(tmp_path):
     mount = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)], capture_output=True
