@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import gc
+import signal
 import warnings
 from pathlib import Path
 
@@ -39,6 +40,10 @@ def pytest_configure(config):
     warnings.filterwarnings(
         "ignore", category=DeprecationWarning, module=r"(mm|torch|google|tensor)"
     )
+    # A shell starts background jobs deaf to Ctrl-C, and so would be the processes that tests
+    # start and send it to.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
@@ -68,6 +73,14 @@ def memory_of_one_module(request):
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # else glibc keeps freed memory
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+@pytest.fixture
+def optimized():
+    """Programs compiled as a user's are, for what is asserted to the last bit."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture
