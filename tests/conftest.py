@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import gc
+import signal
 import warnings
 from pathlib import Path
 
@@ -13,11 +14,26 @@ import pytest
 from jaxtyping import install_import_hook
 
 CACHED = type(functools.cache(len))
-# The slowest files first, by the durations that `make test` prints.
+# The slowest files first, by the durations that `make test` and `make check` print.
 LONGEST = (
-    "tests/models/test_mmseg.py",
     "tests/models/test_official.py",
+    "tests/models/test_mmseg.py",
     "tests/training/test_processes.py",
+    "tests/bench/test_bench.py",
+    "tests/benchmarks/test_training_parity.py",
+    "tests/export/test_export.py",
+    "tests/test_end_to_end.py",
+    "tests/test_commands.py",
+    "tests/predict/test_predict.py",
+    "tests/training/test_loop.py",
+    "tests/training/test_options.py",
+    "tests/models/test_padding.py",
+    "tests/training/test_step.py",
+    "tests/models/test_ops.py",
+    "tests/models/test_narrow.py",
+    "tests/models/test_layers.py",
+    "tests/config/test_configs.py",
+    "tests/convert/test_fit.py",
 )
 
 # Most of the time goes into compiling programs that run once. This option turns off LLVM's passes
@@ -39,6 +55,10 @@ def pytest_configure(config):
     warnings.filterwarnings(
         "ignore", category=DeprecationWarning, module=r"(mm|torch|google|tensor)"
     )
+    # A shell starts background jobs with SIGINT ignored, and the processes that tests start would
+    # inherit that: those that tests interrupt would not stop.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
@@ -68,6 +88,14 @@ def memory_of_one_module(request):
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # else glibc keeps freed memory
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+@pytest.fixture
+def optimized():
+    """Programs compiled as a user's are, for what is asserted to the last bit."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

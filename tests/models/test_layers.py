@@ -56,6 +56,7 @@ def test_batch_norm_trains_like_torch():
     np.testing.assert_allclose(ours.apply(variables, jnp.asarray(x)), expected, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_statistics_are_exact_to_rounding(platform, request):
     """Around one pixel in place of sixteen the variance would be off by more than the bound."""
