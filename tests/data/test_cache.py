@@ -227,7 +227,7 @@ def test_a_finished_cache_that_is_not_whole_is_built_anew(
     assert_same(cache.open_or_build(str(tmp_path), source), source)
     (line,) = (x for x in capsys.readouterr().err.splitlines() if "warning" in x)
     assert sentence in line
-    assert line.endswith("; the cache is built anew")
+    assert line.endswith("; rebuilding the cache")
     np.testing.assert_array_equal(label, content)  # whoever reads the old pixels goes on
     assert_same(cache.open_or_build(str(tmp_path), source), source)
     assert "warning" not in capsys.readouterr().err
