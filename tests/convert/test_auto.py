@@ -52,7 +52,7 @@ def test_every_model_is_told_whole(lineage, neck, head):
     assert differing <= {"neck_channels"}
     assert neck == "none" or not differing
     assert config.data.name == "pascal_context"
-    assert "does not name its 59 classes: taken for those of pascal_context" in notes[0]
+    assert "does not name its 59 classes: assumed to be those of pascal_context" in notes[0]
 
 
 def test_a_file_alone_becomes_a_folder(tmp_path, tensors):
@@ -136,7 +136,7 @@ def test_a_class_count_needs_no_data_set(tmp_path):
     file = write(tmp_path / "a.pth", tensors)
     converted = convert.read(file, config)
     assert converted.info.class_names == tuple(f"class {k}" for k in range(7))
-    assert "--classes FILE names them" in str(converted.report)
+    assert "name them with --classes FILE" in str(converted.report)
     config.model.num_classes = 8
     with pytest.raises(UserError, match="num_classes: the file has 7, the configuration 8"):
         convert.read(file, config)
@@ -144,7 +144,7 @@ def test_a_class_count_needs_no_data_set(tmp_path):
     config.model.num_classes = 0
     config.data.name = "folder"
     assert convert.read(file, config).info.num_classes == 7
-    with pytest.raises(UserError, match="say which, with --classes FILE"):
+    with pytest.raises(UserError, match="needs the classes of the new classifiers"):
         convert.read(file, config, reset_head=True)
 
 
