@@ -114,7 +114,7 @@ def test_the_command_writes_and_refuses(trained, tmp_path, capsys):
     assert COMMAND.main([*there[:3], "onnx", "--output", str(tmp_path / "b.onnx")]) == 2
     said = capsys.readouterr().err
     assert "already exists" in said
-    assert "none.json: is no metrics.json" in said
+    assert "none.json: is not a metrics.json" in said
     assert "--size is missing" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
@@ -125,7 +125,7 @@ def test_the_command_writes_and_refuses(trained, tmp_path, capsys):
         (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "another kind"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda f: (f / "config.json").write_text('{"model_type": "fastfcn_jax"}'), "lacks"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"PK"), "no whole .safetensors"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"PK"), "not a complete .safetensors"),
     ],
 )
 def test_folders_that_are_damaged(written, tmp_path, change, message):

@@ -97,5 +97,5 @@ def test_published_names_are_taken_too_and_others_answered():
     assert registry.find("resnet50-ebb6acbb.pth").name == "resnet50_official"
     with pytest.raises(UserError, match="did you mean jpu_psp_cityscapes"):
         registry.find("jpu_psp_cityscape")
-    with pytest.raises(UserError, match="`fastfcn weights list` has them"):
+    with pytest.raises(UserError, match="see `fastfcn weights list`"):
         registry.find("w")

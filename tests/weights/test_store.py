@@ -124,7 +124,7 @@ def test_a_file_put_there_by_hand_goes_on(server, monkeypatch, capsys):
     with pytest.raises(UserError) as caught:
         store.get(name)
     place = store.where(name)
-    assert f"save the file as {place.file} and go on with `fastfcn weights get {name}`" in str(
+    assert f"save it as {place.file} and continue with `fastfcn weights get {name}`" in str(
         caught.value
     )
     place.file.parent.mkdir(parents=True)
@@ -140,7 +140,7 @@ def test_offline_says_address_folder_and_command(server, monkeypatch, capsys):
     assert COMMAND.main(["get", "jpu_psp_ade20k", "--offline"]) == 2
     said = capsys.readouterr().err
     assert registry.ENTRIES["jpu_psp_ade20k"].address in said
-    assert f"put it into {local.cache()} and go on with `fastfcn weights get" in said
+    assert f"put it into {local.cache()} and continue with `fastfcn weights get" in said
     assert server.asked == []
     assert not local.cache().exists()
 
@@ -204,7 +204,7 @@ def test_the_official_backbone_comes_out_of_its_archive(server, monkeypatch):
     backbone.load(path, experiment.load("official_psp_pcontext").model)
     path.unlink()
     publish(monkeypatch, server, "resnet50_official", b"PK no archive", checksum=sha1)
-    with pytest.raises(UserError, match="is no zip archive with resnet50-ebb6acbb"):
+    with pytest.raises(UserError, match="is not a zip archive that contains resnet50-ebb6acbb"):
         store.backbone("resnet50_official")
 
 
