@@ -56,7 +56,7 @@ ABSURD = {
         changed([[0, 0, 0], [0.5, 0, 0]], "dataset", "palette"),
         changed([[0, 0, 0], [0, 0]], "dataset", "palette"),
     ],
-    "no lineage": [changed("caffe", "config", "model", "lineage"), changed([], "config")],
+    "no known lineage": [changed("caffe", "config", "model", "lineage"), changed([], "config")],
     "no dictionary": [[SAID], 3],
 }
 
