@@ -104,7 +104,7 @@ def test_what_is_left_out_is_counted_by_type(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.png")
     assert [photo.stem for photo in inputs.find(str(tmp_path))] == ["a"]
     said = capsys.readouterr().out
-    assert "left out, as they are no image that is read: 2 .heic, 1 .avif, 1 without" in said
+    assert "left out, as they are not supported images: 2 .heic, 1 .avif, 1 without" in said
     assert "pipe.png: a pipe, not a file" in said
     (tmp_path / "a.gif").unlink()
     with pytest.raises(UserError, match=r"holds no image \(.*\), but 2 \.heic, 1 \.avif"):
