@@ -165,7 +165,7 @@ def test_a_fault_of_the_server_is_answered_and_told_on_the_terminal(address, cap
         patch.setattr(Halves, "predict", fails)
         status, result = post(address, photo.read_bytes())
     assert status == 500
-    assert result == {"error": "the server failed at this request; its terminal says why"}
+    assert result == {"error": "the server failed on this request; its terminal shows why"}
     told = capfd.readouterr().err
     assert told.startswith("error: while answering POST '/predict':")
     assert "ZeroDivisionError: a bug" in told
