@@ -33,7 +33,7 @@ def found(source, crop_size=(8, 8)):
 
 
 def problem(source):
-    problems = [f for f in found(source) if f.level == "problem" and "mend or" not in f.remedy]
+    problems = [f for f in found(source) if f.level == "problem" and "repair or" not in f.remedy]
     return problems[-1]
 
 
@@ -132,7 +132,7 @@ def test_the_whole_report(tmp_path, capsys, monkeypatch):
         "train: 4 images",
         "GiB on each device",
         "checkpoints take",
-        "samples a second",
+        "samples per second",
         "b  ",
     ):
         assert part in text
@@ -275,7 +275,7 @@ class TestOwnPhotos:
             self.lay(tmp_path, values(0, 1), names, photos.format(part), labels.format(part))
         lines = adopt.adopt(tmp_path)
         assert "3 photos to train on, 2 to validate" in lines
-        said = "  this split is that of the folders train and val (--split fifth for one by chance)"
+        said = "  the split follows the folders train and val (--split fifth for a random one)"
         assert said in lines
         assert any("neither of the two: 1 photos" in line for line in lines)
         ids = {s: datasets.load("folder", str(tmp_path), s).ids for s in ("train", "val")}
@@ -340,7 +340,7 @@ class TestOwnPhotos:
         self.lay(tmp_path, mask if void == 255 else np.stack([mask] * 3, -1), "abc")
         lines = adopt.adopt(tmp_path)
         assert any("255 is a class here" in line for line in lines)
-        assert any("written anew" in line for line in lines) == (void != 255)
+        assert any("converted into" in line for line in lines) == (void != 255)
         source = datasets.load("folder", str(tmp_path), "train")
         np.testing.assert_array_equal(source[0].label, mask // 255)
 

@@ -1,4 +1,4 @@
-"""What the doctor makes of label files: classes, names, ignored values, and labels to be mended."""
+"""What the doctor makes of label files: classes, names, ignored values, and repaired labels."""
 
 import json
 
@@ -147,7 +147,7 @@ class TestMixtures:
                 COLORS[order],
             )
         lines = adopt.adopt(tmp_path)
-        assert any("their numbers (--palettes numbers for these)" in x for x in lines)
+        assert any("their numbers (--palettes numbers uses these)" in x for x in lines)
         palette = datasets.load("folder", str(tmp_path), "train").info.palette
         for i, read in labels(tmp_path).items():
             np.testing.assert_array_equal(palette[read], COLORS[index(i)])
@@ -166,7 +166,7 @@ class TestMixtures:
         picture[:9, :9] = (9, 200, 9)
         put(tmp_path / "masks/2.png", picture)
         lines = adopt.adopt(tmp_path)
-        assert "  labels with palettes stand for their colours, like the others" in lines
+        assert "  labels with palettes are read as colours, like the others" in lines
         assert len(values(tmp_path, "color")) == 4
 
     def test_binary_masks_of_1_and_of_255(self, tmp_path):
@@ -241,7 +241,7 @@ class TestMending:
         put(tmp_path / "masks/3.png", picture)
         lines = adopt.adopt(tmp_path, clean=clean)
         assert len(classes(tmp_path)["classes"]) == 3
-        assert any("[251, 50, 83] is taken for a slip" in x for x in lines) == (not clean)
+        assert any("[251, 50, 83] is taken for noise" in x for x in lines) == (not clean)
         stray = labels(tmp_path)[3][2, 2]
         order = np.argsort([0, 2, 1])
         assert stray == (order[1] if clean else 255)
@@ -353,7 +353,7 @@ class TestNames:
         assert list(values(tmp_path)) == ["class_0", "class_1", "class_2"]
         (tmp_path / "empty.txt").write_text("")
         text = sentence(lambda: adopt.adopt(tmp_path, names="empty.txt", overwrite=True))
-        assert "empty.txt: no list of classes" in text
+        assert "empty.txt: not a list of classes" in text
 
     def test_the_list_in_a_folder_of_the_split(self, tmp_path):
         for part, count in (("train", 4), ("valid", 2)):  # Roboflow

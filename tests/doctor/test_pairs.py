@@ -46,7 +46,9 @@ def test_names_that_differ_by_what_a_picture_is(tmp_path, photos, labels):
     assert {p: Path(label).stem for p, label in listed(tmp_path).items()} == (
         expected
         if not labels.endswith("gif")
-        else {p: Path(p).stem for p in expected}  # written anew under the photograph's name
+        else {
+            p: Path(p).stem for p in expected
+        }  # the converted copy has the name of the photograph
     )
     source = datasets.load("folder", str(tmp_path), "train")
     number = int("".join(c for c in source.ids[0].replace("8bit", "") if c.isdigit()))
@@ -210,7 +212,7 @@ def test_a_list_says_the_split(tmp_path):
     lines = adopt.adopt(tmp_path)
     assert set(listed(tmp_path, "train")) == {f"JPEGImages/2007_{i}.jpg" for i in (0, 3)}
     assert set(listed(tmp_path, "val")) == {f"JPEGImages/2007_{i}.jpg" for i in (1, 4)}
-    assert any("that of ImageSets/Segmentation/train.txt and" in line for line in lines)
+    assert any("split follows ImageSets/Segmentation/train.txt and" in line for line in lines)
     adopt.adopt(tmp_path, split="fifth", overwrite=True)
     assert len(listed(tmp_path, "train")) == 5
 
