@@ -273,8 +273,11 @@ class TestFolder:
             ('{"classes": ["a", 7]}', "7 is not a name for a class; put it in quotes"),
             ('{"classes": ["a\\nb"]}', "in one line"),
             ('{"classes": ["  "]}', "in one line"),
-            ('{"classes": [{"name": "a", "colour": [0, 0, 0]}]}', '"colour" in class "a" means'),
-            ('{"classes": ["a"], "ignored": [0]}', '"ignored" in the file means nothing'),
+            (
+                '{"classes": [{"name": "a", "colour": [0, 0, 0]}]}',
+                '"colour" in class "a" is unknown',
+            ),
+            ('{"classes": ["a"], "ignored": [0]}', '"ignored" in the file is unknown'),
             ('{"classes": [{"name": "a", "color": [300, 0, 0]}]}', "integers 0..255"),
             ('{"classes": [{"name": "a", "color": "red"}]}', '"#rrggbb", not "red"'),
             ('{"classes": [{"name": "a", "value": true}]}', "integers 0..255, not true"),
