@@ -1,4 +1,4 @@
-"""Which files of a folder count."""
+"""Listing the files of a folder."""
 
 import os
 import socket

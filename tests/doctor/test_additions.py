@@ -1,4 +1,4 @@
-"""Photographs that come later: lists grow, classes and the split of the old ones stay."""
+"""Photographs added later: lists grow, classes and the split of the old ones do not change."""
 
 import json
 
@@ -119,7 +119,7 @@ def test_classes_of_several_values(root):
     assert "1 new photo, 1 to train on, 0 to validate" in adopt.adopt(root, update=True)
 
 
-def test_a_folder_that_was_not_adopted(tmp_path):
+def test_a_folder_that_was_not_prepared(tmp_path):
     lay(tmp_path, "images/{}.jpg", "masks/{}.png", 2)
     text = sentence(lambda: adopt.adopt(tmp_path, update=True))
     assert "classes.json: missing; prepare the folder first, without --update" in text

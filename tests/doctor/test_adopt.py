@@ -1,4 +1,4 @@
-"""What the doctor finds, and the configuration it writes for a folder of one's own photos."""
+"""What the doctor finds, and the configuration it writes for a folder of photos."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ COLORS = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
 
 
 def lay(root, labels, classes, split="train"):
-    """A folder data set with one photo a label."""
+    """A folder data set with one photo per label."""
     for i, label in enumerate(labels):
         write_png(root / "images" / split / f"p{i}.png", photo(i, label.shape[:2]))
         write_png(root / "labels" / split / f"p{i}.png", label)
@@ -52,7 +52,7 @@ def test_a_sound_data_set_has_no_problem(tmp_path):
         ((0, 255), ["no", "yes"], "only 0 and 255", '"value": 255'),
         ((1, 2, 3), ["a", "b", "c"], "count from 1", '"value": 1 to 3'),
         ((0, 1, 2, 3), ["a", "b", "c"], "one value more", '"ignore": [0]'),
-        ((0, 1, 77), ["a", "b", "c"], "no class: 77", "under ignore"),
+        ((0, 1, 77), ["a", "b", "c"], "not classes: 77", "under ignore"),
     ],
 )
 def test_label_patterns_are_named_with_their_remedy(tmp_path, stored, classes, text, remedy):

@@ -24,7 +24,7 @@ def values(root, key="value"):
 
 
 def labels(root):
-    """Photograph's number -> class indices as training reads them."""
+    """Number of the photograph -> class indices as training reads them."""
     found = {}
     for split in ("train", "val"):
         source = datasets.load("folder", str(root), split)
@@ -105,7 +105,7 @@ class TestValues:
         for i, read in labels(tmp_path).items():
             np.testing.assert_array_equal(read, index(i, classes=2))
 
-    def test_one_value_alone_is_nothing_to_learn(self, tmp_path):
+    def test_a_single_value_is_refused(self, tmp_path):
         laid(tmp_path, lambda i: np.zeros((24, 32), np.uint8))
         assert "all labels hold the one value 0" in sentence(lambda: adopt.adopt(tmp_path))
 
@@ -137,7 +137,7 @@ class TestMixtures:
         for i, read in labels(tmp_path).items():
             np.testing.assert_array_equal(read, index(i))
 
-    def test_palettes_numbered_anew_in_every_file(self, tmp_path):
+    def test_palettes_that_differ_from_file_to_file(self, tmp_path):
         lay(tmp_path, "images/{}.jpg", "masks/{}.png")
         for i in range(6):
             order = np.roll(np.arange(3), i)
@@ -232,7 +232,7 @@ class TestMending:
         assert "images/3.jpg" not in listed(adopt_skipping(tmp_path))
 
     @pytest.mark.parametrize("clean", [False, True])
-    def test_a_stray_pixel_is_no_class(self, tmp_path, clean):
+    def test_a_stray_pixel_is_not_a_class(self, tmp_path, clean):
         laid(tmp_path, lambda i: COLORS[index(i, (72, 96))])
         for i in range(6):
             put(tmp_path / f"images/{i}.jpg", photo(i, (72, 96)))
@@ -249,7 +249,7 @@ class TestMending:
     def test_thin_lines_are_a_class(self, tmp_path):
         def label(i):
             picture = index(i, classes=2)
-            picture[5, ::2] = 2  # no pixel among equals
+            picture[5, ::2] = 2  # no pixel has four equal neighbours
             return picture
 
         adopt.adopt(laid(tmp_path, label))
@@ -320,7 +320,7 @@ class TestNames:
             ("classes.txt", "back\ncat\n"),  # too few for the numbers
         ],
     )
-    def test_files_that_are_no_list_name_nothing(self, tmp_path, name, text):
+    def test_files_that_are_not_lists_name_nothing(self, tmp_path, name, text):
         laid(tmp_path, index)
         (tmp_path / name).write_text(text)
         lines = adopt.adopt(tmp_path)
@@ -348,7 +348,7 @@ class TestNames:
         (tmp_path / "other.txt").write_text("x\ny\nz\nnever seen\n")
         lines = adopt.adopt(tmp_path, names="other.txt")
         assert list(values(tmp_path)) == ["x", "y", "z"]
-        assert any("in the list but in no label, so no class: never seen" in x for x in lines)
+        assert any("in the list but in no label, so not a class: never seen" in x for x in lines)
         adopt.adopt(tmp_path, names="none", overwrite=True)
         assert list(values(tmp_path)) == ["class_0", "class_1", "class_2"]
         (tmp_path / "empty.txt").write_text("")

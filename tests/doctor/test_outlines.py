@@ -39,7 +39,7 @@ def photos(root, place="images/{}.jpg", count=3):
 
 
 def labels(root):
-    """Photograph's number -> class names as training reads them, in an array."""
+    """Number of the photograph -> array of class names as training reads them."""
     found = {}
     for part in ("train", "val"):
         source = datasets.load("folder", str(root), part)

@@ -59,7 +59,7 @@ def server(monkeypatch, tmp_path):
 
 
 def stand_in(name: str) -> bytes:
-    """A file of the names and narrow shapes of the published one."""
+    """A file with the names of the published one and narrow shapes."""
     config = experiment.load(name)
     info = datasets.info(config.data.name, "")
     variables = small.variables(config.model, info.num_classes)
@@ -118,8 +118,8 @@ def test_another_file_is_not_converted(server, monkeypatch):
     assert not place.is_here
 
 
-def test_a_file_put_there_by_hand_goes_on(server, monkeypatch, capsys):
-    """The official models have a page and no address; and so it is without a network."""
+def test_a_file_put_there_by_hand_is_used(server, monkeypatch, capsys):
+    """The official models have a page but no address; without a network it is the same for all."""
     name = "official_encnet_pcontext"
     with pytest.raises(UserError) as caught:
         store.get(name)
@@ -190,7 +190,7 @@ def test_training_starts_from_names(server, monkeypatch):
     assert "layer4_1" in variables["params"]["backbone"]
 
 
-def test_the_official_backbone_comes_out_of_its_archive(server, monkeypatch):
+def test_the_official_backbone_is_extracted_from_its_archive(server, monkeypatch):
     content = saved(imagenet("official"))
     name = registry.ENTRIES["resnet50_official"].file
     archive = io.BytesIO()
@@ -208,7 +208,7 @@ def test_the_official_backbone_comes_out_of_its_archive(server, monkeypatch):
         store.backbone("resnet50_official")
 
 
-def test_checkpoints_that_are_no_names(server, tmp_path):
+def test_checkpoints_that_are_not_names(server, tmp_path):
     assert store.checkpoint(tmp_path) == tmp_path
     with pytest.raises(UserError, match="did you mean jpu_psp_cityscapes:4x4"):
         store.checkpoint("jpu_psp_cityscapes:4x5")

@@ -1,4 +1,4 @@
-"""Each data set from its own layout; each thing that can be wrong gives its one sentence."""
+"""Each data set is read from its own layout; each possible error gives one clear sentence."""
 
 import json
 import os
@@ -137,7 +137,7 @@ def test_truncated_jpeg(camvid_root):
 
 
 def test_damaged_png(camvid_root):
-    """All there, but the compressed pixels are not what was written."""
+    """The file is complete, but its compressed pixels have changed."""
     path = camvid_root / "train" / "0.png"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
@@ -338,7 +338,7 @@ class TestFolder:
         assert says in sentence(lambda: datasets.info("folder", str(tmp_path)))
 
     @pytest.mark.parametrize("name", ["/etc/hostname", "../x.png", "images/../../x.png"])
-    def test_a_list_does_not_lead_out_of_the_folder(self, tmp_path, index, name):
+    def test_a_list_cannot_leave_the_folder(self, tmp_path, index, name):
         self.lay(tmp_path / "data", [index], {"classes": self.CLASSES})
         (tmp_path / "data" / "val.txt").write_text(f"\n{name} labels/train/p0.png\n")
         text = sentence(lambda: datasets.load("folder", str(tmp_path / "data"), "val"))
@@ -379,7 +379,7 @@ class TestFolder:
             assert sentence(lambda i=i: source[i]) == said[i - 1]
         assert sentence(lambda: cache.open_or_build(str(tmp_path / "cache"), source)) == said[0]
 
-    def test_hidden_files_are_no_images_and_links_are_followed(self, tmp_path, index, capsys):
+    def test_hidden_files_are_skipped_and_links_followed(self, tmp_path, index, capsys):
         self.lay(tmp_path / "store", [index, index], {"classes": self.CLASSES})
         hidden = tmp_path / "store/images/train/.ipynb_checkpoints/p0-checkpoint.png"
         write_png(hidden, photo())
