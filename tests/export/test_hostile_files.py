@@ -57,7 +57,7 @@ ABSURD = {
         changed([[0, 0, 0], [0, 0]], "dataset", "palette"),
     ],
     "no known lineage": [changed("caffe", "config", "model", "lineage"), changed([], "config")],
-    "no dictionary": [[SAID], 3],
+    "not a dictionary": [[SAID], 3],
 }
 
 
