@@ -1,4 +1,4 @@
-"""Weights of both PyTorch lineages, read and written without PyTorch."""
+"""Reads and writes the PyTorch weights of both lineages."""
 
 from fastfcn_jax import rooms
 

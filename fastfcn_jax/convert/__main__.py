@@ -10,21 +10,21 @@ def define(parser: cli.Parser) -> None:
     parser.need(
         "--input", "FILE.pth", "A .pth or .safetensors file, or a checkpoint folder.", type=cli.path
     )
-    parser.need("--output", "converted", "What to write: the other one.", type=cli.path)
-    parser.add_config("The model that the file holds; auto (the default) tells it.", auto=True)
+    parser.need("--output", "converted", "What to write: a folder, or a .pth file.", type=cli.path)
+    parser.add_config("The model that the file holds; auto (default): recognise it.", auto=True)
     parser.add_argument(
-        "--classes", type=cli.path, metavar="FILE", help="Class names: JSON, YAML or one a line."
+        "--classes", type=cli.path, metavar="FILE", help="Class names: JSON, YAML or one per line."
     )
     parser.add_argument(
         "--weights",
         choices=["ema", "model"],
-        help="Which to take where the file has averaged weights and others; default: ema.",
+        help="Which to take if the file has averaged (ema) and plain weights; default: ema.",
     )
     parser.add_argument(
-        "--to", choices=["mmseg", "official"], help="Whose code the written .pth file is for."
+        "--to", choices=["mmseg", "official"], help="Which code the written .pth file is for."
     )
     parser.add_argument(
-        "--reset-head", action="store_true", help="Start the classifiers anew (fine-tuning)."
+        "--reset-head", action="store_true", help="Initialise new classifiers (fine-tuning)."
     )
 
 
@@ -49,9 +49,9 @@ COMMAND = cli.Command(
     about="""Turns a .pth or .safetensors file of mmsegmentation or of the official code into a
 checkpoint folder, or (--input DIR --output FILE.pth --to mmseg|official) back.
 
-The model is told from the file's names and shapes, its classes from what the file says of itself.
-With --config the two are compared: lineage, depth, neck, head, widths and class count have to
-agree. Nothing in the file is executed.""",
+The model is recognised from the names and shapes in the file, its classes from the file's metadata.
+With --config, the file must agree with the configuration in lineage, depth, neck, head, widths and
+class count. Nothing in the file is executed.""",
     define=define,
     run=run,
 )

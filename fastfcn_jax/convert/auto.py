@@ -1,4 +1,4 @@
-"""The configuration of a file's model, from the file alone (`--config auto`)."""
+"""Builds the configuration of a file's model from the file alone (`--config auto`)."""
 
 from ml_collections import ConfigDict
 
@@ -7,7 +7,7 @@ from fastfcn_jax.convert import output_classes
 from fastfcn_jax.convert.detect import Detected
 from fastfcn_jax.convert.file_meta import FileMeta
 
-# The experiment whose data, schedule and test protocol go with a lineage and data set.
+# (lineage, data set) -> the experiment whose data, schedule and test protocol are used.
 _EXPERIMENTS = {
     ("mmseg", "cityscapes"): "jpu_psp_cityscapes",
     ("mmseg", "ade20k"): "jpu_psp_ade20k",
@@ -16,14 +16,14 @@ _EXPERIMENTS = {
     ("official", "ade20k"): "official_encnet_ade20k",
     ("official", ""): "official_encnet_pcontext",
 }
-_FLAGS = ("se_branch", "auxiliary")  # the keys for which False is an answer
+_FLAGS = ("se_branch", "auxiliary")  # keys for which False is a finding, not a missing value
 
 
 def configuration(found: Detected, meta: FileMeta) -> tuple[ConfigDict, list[str]]:
-    """Builds the configuration, and says what was assumed.
+    """Builds the configuration; also returns sentences about what was assumed.
 
-    The model is the one that names and shapes tell; the data set is the one whose classes the file
-    names, or, where it names none, the published one with as many classes.
+    The model follows from names and shapes. The data set is the one whose classes the file names
+    or, if it names none, the published one with as many classes.
     """
     notes = []
     info = output_classes.by_names(meta.class_names)
@@ -32,7 +32,7 @@ def configuration(found: Detected, meta: FileMeta) -> tuple[ConfigDict, list[str
         if info is not None:
             notes = [
                 f"the file does not name its {found.num_classes} classes: "
-                f"taken for those of {info.name}; --classes FILE names others"
+                f"assumed to be those of {info.name}; name others with --classes FILE"
             ]
     name = "folder" if info is None else info.name
     base = _EXPERIMENTS.get((found.lineage, name)) or _EXPERIMENTS[found.lineage, ""]
@@ -40,7 +40,7 @@ def configuration(found: Detected, meta: FileMeta) -> tuple[ConfigDict, list[str
     config.data.update(name=name, root="")
     config.published.update(miou=0.0, miou_ms_flip=0.0, source="")
     told = {key: value for key, value in found._asdict().items() if value or key in _FLAGS}
-    del told["num_classes"]  # the classes say it
+    del told["num_classes"]  # the class list determines it
     config.model.update(told, output_stride=8 if found.neck == "none" else 32)
     if len(meta.test_scale) == 2:
         config.data.test_scale = meta.test_scale

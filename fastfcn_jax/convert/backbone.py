@@ -1,4 +1,4 @@
-"""ImageNet weights of a backbone, for training to start from."""
+"""Reads ImageNet weights of a backbone to start training from."""
 
 import os
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from fastfcn_jax.errors import UserError
 
 
 class Backbone(NamedTuple):
-    """{"params": {"backbone": ...}, "batch_stats": {"backbone": ...}}, float32; and sentences."""
+    """Variables {"params": {"backbone": ...}, "batch_stats": {"backbone": ...}}, float32; notes."""
 
     variables: dict[str, Any]
     notes: list[str]
@@ -23,14 +23,14 @@ def load(path: str | os.PathLike, model: ConfigDict) -> Backbone:
     """Reads a backbone's variables from a `.pth` or `.safetensors` file.
 
     Takes mmsegmentation's `resnet*_v1c` files, the deep-base files of the official code, the
-    backbone of a whole segmentation model of either lineage, and torchvision's ResNets. The
-    latter's single 7x7 stem has no place here: the stem is left out, which a note says.
+    backbone of a whole segmentation model of either lineage, and torchvision's ResNets. The last
+    have a single 7x7 stem, which does not fit: it is left out, and a note says so.
 
     Args:
       model: `config.model`.
 
     Raises:
-      UserError: the file cannot be read, holds another backbone, or lacks a part of it.
+      UserError: the file cannot be read, holds another backbone, or is incomplete.
     """
     tensors = _own_names(weight_file.read(path).tensors)
     try:
@@ -62,7 +62,7 @@ def load(path: str | os.PathLike, model: ConfigDict) -> Backbone:
 
 
 def _own_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The backbone's tensors under mmsegmentation's names without their `backbone.`."""
+    """The backbone's tensors under mmsegmentation's names without the prefix `backbone.`."""
     tops = {name.split(".")[0] for name in tensors}
     if "backbone" in tops:
         tensors = _below("backbone.", tensors)

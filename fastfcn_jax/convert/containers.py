@@ -1,8 +1,8 @@
 """Opens the two containers that torch.save writes: what they describe, and each storage's bytes.
 
 Since PyTorch 1.6 a file is an uncompressed zip archive: `data.pkl` describes tensors as views into
-storages, and `data/<key>` holds the bytes of one storage. Before, it was one stream of five pickles
-(magic number, protocol, machine, the object, the keys of the storages) and then the storages.
+storages, and `data/<key>` holds the bytes of one storage. Older files are one stream of five
+pickles (magic number, protocol, machine, the object, the keys of the storages), then the storages.
 """
 
 import io
@@ -62,7 +62,7 @@ def refuse_other_kinds(head: bytes) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise BrokenFileError("this is a Git LFS pointer, not the weights; run `git lfs pull`")
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise BrokenFileError("this is a web page, not weights; the download went wrong, repeat it")
+        raise BrokenFileError("this is a web page, not weights; the download failed, repeat it")
     if head[257:262] == b"ustar":
         raise BrokenFileError(
             "this is a tar archive; unpack it, or, if PyTorch 0.1 wrote it, save it again with "
@@ -75,11 +75,11 @@ def refuse_other_kinds(head: bytes) -> None:
 
 
 class Pickled:
-    """The meaning of the names in PyTorch's pickles; everything unknown becomes a stub."""
+    """Interprets the names in PyTorch's pickles; everything unknown becomes a stub."""
 
     def __init__(self):
         self.stubbed: set[str] = set()
-        self._pairs_left = inert_pickle.MAX_OPCODES  # one list of pairs could be named for ever
+        self._pairs_left = inert_pickle.MAX_OPCODES  # a file may repeat a list endlessly
 
     def load(self, stream: io.BytesIO) -> Any:
         return inert_pickle.load(stream, reduce=self.reduce, persistent=self.persistent)
@@ -87,7 +87,7 @@ class Pickled:
     def reduce(self, name: str, arguments: tuple) -> Any:
         while (
             name == "torch._tensor _rebuild_from_type_v2"
-        ):  # nested a thousand times, in an attack
+        ):  # a loop: a hostile file may nest it thousands of times
             match arguments:
                 case (Global() as call, _, tuple() as inner, _):
                     name, arguments = call.name, inner
@@ -140,7 +140,7 @@ class Pickled:
 
 
 def open_zip(file: BinaryIO, file_bytes: int, pickled: Pickled):
-    """Gives the described object, and a function from storage key to the storage's bytes."""
+    """Returns the described object, and a function from storage key to the storage's bytes."""
     try:
         entries = {info.filename: info for info in zipfile.ZipFile(file).infolist()}
     except (
@@ -170,7 +170,7 @@ def open_zip(file: BinaryIO, file_bytes: int, pickled: Pickled):
 
 
 def _zip_bytes(file, file_bytes, entries, name, limit=None) -> bytes:
-    """The bytes of an uncompressed entry, held against the file's size and the checksum."""
+    """The bytes of an uncompressed entry, after checking its bounds and its checksum."""
     info = entries.get(name)
     if info is None:
         raise BrokenFileError(f"its part {name[:80]} is missing")
@@ -188,14 +188,14 @@ def _zip_bytes(file, file_bytes, entries, name, limit=None) -> bytes:
         raise BrokenFileError(f"its part {name[:80]} reaches beyond the end of the file")
     file.seek(start)
     data = file.read(info.file_size)
-    # PyTorch can be told to write no checksums; they are 0 then.
+    # A checksum of 0 means none: PyTorch can be told not to write them.
     if info.CRC and zlib.crc32(data) != info.CRC:
         raise BrokenFileError(f"its part {name[:80]} is damaged (wrong checksum); fetch it again")
     return data
 
 
 def open_legacy(file: BinaryIO, file_bytes: int, pickled: Pickled):
-    """As `open_zip`, for the stream that PyTorch before 1.6 wrote."""
+    """Like `open_zip`, for the stream that PyTorch before 1.6 wrote."""
     file.seek(0)
     stream = io.BytesIO(file.read(min(file_bytes, MAX_PICKLE_BYTES)))
     if pickled.load(stream) != LEGACY_MAGIC:
@@ -230,7 +230,7 @@ def open_legacy(file: BinaryIO, file_bytes: int, pickled: Pickled):
 
 
 def _legacy_places(file, position, file_bytes, keys, seen) -> dict[str, tuple[int, int]]:
-    """Where each storage's bytes stand: an 8-byte element count, then the elements, key by key."""
+    """Where each storage's bytes are: for each key, an 8-byte element count, then the elements."""
     places = {}
     for key in keys:
         if not isinstance(key, str) or key not in seen:
@@ -238,7 +238,7 @@ def _legacy_places(file, position, file_bytes, keys, seen) -> dict[str, tuple[in
         file.seek(position)
         count = int.from_bytes(file.read(8), "little", signed=True)
         if count != seen[key].count:
-            raise BrokenFileError(f"its storage {key[:80]} has another size than its tensors say")
+            raise BrokenFileError(f"its storage {key[:80]} has another size than its tensors")
         size = count * seen[key].dtype.itemsize
         places[key] = (position + 8, size)
         position += 8 + size

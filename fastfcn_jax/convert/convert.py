@@ -1,7 +1,7 @@
-"""Weights of a PyTorch `.pth` or `.safetensors` file to a checkpoint folder, and back.
+"""Converts weights of a PyTorch `.pth` or `.safetensors` file to a checkpoint folder and back.
 
-A configuration says which model the file is to be: lineage, depth, neck, head, widths and class
-count of the file are held against it. Without one, all of that is taken from the file.
+With a configuration, the file's lineage, depth, neck, head, widths and class count must agree with
+it. Without one, they are taken from the file.
 """
 
 import os
@@ -28,9 +28,9 @@ def read(
 
     Args:
       config: None: the configuration is built from the file's names, shapes and `meta`.
-      class_file: names of the classes, if the file says none or wrong ones; JSON, YAML or text.
-      weights: "ema" or "model", where the file has both; None: the averaged ones.
-      reset_head: start the classifiers anew, for the data set's (or `class_file`'s) class count.
+      class_file: class names (JSON, YAML or text), if the weights' file has none or wrong ones.
+      weights: "ema" or "model", if the file has both; None: the averaged ones.
+      reset_head: initialise new classifiers for the classes of the data set (or `class_file`).
 
     Returns:
       An `interpret.Converted`.
@@ -95,8 +95,8 @@ def to_file(folder: Path, output: Path, to: str) -> int:
     lineage = loaded.config.model.lineage
     if lineage != to:
         raise UserError(
-            f"{folder}: holds a model of the {lineage} lineage, which the {to} code does not "
-            f"have; pass --to {lineage}."
+            f"{folder}: holds a model of the {lineage} lineage, which the {to} code cannot load; "
+            f"pass --to {lineage}."
         )
     tensors = fit.to_tensors(loaded.variables, to, step=loaded.step)
     pth_writer.write(output, tensors, to, loaded.info)
@@ -116,14 +116,14 @@ def convert(
     """Converts a file of weights into a checkpoint folder, or a checkpoint folder into a `.pth`.
 
     Args:
-      config: the experiment whose model the file holds; "auto": told from the file.
-      classes: file of class names, where the weights' file does not say them.
-      weights: "ema" or "model", where the file has both; None: the averaged ones.
-      to: "mmseg" or "official": whose code the written `.pth` file is for.
-      reset_head: start the classifiers anew (fine-tuning on other classes).
+      config: the experiment whose model the file holds; "auto": recognised from the file.
+      classes: file of class names, if the weights' file does not have them.
+      weights: "ema" or "model", if the file has both; None: the averaged ones.
+      to: "mmseg" or "official": the code that the written `.pth` file is for.
+      reset_head: initialise new classifiers (fine-tuning on other classes).
 
     Returns:
-      What was converted, to be printed.
+      A report of what was converted.
 
     Raises:
       UserError: the input cannot be read or holds another model, or the output exists.
@@ -147,7 +147,7 @@ def convert(
 
 
 def as_config(config: str | Path | ConfigDict) -> ConfigDict | None:
-    """The configuration that is meant; None for "auto"."""
+    """The configuration as an object; None for "auto"."""
     if isinstance(config, ConfigDict):
         return config
     return None if str(config) == "auto" else experiment.load(str(config))

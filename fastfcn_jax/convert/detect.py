@@ -1,4 +1,4 @@
-"""Which model a state dict belongs to, told from its names and shapes alone."""
+"""Recognises the model of a state dict from its names and shapes alone."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -14,9 +14,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Detected(NamedTuple):
-    """The keys of `config.model` that weights decide (0 or "" where they do not), and classes.
+    """The keys of `config.model` that weights determine (0 or "" if absent), and the class count.
 
-    Dilation is not among them: a backbone has the same weights with and without.
+    Dilation is not among them: it does not change the weights.
     """
 
     lineage: str
@@ -38,10 +38,10 @@ class Detected(NamedTuple):
 
 
 def lineage(names: Iterable[str]) -> str:
-    """Whose names these are: "mmseg" or "official".
+    """The lineage that these names belong to: "mmseg" or "official".
 
     Raises:
-      UserError: neither's, or those of a backbone alone.
+      UserError: they belong to neither, or to a backbone alone.
     """
     tops = {name.split(".")[0] for name in names}
     for top, found in (("backbone", "mmseg"), ("pretrained", "official")):
@@ -65,10 +65,10 @@ _BACKBONE_ALONE = (
 
 
 def of_tensors(tensors: Mapping[str, np.ndarray]) -> Detected:
-    """Tells the model from a file's tensors under their own names.
+    """Recognises the model from a file's tensors under their own names.
 
     Raises:
-      UserError: they are no whole segmentation model that is known here.
+      UserError: they are not a complete segmentation model of a known kind.
     """
     whose = lineage(tensors)
     names: Mapping[str, str | None] = {name: name for name in tensors}
@@ -78,10 +78,10 @@ def of_tensors(tensors: Mapping[str, np.ndarray]) -> Detected:
 
 
 def detect(shapes: Shapes, lineage: str) -> Detected:
-    """Tells the model from mmsegmentation-style names (see `official.to_mmseg_names`).
+    """Recognises the model from mmsegmentation-style names (see `official_names.to_mmseg_names`).
 
     Raises:
-      UserError: the backbone is no ResNet, or there is no known head.
+      UserError: the backbone is not a known ResNet, or the head is unknown.
     """
     auxiliary = shapes.get("auxiliary_head.convs.0.conv.weight")
     neck, neck_channels = _neck(shapes)
@@ -110,7 +110,7 @@ def resnet(names: Iterable[str]) -> str:
     """Name of the ResNet with these entries (`layer1.0.conv1.weight`, ...).
 
     Raises:
-      UserError: no ResNet that is known here has these blocks.
+      UserError: no known ResNet has these blocks.
     """
     names = set(names)
     counts = tuple(_count(names, f"layer{stage}.{{}}.conv1.weight") for stage in (1, 2, 3, 4))
@@ -118,7 +118,7 @@ def resnet(names: Iterable[str]) -> str:
     for depth, (block, blocks) in BLOCKS.items():
         if blocks == counts and (block is Bottleneck) == has_third:
             return f"resnet{depth}"
-    raise UserError(f"the backbone is no ResNet known here: its stages have {counts} blocks")
+    raise UserError(f"the backbone is not a known ResNet: its stages have {counts} blocks")
 
 
 def _count(names: set[str], pattern: str) -> int:
@@ -150,20 +150,20 @@ def _head(shapes: Shapes) -> tuple[str, int]:
 
 
 def _seen(shapes: Shapes, prefix: str) -> str:
-    """The modules that the file has there, for a message."""
+    """The modules that the file has under `prefix`, for a message."""
     modules = {".".join(name.split(".")[1:3]) for name in shapes if name.startswith(prefix)}
     return f"under {prefix} it has: {', '.join(sorted(modules)[:12]) or 'nothing'}"
 
 
-# What `convert` takes for a difference that is no mistake.
+# How to accept a difference that is intended.
 REMEDIES = {
     "auxiliary": "--config.model.auxiliary={}",
-    "num_classes": "--reset-head starts the classifiers anew",
+    "num_classes": "--reset-head initialises new classifiers",
 }
 
 
 def differences(detected: Detected, model: ConfigDict, num_classes: int) -> list[str]:
-    """What of `config.model` the weights contradict, as "key: the file has x, the config y"."""
+    """Where weights contradict `config.model`, as "key: the file has x, the configuration y"."""
     wanted = {key: model[key] for key in Detected._fields} | {"num_classes": num_classes}
     if detected.neck == "none":
         wanted["neck_channels"] = 0

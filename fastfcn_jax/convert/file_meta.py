@@ -1,22 +1,22 @@
-"""What a file of weights says about itself: class names, colours, training steps, preprocessing."""
+"""Reads a weight file's metadata: class names, colours, training steps, preprocessing."""
 
 import ast
 from typing import Any, NamedTuple
 
-_LONGEST_CONFIG = 1 << 20  # characters; the references' configurations have some ten thousand
+_LONGEST_CONFIG = 1 << 20  # characters; the reference configurations have about ten thousand
 Color = tuple[int, int, int]
 
 
 class FileMeta(NamedTuple):
-    """What could be read; empty or 0 where the file does not say.
+    """The metadata; empty or 0 if the file does not have it.
 
     Attributes:
       class_names: in the order of the classifier's outputs.
       palette: RGB of each class.
       iteration: training steps.
-      mean, std: of the photographs' normalisation, in the order of `is_rgb`.
-      test_scale: (width, height) that photographs are scaled into for testing.
-      slide: window and stride (height, width) where testing slides a window.
+      mean, std: of the image normalisation, in RGB order if `is_rgb`, else BGR.
+      test_scale: (width, height) that test images are scaled to fit.
+      slide: window and stride (height, width) for sliding-window testing.
     """
 
     class_names: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ def read(top: dict) -> FileMeta:
     """Reads `meta` as mmengine (`dataset_meta`) and mmsegmentation 0.x (`CLASSES`) write it.
 
     Args:
-      top: the file's outermost dictionary. Whatever in it is of another kind is passed over.
+      top: the file's outermost dictionary. Values of unexpected types are ignored.
     """
     meta = _as_dict(top.get("meta"))
     dataset = _as_dict(meta.get("dataset_meta"))
@@ -62,7 +62,7 @@ def read(top: dict) -> FileMeta:
 
 
 def _settings(text: Any) -> dict[str, Any]:
-    """The literal assignments of a configuration's Python text, which is not run."""
+    """The literal assignments in a configuration's Python source, which is not executed."""
     if not isinstance(text, str) or len(text) > _LONGEST_CONFIG:
         return {}
     try:
@@ -109,7 +109,7 @@ def _is_list(value: Any, kind: type) -> bool:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    """Class names; none if one has control characters, which a terminal would obey."""
+    """Class names; none if one has control characters, which a terminal would execute."""
     if not _is_list(value, str) or not all(name.isprintable() for name in value):
         return ()
     return tuple(name[:200] for name in value)

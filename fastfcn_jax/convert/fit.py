@@ -1,4 +1,4 @@
-"""A file's tensors as the variables of one model, the fate of each tensor reported; and back."""
+"""Fits a file's tensors to the variables of a model and reports on each of them; and back."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -21,16 +21,16 @@ CLASSIFIERS = ("decode_head.conv_seg.", "decode_head.se_layer.", "auxiliary_head
 
 
 class Report(NamedTuple):
-    """What became of every entry of a file.
+    """What was done with every entry of a file.
 
     Attributes:
-      kind, stubbed: of the file; see `pth.ReadResult`.
-      detected: the model that its names and shapes tell.
-      mapped: names of the tensors that the model took.
-      ignored: names of those left out, by the rule that says so.
-      reset: names of the classifiers that were started anew.
-      step: training steps that the weights have seen, from BatchNorm's counters (0: none kept).
-      notes: where in the file they stood, and what was assumed of their classes.
+      kind, stubbed: see `pth.ReadResult`.
+      detected: the model recognised from names and shapes.
+      mapped: names of the tensors used by the model.
+      ignored: names of the tensors left out, by reason.
+      reset: names of the classifiers that were initialised anew.
+      step: training steps of the weights, from BatchNorm's counters (0: unknown).
+      notes: where in the file the weights were, and what was assumed about their classes.
     """
 
     kind: str
@@ -76,12 +76,12 @@ def to_variables(
     """Fits the tensors of a `.pth` file to the model that `model` (`config.model`) describes.
 
     Args:
-      reset_head: start the classifiers anew, for another class count.
-      seed: of those.
+      reset_head: initialise new classifiers, for another class count.
+      seed: for the new classifiers.
 
     Raises:
-      UserError: the file holds another model, tensors are missing or left over, or a number in
-        one is not finite.
+      UserError: the file holds another model, tensors are missing or left over, or one contains
+        NaN or infinity.
     """
     lineage = detect.lineage(file.tensors)
     names = {name: name for name in file.tensors}
@@ -124,19 +124,19 @@ def to_variables(
 
 
 def _origin(file: ReadResult) -> tuple[str, ...]:
-    """Where in the file its weights stood, if not where every reader looks; and its own step."""
+    """Notes on where in the file the weights were, if in an unusual place, and on its iteration."""
     found, lines = file.found, []
     if found is not None and (found.prefix or found.others or found.keys not in ("", "state_dict")):
         lines.append(f"weights {found}")
     if found is not None and found.outside:
         lines.append(f"outside the model, not used: {_listed(list(found.outside), 6)}")
     if file.meta.iteration:
-        lines.append(f"iteration {file.meta.iteration} of its training, says the file")
+        lines.append(f"at iteration {file.meta.iteration} of its training, according to the file")
     return tuple(lines)
 
 
 def template(model: ConfigDict, num_classes: int) -> dict[mmseg_names.Path, jax.ShapeDtypeStruct]:
-    """Shapes of the model's variables by path; nothing is computed."""
+    """Shapes of the model's variables by path, without computing them."""
     init = _initialiser(model, num_classes)
     shapes: dict[mmseg_names.Path, Any] = traverse_util.flatten_dict(
         jax.eval_shape(lambda: init(jax.random.key(0)))
@@ -147,8 +147,8 @@ def template(model: ConfigDict, num_classes: int) -> dict[mmseg_names.Path, jax.
 def to_tensors(variables: Mapping, lineage: str, *, step: int = 0) -> dict[str, np.ndarray]:
     """The state dict that the lineage's PyTorch code loads with `strict=True`.
 
-    What our variables do not have is added: BatchNorm's counters, which say `step`, and the
-    official code's unused ImageNet classifier, which is zero.
+    Adds what our variables lack: BatchNorm's step counters, set to `step`, and the official code's
+    unused ImageNet classifier, set to zero.
     """
     tensors = (official_names if lineage == "official" else mmseg_names).from_flax(variables)
     for name in [name for name in tensors if name.endswith(".running_var")]:
@@ -167,7 +167,7 @@ def _initialiser(model: ConfigDict, num_classes: int):
 
 
 def _initial(model: ConfigDict, num_classes: int, seed: int, names: Iterable[str]) -> dict:
-    """Freshly drawn variables of these names; the compiler drops the rest of the drawing."""
+    """Newly initialised variables of these names; jit removes the computation of all others."""
     init = _initialiser(model, num_classes)
 
     def draw(key):
@@ -184,7 +184,7 @@ def _check(
     back: Mapping[str, str],
     others: tuple[str, ...],
 ) -> None:
-    """Raises UserError with both lists if the file lacks something or has something to spare."""
+    """Raises UserError if tensors are missing, left over or of another shape, and lists them."""
     missing = _file_names([path for path in wanted if path not in variables], wanted, lineage)
     extra = [mmseg_names.torch_name(path, variables) for path in variables if path not in wanted]
     left_over = sorted(back.get(name, name) for name in extra) + sorted(others)
@@ -203,11 +203,11 @@ def _check(
 
 
 def refuse_nonfinite(tensors: Mapping[str, np.ndarray], back: Mapping[str, str]) -> None:
-    """Raises UserError for weights that predict nothing, as a diverged training leaves them.
+    """Raises UserError for weights with NaN or infinity, as left by a diverged training run.
 
-    `back`: what the file calls tensors that have another name here.
+    `back` maps our names to the file's own, for the message.
     """
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, and is refused
         bad = [
             back.get(name, name)
             for name, tensor in tensors.items()
@@ -216,7 +216,7 @@ def refuse_nonfinite(tensors: Mapping[str, np.ndarray], back: Mapping[str, str])
     if bad:
         raise UserError(
             f"NaN or infinity in {len(bad)} tensors: {_listed(bad, 3)}; "
-            "its training diverged, take a file from before"
+            "its training diverged, use an earlier file"
         )
 
 

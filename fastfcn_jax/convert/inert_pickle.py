@@ -1,10 +1,10 @@
 """Reads a pickle as plain data: no class is looked up, imported, called or changed.
 
 Python's own unpickler builds objects by calling what the file names. This one walks the opcodes
-that `pickletools.genops` (standard library) parses and keeps to a value model of its own: Python
-scalars, strings, lists, tuples and dictionaries are themselves; everything else is a `Global` (a
-name) or a `Stub` (something that a name would have been called to make). What a called name means
-is up to the caller's `reduce`, which sees names as strings only.
+that `pickletools.genops` (standard library) parses. Python scalars, strings, lists, tuples and
+dictionaries become themselves; everything else becomes a `Global` (a name) or a `Stub` (the result
+of calling a name). The caller's `reduce`, which gets names as strings only, decides what a call
+means.
 """
 
 import io
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_OPCODES = 300_000  # a training file of a ResNet-152 has about 60 000
-MAX_NAME = 200  # characters of a name of code that are kept
+MAX_NAME = 200  # characters kept of a Python name
 
 
 class BrokenPickleError(ValueError):
-    """The bytes are not a pickle that the format's own rules allow."""
+    """The bytes are not a valid pickle."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Global:
 
 @dataclass(frozen=True, eq=False)
 class Stub:
-    """Stands for the object that calling `name` would have made; any later change is lost."""
+    """Stands for the object that calling `name` would return; later changes to it are lost."""
 
     name: str
 
@@ -56,15 +56,15 @@ def load(
     reduce: Callable[[str, tuple], Any],
     persistent: Callable[[Any], Any],
 ) -> Any:
-    """Reads one pickle from `stream`, leaving it behind the pickle's end.
+    """Reads one pickle from `stream` and leaves the stream positioned after it.
 
     Args:
       stream: the bytes, positioned at the start of a pickle.
-      reduce: gives the value of `name(*arguments)`; both are plain data.
-      persistent: gives the value of a persistent id (PyTorch's storages).
+      reduce: returns the value of `name(*arguments)`; both are plain data.
+      persistent: returns the value of a persistent id (PyTorch's storages).
 
     Raises:
-      BrokenPickleError: the bytes break the rules of the format or exceed `MAX_OPCODES`.
+      BrokenPickleError: the bytes are not a valid pickle or exceed `MAX_OPCODES`.
     """
     machine = _Machine(reduce, persistent)
     try:
@@ -77,8 +77,8 @@ def load(
     except RecursionError as error:
         raise BrokenPickleError("its objects are nested too deeply") from error
     except (ValueError, LookupError, TypeError, OverflowError, MemoryError) as error:
-        # genops reports truncation and unknown opcodes as ValueError; a stack or memo that lacks
-        # what an opcode needs shows as LookupError or TypeError.
+        # genops reports truncation and unknown opcodes as ValueError; an opcode whose operands
+        # are missing from the stack or memo fails with LookupError or TypeError.
         raise BrokenPickleError(printable(str(error)) or type(error).__name__) from error
     raise BrokenPickleError("it does not end")
 
@@ -182,7 +182,7 @@ class _Machine:
     def _setitems(self, _):
         self._update(self._pop_to_mark())
 
-    # Memo. A dictionary: an index in the billions costs one entry.
+    # Memo. A dictionary: a list would grow to the largest index, which a file can make billions.
 
     def _put(self, index):
         self._memo[index] = self._top()
@@ -204,9 +204,9 @@ class _Machine:
 
     def _stack_global(self, _):
         name, module = self.pop(), self.pop()
-        # Text only: the text of nested tuples can be endless.
+        # Only strings: formatting nested tuples could take for ever.
         if not (isinstance(name, str) and isinstance(module, str)):
-            raise BrokenPickleError("a name is no text")
+            raise BrokenPickleError("a name is not a string")
         self._stack.append(Global(f"{printable(module)} {printable(name)}"))
 
     def _ext1(self, code):
@@ -238,7 +238,7 @@ class _Machine:
         self._call(function, tuple(arguments))
 
     def _build(self, _):
-        self.pop()  # state of an object, such as OrderedDict's _metadata: not wanted
+        self.pop()  # state of an object, such as OrderedDict's _metadata: not needed
 
     def _persid(self, name):
         self._stack.append(self._on_persistent(name))
@@ -248,15 +248,15 @@ class _Machine:
 
 
 def printable(text: str) -> str:
-    """The beginning of a text out of a file, fit for a terminal: control characters escaped."""
+    """The beginning of a text from a file, with control characters escaped for the terminal."""
     text = text[:MAX_NAME]
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def to_dict(items: list) -> dict:
-    """A dictionary of alternating keys and values; entries with other than scalar keys drop out.
+    """A dictionary from alternating keys and values; entries whose key is not a scalar are dropped.
 
-    (Hashing a nested tuple or an integer of megabytes, again and again, can take for ever.)
+    (Hashing nested tuples or integers of megabytes again and again could take for ever.)
     """
     pairs = zip(items[::2], items[1::2], strict=True)
     return {key: value for key, value in pairs if _is_key(key)}

@@ -1,4 +1,4 @@
-"""What a file's tensors are: the configuration of their model, its classes, its variables."""
+"""Interprets a file's tensors: the configuration of their model, its classes, its variables."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from fastfcn_jax.models import segmentor
 
 
 class Converted(NamedTuple):
-    """A file's weights as a model of ours, and the fate of every tensor."""
+    """A file's weights as a model of this package, and a report on every tensor."""
 
     config: ConfigDict
     info: DatasetInfo
@@ -46,7 +46,7 @@ def interpret(
 def _described(
     file: ReadResult, config: ConfigDict | None, named: Path | None, reset_head: bool
 ) -> tuple[ConfigDict, DatasetInfo, tuple[str, ...]]:
-    """The configuration of the file's model, what its outputs mean, and what was assumed."""
+    """The configuration of the file's model, its classes, and notes on what was assumed."""
     found = detect.of_tensors(file.tensors)
     notes = []
     if config is None:
@@ -62,7 +62,7 @@ def _described(
     expected = output_classes.configured(config)
     if reset_head:
         if expected is None:
-            raise UserError("--reset-head starts classifiers anew: say which, with --classes FILE")
+            raise UserError("--reset-head needs the classes of the new classifiers: --classes FILE")
         return config, expected, tuple(notes)
     wanted = config.model.num_classes or (expected and expected.num_classes) or found.num_classes
     detect.refuse_differences(found, config.model, wanted)
@@ -71,12 +71,12 @@ def _described(
 
 
 def _refuse_other_pixels(meta: FileMeta) -> None:
-    """Normalisation is part of a model; ours have that of the references' ImageNet weights."""
+    """Refuses a model whose input normalisation is not the one of the models here."""
     for given, ours in ((meta.mean, segmentor.MEAN), (meta.std, segmentor.STD)):
         if given and not (len(given) == 3 and np.allclose(given, ours, rtol=0, atol=0.01)):
             raise UserError(
                 f"its photographs are normalised by {list(given)}, and the models here by "
-                f"{list(ours)}: the weights would see other pixels than they were trained on"
+                f"{list(ours)}: the weights would get other inputs than they were trained on"
             )
     if not meta.is_rgb:
         raise UserError("its model takes BGR photographs, and the models here RGB ones")

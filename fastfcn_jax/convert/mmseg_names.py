@@ -1,7 +1,7 @@
-"""mmsegmentation's state dict to Flax variables and back: one rename rule, one layout rule.
+"""Converts mmsegmentation's state dict to Flax variables and back by renaming and transposing.
 
-Names: `backbone.layer1.0.conv1.weight` <-> `backbone/layer1_0/conv1/kernel`; digits join the
-part before them. Layouts: convolutions OIHW <-> HWIO, linear layers transposed, BatchNorm's
+Names: `backbone.layer1.0.conv1.weight` <-> `backbone/layer1_0/conv1/kernel`; digits are joined to
+the part before them. Layouts: convolutions OIHW <-> HWIO, linear layers transposed, BatchNorm's
 weight, bias, running_mean, running_var <-> scale, bias in "params" and mean, var in
 "batch_stats".
 """
@@ -64,7 +64,7 @@ def flax_path(name: str, ndim: int) -> Path:
 def torch_name(path: Path, siblings: Container[Path]) -> str:
     """State-dict name of a Flax path; `siblings` holds the paths of the whole model."""
     *modules, leaf = path
-    # The Encoding layer's own `scale` beside its codewords is no BatchNorm weight.
+    # The Encoding layer also has a `scale` (beside `codewords`); it is not a BatchNorm weight.
     if leaf == "kernel" or (leaf == "scale" and (*modules, "codewords") not in siblings):
         leaf = "weight"
     elif leaf in ("mean", "var"):

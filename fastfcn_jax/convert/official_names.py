@@ -1,8 +1,8 @@
-"""The official code's state dict to Flax variables and back: a table of names over `mmseg`.
+"""Converts the official code's state dict to Flax variables and back, by a table of names.
 
-Both lineages share our modules, which bear mmsegmentation's names, so the official names are first
-rewritten to those. Weights are never reordered: that the official JPU concatenates c5 first and
-its ASPP the pool last is a constructor argument of the modules.
+Both lineages share our modules, which have mmsegmentation's names, so the official names are first
+translated to those. Weights are never reordered: the official JPU concatenates c5 first and its
+ASPP the pooled branch last, which are constructor arguments of the modules.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,10 +14,10 @@ from fastfcn_jax.errors import UserError
 
 Names = tuple[tuple[str, str], ...]
 
-# The ImageNet classifier stays in every official checkpoint and is never run.
+# Every official checkpoint contains the ImageNet classifier, which is never used.
 IGNORED = ("pretrained.fc.weight", "pretrained.fc.bias")
 
-# Pairs (official module, mmsegmentation-style module). The stem's third norm stands by itself.
+# Pairs (official module, mmsegmentation-style module). The stem's third norm has a name of its own.
 BACKBONE: Names = (
     *((f"pretrained.conv1.{i}", f"backbone.stem.{i}") for i in (0, 1, 3, 4, 6)),
     ("pretrained.bn1", "backbone.stem.7"),
@@ -65,7 +65,7 @@ AUXILIARY: Names = (
     ("auxlayer.conv5.1", "auxiliary_head.convs.0.bn"),
     ("auxlayer.conv5.4", "auxiliary_head.conv_seg"),
 )
-# `head.conv5` is a convolution in encnet and the whole head in psp and fcn: a table for each.
+# `head.conv5` is a convolution in encnet but the whole head in psp and fcn: a table for each.
 HEADS: dict[str, Names] = {
     "enc": (
         ("head.conv5.0", "decode_head.bottleneck.conv"),
@@ -140,13 +140,13 @@ def from_flax(variables: Mapping) -> dict[str, np.ndarray]:
 
 
 def to_mmseg_names(names: Iterable[str]) -> dict[str, str | None]:
-    """Gives each official name its mmsegmentation-style one, None where there is none."""
+    """Maps each official name to its mmsegmentation-style name, or None if it has none."""
     names = list(names)
     return _rename(names, _table(_official_head(names)))
 
 
 def from_mmseg_names(names: Iterable[str]) -> dict[str, str | None]:
-    """The inverse of `to_mmseg_names`, from all names of a model."""
+    """The inverse of `to_mmseg_names`; needs all names of a model."""
     names = list(names)
     return _rename(names, [(ours, theirs) for theirs, ours in _table(_our_head(names))])
 
@@ -156,7 +156,7 @@ def _table(head: str) -> Names:
 
 
 def _rename(names: Iterable[str], table: Iterable[tuple[str, str]]) -> dict[str, str | None]:
-    """Replaces the module that each name starts with."""
+    """Replaces the module at the start of each name."""
     modules = dict(table)
     renamed: dict[str, str | None] = {}
     for name in names:

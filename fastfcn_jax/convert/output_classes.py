@@ -1,4 +1,4 @@
-"""The classes of converted weights: names and colours of what the classifier's outputs mean."""
+"""Names and colours of the classes that converted weights predict."""
 
 from pathlib import Path
 
@@ -14,21 +14,21 @@ from fastfcn_jax.errors import UserError
 
 
 def read(path: Path) -> DatasetInfo:
-    """Reads classes.json or .yaml as of a data set's folder, or a text file of one name a line.
+    """Reads classes.json or .yaml as in a data set's folder, or a text file with one name per line.
 
     Raises:
-      UserError: the file is missing, or is none of these.
+      UserError: the file is missing or invalid.
     """
     if path.suffix in (".json", ".yaml"):
         return class_list.read(path).info
     names = [line.strip() for line in text.read(path).splitlines() if line.strip()]
     if not names:
-        raise UserError(f"--classes {path}: is empty; write one class name a line.")
+        raise UserError(f"--classes {path}: is empty; write one class name per line.")
     return DatasetInfo("folder", tuple(names), distinct_colors(len(names)))
 
 
 def configured(config: ConfigDict) -> DatasetInfo | None:
-    """The configured data set's classes; None for a folder of one's own that is not named."""
+    """The configured data set's classes; None for `folder` without a root."""
     if config.data.name == "folder" and not config.data.root:
         return None
     return datasets.info(config.data.name, config.data.root)
@@ -41,7 +41,7 @@ def by_names(names: tuple[str, ...]) -> DatasetInfo | None:
 
 
 def of_names(names: tuple[str, ...]) -> DatasetInfo | None:
-    """The known data set with these classes in whatever order."""
+    """The known data set with these classes in any order."""
     infos = (module.INFO for module in datasets.DATASETS.values() if module is not folder)
     return next((info for info in infos if set(info.class_names) == set(names)), None)
 
@@ -56,10 +56,10 @@ def by_count(count: int) -> DatasetInfo | None:
 def of_outputs(
     meta: FileMeta, count: int, expected: DatasetInfo | None
 ) -> tuple[DatasetInfo, list[str]]:
-    """What the `count` outputs of a file's classifier mean, and sentences where that is a choice.
+    """The classes of the `count` outputs of a file's classifier, and notes on what was assumed.
 
-    The file's own names win over those of the data set `expected`: they say what the outputs were
-    trained on. Without them the data set's are taken, or numbers where there is none.
+    The file's own names take precedence over those of the data set `expected`, as they say what was
+    trained. Without them, the data set's names are used, or numbers if there is no data set.
     """
     names, notes = meta.class_names, []
     if names and len(names) != count:
@@ -69,7 +69,7 @@ def of_outputs(
         if expected is not None and expected.num_classes == count:
             return expected, notes
         names = tuple(f"class {k}" for k in range(count))
-        notes.append("the file names no classes: they are numbered; --classes FILE names them")
+        notes.append("the file names no classes: they are numbered; name them with --classes FILE")
         return DatasetInfo("folder", names, distinct_colors(count)), notes
     if expected is not None and names == expected.class_names:
         return expected, notes
@@ -83,7 +83,7 @@ def of_outputs(
 def _difference(names: tuple[str, ...], expected: DatasetInfo) -> str:
     pairs = enumerate(zip(names, expected.class_names, strict=True))
     number, (ours, theirs) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
-    order = "in another order" if sorted(names) == sorted(expected.class_names) else "otherwise"
+    order = "in another order" if sorted(names) == sorted(expected.class_names) else "differently"
     return (
         f"the file names the classes of {expected.name} {order}, and its names are taken: "
         f"class {number} is {ours!r}, not {theirs!r}"
@@ -91,7 +91,7 @@ def _difference(names: tuple[str, ...], expected: DatasetInfo) -> str:
 
 
 def _colors(meta: FileMeta, names: tuple[str, ...], expected: DatasetInfo | None) -> np.ndarray:
-    """The file's colours; else those of the data set's classes of the same names."""
+    """The file's colours, or else the data set's colours for the same names."""
     if len(meta.palette) == len(names):
         return np.array(meta.palette, np.uint8)
     if expected is None or not set(names) <= set(expected.class_names):

@@ -1,4 +1,4 @@
-"""Reads the weights of a `.pth` file into NumPy without PyTorch, running nothing that is in it."""
+"""Reads the weights of a `.pth` file into NumPy without PyTorch and without executing any of it."""
 
 import math
 import os
@@ -23,15 +23,15 @@ from fastfcn_jax.errors import UserError
 
 
 class ReadResult(NamedTuple):
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
-      tensors: weights by name, prefixes such as `module.` removed, in the type they were stored in.
+      tensors: weights by name, without prefixes such as `module.`, in their stored dtype.
       kind: what wrote the file and its container, for the report.
-      stubbed: names of Python objects in the file that were left unread.
-      others: names of entries beside the weights that are no tensors.
-      found: where in the file the weights stood; None: not from a file.
-      meta: what the file says of its classes and training.
+      stubbed: names of Python objects in the file that were not read.
+      others: names of entries beside the weights that are not tensors.
+      found: where in the file the weights were; None: not from a file.
+      meta: the file's metadata on classes and training.
     """
 
     tensors: dict[str, np.ndarray]
@@ -45,10 +45,10 @@ class ReadResult(NamedTuple):
 def read(path: str | os.PathLike, weights: str | None = None) -> ReadResult:
     """Reads every tensor of the file's state dict.
 
-    Costs the memory of the state dict's own storages; those of an optimizer are not touched.
+    Needs memory only for the state dict's storages; those of an optimizer are not read.
 
     Args:
-      weights: "ema" or "model", where the file has both; see `state_dicts.find`.
+      weights: "ema" or "model", if the file has both; see `state_dicts.find`.
 
     Raises:
       UserError: the file is absent, is not a PyTorch file, is damaged, or holds no weights.
@@ -98,7 +98,7 @@ def _read_open(file: BinaryIO, file_bytes: int, weights: str | None) -> ReadResu
 
 
 class _Budget:
-    """Bytes that reading may still take up: a file cannot ask for much more than its own size."""
+    """Bytes that reading may still allocate, so that a file cannot claim far more than its size."""
 
     def __init__(self, limit: int):
         self._left = limit
@@ -124,7 +124,7 @@ class _Arrays:
         return self._storages[key]
 
     def tensor(self, name: str, tensor: Tensor) -> np.ndarray:
-        """The tensor as an array of its own or a read-only view; checks every bound first."""
+        """The tensor as an array or a read-only view, after checking its bounds."""
         storage, offset, shape, strides = tensor
         name = f"tensor {name[:80]}"
         if len(shape) != len(strides) or len(shape) > 8:

@@ -1,4 +1,4 @@
-"""Writes a `.pth` file that a lineage's PyTorch code loads; the only user of PyTorch here."""
+"""Writes a `.pth` file that a lineage's PyTorch code loads; the only module that needs PyTorch."""
 
 import io
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from fastfcn_jax.errors import UserError
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], lineage: str, info: DatasetInfo) -> None:
-    """Writes the state dict with what the lineage's own loading code reads beside it.
+    """Writes the state dict and the metadata that the lineage's own code reads.
 
     mmsegmentation's `init_model` takes class names and palette from `meta.dataset_meta`; the
     official code reads `epoch` and `best_pred`.
@@ -33,7 +33,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], lineage: str, info: Dat
     else:
         palette = np.asarray(info.palette).tolist()
         content["meta"] = {"dataset_meta": {"classes": info.class_names, "palette": palette}}
-    buffer = io.BytesIO()  # on a full disk torch.save reports its own clean-up's error instead
+    buffer = io.BytesIO()  # on a full disk, torch.save to a file raises an unrelated error
     torch.save(content, buffer)
     with files.replacing(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())

@@ -1,4 +1,4 @@
-"""Reads the weights of a `.safetensors` file, the Hugging Face hub's form of a state dict."""
+"""Reads the weights of a `.safetensors` file, the Hugging Face hub's format for state dicts."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ _DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),  # which the package's own NumPy reader refuses
+    "BF16": np.dtype(ml_dtypes.bfloat16),  # not supported by the package's own NumPy reader
     "I64": np.dtype(np.int64),
     "I32": np.dtype(np.int32),
     "I16": np.dtype(np.int16),
@@ -26,7 +26,7 @@ _DTYPES = {
 
 
 def read(path: str | os.PathLike, weights: str | None = None) -> ReadResult:
-    """As `pth.read`; the format has no place for classes, so `meta` is empty.
+    """Like `pth.read`; the format does not store classes, so `meta` is empty.
 
     Raises:
       UserError: the file is absent, damaged, of another kind, or holds no weights.
@@ -38,10 +38,10 @@ def read(path: str | os.PathLike, weights: str | None = None) -> ReadResult:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: is no whole .safetensors file ({error}).") from error
+        raise UserError(f"{path}: is not a complete .safetensors file ({error}).") from error
     except KeyError as error:
         raise UserError(
-            f"{path}: holds numbers of type {error}, which no model here has."
+            f"{path}: holds numbers of type {error}, which no model here uses."
         ) from error
     except state_dicts.NoWeightsError as error:
         raise UserError(f"{path}: {error}.") from error

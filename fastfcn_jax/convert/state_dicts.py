@@ -1,4 +1,4 @@
-"""Finds the weights in what a file holds: under which keys, with which prefix, averaged or not."""
+"""Finds the weights in a file's contents: under which keys, with which prefix, averaged or not."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -6,24 +6,24 @@ from typing import Any, NamedTuple
 
 from fastfcn_jax.convert.inert_pickle import MAX_NAME, printable
 
-# Every ResNet has this entry once; what stands before it is the prefix of a whole model.
+# Every ResNet has this entry exactly once; what precedes it is the prefix of the whole model.
 _ANCHOR = re.compile(r"((?:\w+\.)*?)(?:(?:backbone|pretrained)\.)?layer1\.0\.conv1\.weight")
 _AVERAGED = re.compile(r"ema|averag|teacher|swa", re.IGNORECASE)
-_DEPTH = 3  # dictionaries within dictionaries that are looked into
+_DEPTH = 3  # levels of nested dictionaries to search
 
 
 class NoWeightsError(Exception):
-    """Why no weights can be taken from a file, as the end of a sentence."""
+    """Why a file gives no weights, as the end of a sentence."""
 
 
 class Found(NamedTuple):
     """The state dict that was chosen.
 
     Attributes:
-      entries: what the file has under names without their prefix; not all need be tensors.
-      keys: where it stood in the file, e.g. "model.state_dict"; "" for the top.
-      prefix: what stood before every name, e.g. "module._orig_mod.".
-      outside: entries beside the prefix, which belong to no model (`n_averaged`, a loss's weights).
+      entries: its entries, prefix removed from their names; not all need be tensors.
+      keys: where it was in the file, e.g. "model.state_dict"; "" for the top level.
+      prefix: the removed prefix, e.g. "module._orig_mod.".
+      outside: entries without the prefix, not part of the model (`n_averaged`, a loss's weights).
       averaged: whether these are averaged weights (EMA, SWA).
       others: the state dicts that were not chosen, in words.
     """
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """One ResNet in the file: the dictionary it lies in, that one's keys, and its prefix."""
+    """One ResNet in the file: the dictionary that contains it, its keys there, its prefix."""
 
     entries: dict[str, Any]
     keys: str
@@ -59,15 +59,15 @@ def find(top: dict, is_tensor: Callable[[Any], bool], weights: str | None = None
     """Finds the one model in a file's nested dictionaries, whatever its keys are called.
 
     Args:
-      weights: "ema" or "model", where the file has both; None: the averaged ones, which are what
-        a training that keeps them evaluates.
+      weights: "ema" or "model", if the file has both; None: the averaged ones, which is what a
+        training run with averaging evaluates.
 
     Raises:
-      NoWeightsError: there are none, or several and `weights` does not tell them apart.
+      NoWeightsError: there are none, or several that `weights` does not distinguish.
     """
     places = list(_places(top, is_tensor, "", 0, set()))
     if {"state_dict", "ema_state_dict"} <= top.keys() and "message_hub" in top:
-        # mmengine exchanges the two on saving, so that `state_dict` has the averaged weights.
+        # mmengine swaps the two when saving, so `state_dict` has the averaged weights.
         places = [place._replace(averaged=not place.averaged) for place in places]
     if not places:
         return _without_resnet(top, is_tensor, weights)
@@ -93,7 +93,7 @@ def find(top: dict, is_tensor: Callable[[Any], bool], weights: str | None = None
 
 
 def _places(top: dict, is_tensor, keys: str, depth: int, visited: set[int]) -> Iterator[_Place]:
-    visited.add(id(top))  # a file may hold a dictionary that contains itself
+    visited.add(id(top))  # a dictionary in a file may contain itself
     for key, value in top.items():
         if not isinstance(key, str) or len(key) > MAX_NAME:
             continue
@@ -108,7 +108,7 @@ def _places(top: dict, is_tensor, keys: str, depth: int, visited: set[int]) -> I
 
 
 def _without_resnet(top: dict, is_tensor, weights: str | None) -> Found:
-    """The first dictionary with tensors in it: its names say later what it is instead."""
+    """The first dictionary that contains tensors; a later error message lists its names."""
     for keys in ("", "state_dict", "model", "model_state_dict", "net", "weights"):
         entries = top.get(keys) if keys else top
         if isinstance(entries, dict) and any(map(is_tensor, entries.values())):
@@ -131,9 +131,9 @@ def seen(top: dict) -> str:
 def _refuse_other_keys(entries: dict) -> None:
     if not all(isinstance(name, str) for name in entries):
         raise NoWeightsError("its weights are not named by strings")
-    # Taking prefixes off one by one is quadratic in a name's length.
+    # Removing prefixes one by one would take time quadratic in a name's length.
     if not all(len(name) <= MAX_NAME and name.isprintable() for name in entries):
-        raise NoWeightsError("its weights have names that no program gives: not printable or long")
+        raise NoWeightsError("its weights have names that are not printable or too long")
 
 
 def _word(averaged: bool) -> str:

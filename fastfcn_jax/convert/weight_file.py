@@ -1,4 +1,4 @@
-"""Reads a file of weights, whichever of the two formats it is in."""
+"""Reads a file of weights in either of the two formats."""
 
 import os
 
@@ -7,10 +7,10 @@ from fastfcn_jax.convert.pth import ReadResult
 
 
 def read(path: str | os.PathLike, weights: str | None = None) -> ReadResult:
-    """Reads the tensors of a `.safetensors` file, or of one that PyTorch wrote (any other name).
+    """Reads the tensors of a `.safetensors` file or, with any other name, of a PyTorch file.
 
     Args:
-      weights: "ema" or "model", where the file has both; see `state_dicts.find`.
+      weights: "ema" or "model", if the file has both; see `state_dicts.find`.
 
     Raises:
       UserError: the file is absent, damaged, of another kind, or holds no weights.

@@ -1,8 +1,8 @@
-"""Decoded pixels on disk: a split is decoded once, then read by window through a memory map.
+"""Decoded pixels on disk: a split is decoded once, then read in crops through a memory map.
 
-A cache is a folder with `pixels.bin` (of each sample the image, then the label), `index.jsonl`
-(one line a sample, written after its pixels, with their checksum) and, once all of that is on the
-disk, `finished` (how much there is of both, and a hash of the index).
+A cache is a folder with `pixels.bin` (the image, then the label of each sample), `index.jsonl`
+(one line per sample with a checksum, written after its pixels) and, once both are complete on
+disk, `finished` (the size of both and a hash of the index).
 """
 
 import fcntl
@@ -31,14 +31,14 @@ from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Sample, Source
 from fastfcn_jax.errors import UserError
 
 BYTES_PER_PIXEL = 4
-LAYOUT = 2  # part of a cache's name: one of another layout is not opened
+LAYOUT = 2  # part of a cache's name, so that older layouts are not opened
 ENTRY = {"id": str, "size": [int], "offset": int, "end": int, "crc32": int}
 ELSEWHERE = "set data.cache to another disk, or to '' to decode the files each time"
 
 
 @dataclass(frozen=True)
 class CachedSource:
-    """A finished cache; may be sent to other processes, which share the pages in memory."""
+    """A finished cache. It can be pickled: processes that map the same file share its memory."""
 
     info: DatasetInfo
     ids: tuple[str, ...]
@@ -50,7 +50,7 @@ class CachedSource:
         return len(self.ids)
 
     def __getitem__(self, index: SupportsIndex) -> Sample:
-        """Views into the map: nothing is read from the disk until it is touched."""
+        """Views into the memory map: nothing is read from disk until it is accessed."""
         h, w = self.sizes[int(index)]
         count = h * w * BYTES_PER_PIXEL
         buffer = np.frombuffer(_mapped(self.path), np.uint8, count, self.offsets[int(index)])
@@ -59,11 +59,11 @@ class CachedSource:
 
 
 def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSource:
-    """The cache of `source` in `folder`, built first if it is not there.
+    """Opens the cache of `source` in `folder`, building it first if necessary.
 
-    Several processes may call this at once: one builds, the others wait for it. A build that was
-    killed goes on where it stopped. A changed file makes another cache: its name holds a
-    fingerprint of names, sizes, times and the label table.
+    Several processes may call this at once: one builds, the others wait for it. An interrupted
+    build resumes where it stopped. The cache's name contains a fingerprint of the files' names,
+    sizes and modification times and of the label table, so a changed file gets a new cache.
 
     Raises:
       UserError: the disk is too small or cannot be written, a file is bad, or the source is
@@ -79,7 +79,7 @@ def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSou
         with _lock(path / "lock"):
             if (fault := _fault(path, source)) is not None:
                 if fault:
-                    print(f"warning: {path}: {fault}; the cache is built anew", file=sys.stderr)
+                    print(f"warning: {path}: {fault}; rebuilding the cache", file=sys.stderr)
                     _discard(path)
                 _build(path, source, threads)
         return _load(path, source.info)
@@ -90,7 +90,7 @@ def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSou
 
 
 def fingerprint(source: EncodedSource) -> str:
-    """Changes whenever a file or the meaning of its labels does."""
+    """A hash that changes whenever a file or the meaning of the labels changes."""
     digest = hashlib.sha256(pickle.dumps((LAYOUT, source.info.class_names, source.to_classes)))
     for name in source.read.files():
         status = os.stat(name)
@@ -128,7 +128,7 @@ def _build(path: Path, source: EncodedSource, threads: int) -> None:
 
 
 def _completed(path: Path) -> list[dict]:
-    """What an unfinished build has completed: up to the first sample that is not as written."""
+    """Index entries of an unfinished build, up to the first one whose pixels do not match it."""
     done, pixels = [], path / "pixels.bin"
     if not pixels.is_file() or not (path / "index.jsonl").is_file():
         return []
@@ -142,13 +142,13 @@ def _completed(path: Path) -> list[dict]:
                 break
             content = file.read(entry["end"] - entry["offset"])
             if file.tell() != entry["end"] or zlib.crc32(content) != entry["crc32"]:
-                break  # after a power loss an index may name what never reached the disk
+                break  # after a power failure the index may list pixels that never reached the disk
             done.append(entry)
     return done
 
 
 def _fault(path: Path, source: EncodedSource) -> str | None:
-    """Why a cache cannot be read from; "" if it is not finished, None if it is whole."""
+    """Why a cache cannot be used: "" if it is unfinished, None if it is usable."""
     if not (path / "finished").is_file():
         return ""
     try:
@@ -157,12 +157,12 @@ def _fault(path: Path, source: EncodedSource) -> str | None:
     except (OSError, ValueError) as error:
         return str(error)
     if not isinstance(sealed, dict):
-        return "it is of another version"
+        return "it was written by another version"
     if found["samples"] != len(source):
         return f"it has {found['samples']} samples instead of {len(source)}"
     differing = [name for name, value in found.items() if sealed.get(name) != value]
     if differing:
-        return f"its {' and '.join(differing)} are not those it was finished with"
+        return f"its {' and '.join(differing)} changed after it was finished"
     return None
 
 
@@ -176,7 +176,7 @@ def _seal(path: Path) -> dict[str, int | str]:
 
 
 def _discard(path: Path) -> None:
-    # New files, not these cut to length: another training may be reading them.
+    # Unlinked, not truncated: another training run that has these files mapped would crash.
     for name in ("finished", "index.jsonl", "pixels.bin"):
         (path / name).unlink(missing_ok=True)
     _mapped.cache_clear()
@@ -211,12 +211,12 @@ def _report(done: int, count: int, first: int, started: float) -> None:
     if done % 200 and done != count:
         return
     rate = (done - first) / max(time.monotonic() - started, 1e-9)
-    print(f"cache: {done}/{count} images, {rate:.0f} a second", file=sys.stderr)
+    print(f"cache: {done}/{count} images, {rate:.0f} per second", file=sys.stderr)
 
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Held by one process; the system lets go of it when that process ends, however it ends."""
+    """Excludes other processes; the kernel releases the lock even if this process is killed."""
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -245,8 +245,8 @@ def run(arguments: Namespace) -> None:
 COMMAND = cli.Command(
     name="cache",
     example="fastfcn cache --name cityscapes --root CITYSCAPES --output CACHE",
-    about="""Decodes a split once, ahead of a training that reads it with --config.data.cache=CACHE.
-A build that was stopped goes on where it was.""",
+    about="""Decodes a split once, before a training run reads it with --config.data.cache=CACHE.
+An interrupted build resumes where it stopped.""",
     define=define,
     run=run,
 )

@@ -1,4 +1,4 @@
-"""Bytes of a picture file to pixels, or a sentence that says what is wrong with the file."""
+"""Decodes the bytes of an image or label file, or says in a sentence what is wrong with them."""
 
 import io
 import os
@@ -13,24 +13,24 @@ from fastfcn_jax.errors import UserError
 
 JPEG = jpeg_decoder.SIGNATURE
 _GIF = (b"GIF87a", b"GIF89a")
-# OpenCV decodes no more unless this environment variable says so; PIL and TensorStore would.
+# OpenCV refuses larger images unless this variable allows them; PIL and TensorStore would not.
 _LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 _MAX_PIXELS = 1 << 30
-# No byte of a PNG stands for more than 1032 bytes of 8 pixels each; JPEG and GIF reach less.
+# In a PNG, one byte expands to at most 1032 bytes of 8 pixels each; JPEG and GIF reach less.
 _MAX_PIXELS_PER_BYTE = 1032 * 8
-# Errors of PIL, which reads headers and GIFs here, about files that are no good.
+# What PIL, which reads headers and GIFs here, raises for damaged files.
 _PIL_ERRORS = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, OverflowError)
-# It would refuse pictures that OpenCV still decodes.
+# PIL's own limit would refuse images that OpenCV decodes.
 Image.MAX_IMAGE_PIXELS = None
 
 
 def image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels of a photograph, turned upright by its EXIF orientation as mmseg does.
+    """RGB pixels of an image, turned upright by its EXIF orientation as in mmsegmentation.
 
-    Of a GIF it is the first picture.
+    A GIF gives its first frame.
 
     Raises:
-      UserError: the file is empty, cut off, damaged, too large or no picture.
+      UserError: the file is empty, truncated, damaged, too large or not an image.
     """
     _check(data, name)
     if data.startswith(_GIF):
@@ -40,7 +40,7 @@ def image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
         as_stored = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = _decode_by_opencv(data, name, as_stored)
     pixels = jpeg_decoder.as_rgb(pixels)
-    if data[:4] in exif.TIFF:  # OpenCV has turned it, whatever it was told
+    if data[:4] in exif.TIFF:  # OpenCV turns a TIFF even if told not to
         return pixels
     return exif.turn(pixels, exif.orientation(data))
 
@@ -49,36 +49,36 @@ def size(data: bytes, name: str) -> tuple[int, int]:
     """(height, width) of what `image` returns, mostly from the file's header alone.
 
     Raises:
-      UserError: no header of a picture.
+      UserError: the file is not an image.
     """
     found = _stored_size(data)
     if found is None:  # PIL is stricter than OpenCV about some headers
         return image(data, name).shape[:2]
     height, width = found
-    if data[:4] in exif.TIFF:  # turned already
+    if data[:4] in exif.TIFF:  # its size is the one after turning
         return height, width
     return (width, height) if exif.orientation(data) >= 5 else (height, width)
 
 
 def is_turned(data: bytes) -> bool:
-    """Whether `image` swaps the stored height and width, by an EXIF tag that can be read."""
+    """Whether `image` swaps the stored height and width because of the EXIF orientation."""
     return exif.orientation(data) >= 5
 
 
 def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
-    """The stored values of a label picture: index (2-D) or RGB colour (3-D).
+    """The stored values of a label file: class indices (2-D) or RGB colours (3-D).
 
-    A palette PNG or GIF gives its indices, as Pascal VOC's labels need; OpenCV would give colours.
+    A palette PNG or GIF gives its indices, as Pascal VOC needs; OpenCV would return colours.
 
     Raises:
-      UserError: the file is empty, cut off, damaged, too large, no picture or deeper than 8 bits.
+      UserError: the file is empty, truncated, damaged, too large, not an image or not 8-bit.
     """
     _check(data, name)
     if data.startswith(_GIF):
         return _first_of_gif(data, name, "")
     png = png_decoder.header(data)
     if png is not None and png.depth == 16:
-        raise UserError(f"{name}: a 16-bit label; store one class number a pixel in 8 bits.")
+        raise UserError(f"{name}: a 16-bit label; store one class number per pixel in 8 bits.")
     if png is not None and png.colour_type == png_decoder.PALETTE:
         return _palette_indices(data, name)
     if png is not None and png.depth != 8:
@@ -93,13 +93,13 @@ def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray
 
 
 def _check(data: bytes, name: str) -> None:
-    """All that can be said before memory is taken for the pixels."""
+    """Raises UserError for all that is wrong before memory is allocated for the pixels."""
     if not data:
         raise UserError(f"{name}: an empty file; replace it.")
     if data.startswith(png_decoder.SIGNATURE):
         png_decoder.check(data, name)
     elif not data.startswith((JPEG, *_GIF)):
-        return  # OpenCV looks at the size itself
+        return  # OpenCV checks the size itself
     found = _stored_size(data)
     if found is None:
         raise _refused(data, name)
@@ -122,7 +122,7 @@ def _check_size(height: int, width: int, name: str) -> None:
 
 
 def _stored_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) before any turning, of a TIFF after it; None where no header is found."""
+    """(height, width) before turning by EXIF (of a TIFF: after it); None without a header."""
     if png := png_decoder.header(data):
         return png.height, png.width
     if jpeg := jpeg_decoder.size(data):
@@ -131,12 +131,12 @@ def _stored_size(data: bytes) -> tuple[int, int] | None:
         with Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
     except _PIL_ERRORS:
-        return exif.tiff_size(data)  # 16-bit colours, for one, are not known to PIL
+        return exif.tiff_size(data)  # PIL does not know 16-bit RGB, for example
     return height, width
 
 
 def _decode_strictly(data: bytes, name: str) -> np.ndarray | None:
-    """Grey or RGB pixels by a decoder that fills no gap; None where only OpenCV knows the kind."""
+    """Grey or RGB pixels from a decoder that refuses gaps; None if only OpenCV reads the format."""
     if data.startswith(JPEG):
         return jpeg_decoder.decode(data, name)
     return png_decoder.decode(data)
@@ -157,7 +157,7 @@ def _decode_by_opencv(data: bytes, name: str, flags: int) -> np.ndarray:
 def _refused(data: bytes, name: str) -> UserError:
     what = faults.reason(data)
     if what:
-        return UserError(f"{name}: {what}, which is not read; save it as 8-bit PNG or JPEG.")
+        return UserError(f"{name}: {what}, which is not supported; save it as 8-bit PNG or JPEG.")
     return UserError(f"{name}: damaged, or not a picture; replace the file.")
 
 
@@ -172,7 +172,7 @@ def _palette_indices(data: bytes, name: str) -> UInt8[np.ndarray, "h w"]:
 
 
 def _first_of_gif(data: bytes, name: str, mode: str) -> np.ndarray:
-    """The first picture of a GIF; `mode` "": its indices."""
+    """The first frame of a GIF in a PIL `mode`; "" for its palette indices."""
     try:
         with Image.open(io.BytesIO(data)) as picture:
             return np.array(picture.convert(mode) if mode else picture, np.uint8)

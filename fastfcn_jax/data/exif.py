@@ -1,4 +1,4 @@
-"""Which way up a photograph is meant to be seen, as OpenCV reads it from the file."""
+"""EXIF orientation of an image file, read as OpenCV reads it."""
 
 import struct
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from fastfcn_jax.data import jpeg_decoder, png_decoder
 TIFF = (b"II*\0", b"MM\0*")
 ORIENTATION = 0x0112
 _WIDTH, _HEIGHT = 0x0100, 0x0101
-_SHORT, _LONG = 3, 4  # types of a value
+_SHORT, _LONG = 3, 4  # value types
 _APP1 = 0xE1
 _PREFIX = b"Exif\0\0"
 
 
 class Entry(NamedTuple):
-    """One tag of a TIFF directory: its type, how many values, and the four bytes for them."""
+    """One tag of a TIFF directory: value type, number of values, and the values or their offset."""
 
     tag: int
     kind: int
@@ -27,9 +27,9 @@ class Entry(NamedTuple):
 
 
 def orientation(data: bytes) -> int:
-    """1 (upright) to 8, of a JPEG, PNG, WebP or TIFF file; 1 where the tag says anything else.
+    """EXIF orientation of a JPEG, PNG, WebP or TIFF file: 1 (upright, or no valid tag) to 8.
 
-    Whatever type the tag has, its first two bytes count: so does OpenCV, and with it mmseg.
+    Only the first two bytes count, whatever the tag's type, as in OpenCV and thus mmsegmentation.
     """
     block = _block(data)
     order = "little" if block.startswith(b"II") else "big"
@@ -41,7 +41,7 @@ def orientation(data: bytes) -> int:
 
 
 def turn(pixels: UInt8[np.ndarray, "h w c"], value: int) -> UInt8[np.ndarray, "h2 w2 c"]:
-    """The pixels the right way up; `value` is an orientation, 1 to 8."""
+    """Turns pixels upright; `value` is an EXIF orientation, 1 to 8."""
     if value >= 5:
         pixels = pixels.swapaxes(0, 1)
     if value in (3, 4, 7, 8):
@@ -52,7 +52,7 @@ def turn(pixels: UInt8[np.ndarray, "h w c"], value: int) -> UInt8[np.ndarray, "h
 
 
 def tiff_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of a TIFF once turned; None where it gives none."""
+    """(height, width) of a TIFF after turning by its orientation; None if it gives no size."""
     order = "little" if data.startswith(b"II") else "big"
     found = {e.tag: e for e in entries(data) if e.kind in (_SHORT, _LONG)}
     if _WIDTH not in found or _HEIGHT not in found:
@@ -65,7 +65,7 @@ def tiff_size(data: bytes) -> tuple[int, int] | None:
 
 
 def entries(block: bytes) -> Iterator[Entry]:
-    """The first directory of a TIFF file, which an EXIF block is too; nothing of any other."""
+    """Entries of the first directory of a TIFF file or EXIF block; none for other data."""
     if block[:4] not in TIFF or len(block) < 8:
         return
     order = "<" if block.startswith(b"II") else ">"
@@ -79,7 +79,7 @@ def entries(block: bytes) -> Iterator[Entry]:
 
 
 def _block(data: bytes) -> bytes:
-    """The EXIF block of a picture file; b"" if it has none."""
+    """The EXIF block of an image file; b"" if it has none."""
     if data.startswith(jpeg_decoder.SIGNATURE):
         return _of_jpeg(data)
     if data.startswith(png_decoder.SIGNATURE):

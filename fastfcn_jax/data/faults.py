@@ -1,4 +1,4 @@
-"""Why a file that no decoder takes is not taken: often it is sound, and of another kind."""
+"""Names the format of a file that is not supported: often it is intact, only of another kind."""
 
 from fastfcn_jax.data import exif
 
@@ -20,7 +20,7 @@ _FLOAT, _COMPLEX = 3, (5, 6)
 
 
 def reason(data: bytes) -> str:
-    """What the file is, as `a HEIC picture`; "" where it is no known kind of picture."""
+    """What the file is, e.g. `a HEIC picture`; "" if its format is not recognised."""
     for start, what in _SIGNATURES.items():
         if data.startswith(start):
             return what
@@ -36,7 +36,7 @@ def _kind_of_tiff(data: bytes) -> str:
     found = {}
     for entry in exif.entries(data):
         value, size = entry.value, 2 * entry.count
-        if entry.tag in (_BITS, _SAMPLES) and size > 4:  # the values lie elsewhere
+        if entry.tag in (_BITS, _SAMPLES) and size > 4:  # `value` is the values' offset
             place = int.from_bytes(value, order)
             value = data[place : place + 2]
         found[entry.tag] = int.from_bytes(value[:2], order)
@@ -47,4 +47,4 @@ def _kind_of_tiff(data: bytes) -> str:
         return f"a TIFF of {bits}-bit floating-point numbers"
     if found.get(_SAMPLES) in _COMPLEX:
         return "a TIFF of complex numbers"
-    return f"a TIFF of {bits} bits a sample" if bits not in (8, 16) else ""
+    return f"a TIFF of {bits} bits per sample" if bits not in (8, 16) else ""

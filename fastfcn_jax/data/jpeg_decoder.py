@@ -1,4 +1,4 @@
-"""JPEG files by TensorStore: OpenCV's pixels, in its time, but no picture with a hole in it."""
+"""Decodes JPEG by TensorStore: OpenCV's pixels and speed, but damaged files are refused."""
 
 import re
 import struct
@@ -17,16 +17,16 @@ _END = b"\xff\xd9"
 _START_OF_SCAN = 0xDA
 _NO_CONTENT = {0x01, *range(0xD0, 0xD9)}
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-# Kinds of file that only OpenCV decodes, and words about a file that do not touch its pixels.
+# Errors for files that only OpenCV decodes, and warnings that do not concern the pixels.
 _LEFT_TO_OPENCV = re.compile(
     r"Expected 1 or 3 components|Unsupported|not implemented|unknown (JFIF|Adobe)", re.IGNORECASE
 )
-_HOLE = bytes(32)  # a sound file may hold such a run, where an even surface takes a bit a block
-_CUT = 2  # bytes, more than the bits that fill the last one up
+_HOLE = bytes(32)  # intact files may have such a run too: a uniform area takes one bit per block
+_CUT = 2  # bytes; more than the padding bits of the last byte
 
 
 class Segment(NamedTuple):
-    """Where the content of a marker segment lies in the file."""
+    """A marker segment; its content is at start:end in the file."""
 
     marker: int
     start: int
@@ -34,11 +34,11 @@ class Segment(NamedTuple):
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """All up to the first scan."""
+    """Yields all marker segments up to the first scan."""
     place = len(SIGNATURE)
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
-        if marker == 0xFF:  # fills space
+        if marker == 0xFF:  # padding
             place += 1
         elif marker in _NO_CONTENT:
             place += 2
@@ -51,7 +51,7 @@ def segments(data: bytes) -> Iterator[Segment]:
 
 
 def size(data: bytes) -> tuple[int, int] | None:
-    """Stored (height, width); None where the file is no JPEG, or cut off before its size."""
+    """Stored (height, width); None if the file is not a JPEG or ends before its size."""
     if not data.startswith(SIGNATURE):
         return None
     for marker, start, _ in segments(data):
@@ -62,10 +62,10 @@ def size(data: bytes) -> tuple[int, int] | None:
 
 
 def decode(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"] | None:
-    """Grey or RGB pixels as stored; None for kinds that are left to OpenCV, such as CMYK.
+    """Grey or RGB pixels as stored; None for kinds left to OpenCV, such as CMYK.
 
     Raises:
-      UserError: libjpeg had to fill a gap, or the compressed pixels end before the file does.
+      UserError: libjpeg had to fill a gap, or compressed data is left over after the last pixel.
     """
     try:
         pixels = memory_decoder.decode("jpeg", data)
@@ -90,15 +90,15 @@ def decode(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarra
 
 
 def as_rgb(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Grey pixels three times over; RGB ones as they are."""
+    """Grey pixels as three equal channels; RGB pixels unchanged."""
     return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels
 
 
 def _has_unused_end(data: bytes) -> bool:
-    """Whether the file, which has a run of zeros in its pixels, decodes without its last bytes.
+    """Whether the file has a run of zeros in its pixel data and decodes without its last bytes.
 
-    A hole of zeros is read as pixels, and often as more than lay there before: then the picture is
-    full before the file ends, of which no decoder complains.
+    Zeros decode as pixels, often as more of them than the data they replaced: the image is then
+    complete before the file ends, and no decoder complains.
     """
     scan = next((s.end for s in segments(data) if s.marker == _START_OF_SCAN), len(data))
     if data.find(_HOLE, scan) < 0:

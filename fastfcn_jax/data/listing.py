@@ -1,4 +1,4 @@
-"""Which files of a folder count: one rule for every command that reads a folder."""
+"""Lists the files of a folder, by one rule for every command that reads a folder."""
 
 import os
 import stat
@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-# What systems leave beside a user's files, apart from names that begin with a dot.
+# What operating systems add to a user's folders, apart from names that begin with a dot.
 _LEFT_BY_SYSTEMS = {
     "__macosx",
     "thumbs.db",
@@ -21,7 +21,7 @@ _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 class Listing(NamedTuple):
-    """Files in the order of their names, and a sentence about each entry that cannot be read."""
+    """Files sorted by path, and a sentence about each entry that cannot be read."""
 
     files: list[Path]
     unreadable: list[str]
@@ -30,10 +30,10 @@ class Listing(NamedTuple):
 def below(folder: Path, *, recursive: bool = True) -> Listing:
     """All files of a folder and, if `recursive`, of its sub-folders.
 
-    Hidden entries are left out without a word: names that begin with a dot (`._x.jpg`,
-    `.ipynb_checkpoints`) and what systems leave (`__MACOSX`, `Thumbs.db`). Links to files and
-    folders are followed, but not one to a folder that it lies in. Pipes, devices, broken links and
-    folders that may not be opened are named in `unreadable`.
+    Hidden entries are skipped silently: names that begin with a dot (`._x.jpg`,
+    `.ipynb_checkpoints`) and what operating systems add (`__MACOSX`, `Thumbs.db`). Links to files
+    and folders are followed, except a link to a folder that contains it. Such links, pipes,
+    devices, broken links and folders without read permission are reported in `unreadable`.
     """
     found = Listing([], [])
     waiting = [(folder, ())]
@@ -50,7 +50,7 @@ def is_hidden(path: PurePath) -> bool:
 
 
 def is_circular(path: Path) -> bool:
-    """Whether a path goes through a folder twice, as patterns do that follow a circle of links."""
+    """Whether a path passes through a folder twice, as a glob pattern does in a cycle of links."""
     folders = [os.path.realpath(folder) for folder in path.parents]
     return len(set(folders)) < len(folders)
 
@@ -60,9 +60,9 @@ def _is_hidden_name(name: str) -> bool:
 
 
 def _collect(folder: Path, above: tuple, found: Listing) -> list[tuple[Path, tuple]]:
-    """Adds what lies in one folder to `found`; its sub-folders, each with those it lies in.
+    """Adds the files of one folder to `found`; returns its sub-folders, each with its parents.
 
-    `above` holds (device, inode) of the folders on the way here, to notice a circle of links.
+    `above` holds (device, inode) of the folder's parents, to detect a cycle of links.
     """
     try:
         place = os.stat(folder)
@@ -72,7 +72,7 @@ def _collect(folder: Path, above: tuple, found: Listing) -> list[tuple[Path, tup
         return []
     here = (place.st_dev, place.st_ino)
     if here in above:
-        found.unreadable.append(f"{folder}: a link to a folder that it lies in")
+        found.unreadable.append(f"{folder}: a link to a folder that contains it")
         return []
     inside = []
     for path, mode in _entries(folder, names, found):
@@ -87,12 +87,12 @@ def _collect(folder: Path, above: tuple, found: Listing) -> list[tuple[Path, tup
 
 
 def _entries(folder: Path, names: list[str], found: Listing) -> Iterator[tuple[Path, int]]:
-    """(path, mode of what it is or links to) of all that is not hidden."""
+    """Yields (path, mode) of all entries that are not hidden; links are followed."""
     for name in names:
         if _is_hidden_name(name):
             continue
         try:
             yield folder / name, os.stat(folder / name).st_mode
         except OSError as error:
-            reason = "a link to nothing" if os.path.islink(folder / name) else error.strerror
+            reason = "a broken link" if os.path.islink(folder / name) else error.strerror
             found.unreadable.append(f"{folder / name}: {reason}")

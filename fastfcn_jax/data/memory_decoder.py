@@ -1,4 +1,4 @@
-"""TensorStore's picture drivers on bytes in memory: unlike OpenCV they refuse what is damaged."""
+"""Decodes images in memory by TensorStore's drivers, which unlike OpenCV refuse damaged data."""
 
 import functools
 import threading
@@ -9,10 +9,10 @@ from jaxtyping import UInt8
 
 
 def decode(driver: str, data: bytes) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels that `driver` ("png" or "jpeg") makes of a file's bytes.
+    """Decodes a file's bytes by `driver`, "png" or "jpeg".
 
     Raises:
-      ValueError: it cannot, or libjpeg or libpng warned on the way.
+      ValueError: the bytes do not decode, or libjpeg or libpng issued a warning.
     """
     store, context = _memory()
     key = str(threading.get_ident())
@@ -23,6 +23,6 @@ def decode(driver: str, data: bytes) -> UInt8[np.ndarray, "h w c"]:
 
 @functools.cache
 def _memory() -> tuple[ts.KvStore, ts.Context]:
-    """Where the drivers find the bytes of a file: each thread's last one."""
+    """The in-memory store that the drivers read from; it keeps the last file of each thread."""
     context = ts.Context()
     return ts.KvStore.open({"driver": "memory"}, context=context).result(), context

@@ -43,7 +43,7 @@ def build_augment(data: ConfigDict) -> Augment:
     """The training augmentation that `config.data` describes.
 
     Raises:
-      UserError: no such augmentation, or one that cannot crop first.
+      UserError: the augmentation is unknown, or cannot crop first.
     """
     if data.augmentation == "mmseg":
         return partial(
@@ -83,7 +83,7 @@ def train_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless training batches. The step number is the only state.
 
-    Every epoch has an order of its own. The sample at place p of a step's batch is augmented with
+    Every epoch is shuffled differently. Sample p of a step's batch is augmented with
     `default_rng((seed, step * batch_size + p))`, so the number of threads, worker processes and
     hosts does not change a batch. Hosts take consecutive parts of the global batch.
 
@@ -94,7 +94,7 @@ def train_batches(
       threads: threads that read and augment; each prepares a whole batch.
       prefetch: smallest number of batches prepared ahead.
       workers: processes with `threads` threads each; 0: threads of this process, which is faster
-        unless the augmentation holds Python's lock. With processes the program needs an
+      unless the augmentation holds Python's GIL. With processes the program needs an
         `if __name__ == "__main__"` guard.
 
     Yields:
@@ -161,7 +161,7 @@ def _stack(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _read(dataset: grain.MapDataset, threads: int, prefetch: int, workers: int = 0) -> Iterator:
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which no absl app has parsed here
+        flags.FLAGS.mark_as_parsed()  # Grain reads absl flags and fails while they are unparsed
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads, 1))
     read = dataset.to_iter_dataset(options)
     if workers:

@@ -13,13 +13,13 @@ from fastfcn_jax.errors import UserError
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE = 0, 2, 3  # colour types
 _CHANNELS = {GREY: 1, RGB: 3}  # of the colour types that are decoded here
-# Chunks that change what OpenCV makes of the pixels: orientation, transparency, animation.
+# Chunks that change the pixels OpenCV returns: orientation, transparency, animation.
 _LEFT_TO_OPENCV = {b"eXIf", b"tRNS", b"acTL"}
 _MAX_PIXELS = 1 << 26
 
 
 class Header(NamedTuple):
-    """Of the first chunk; `depth` is the number of bits a sample has."""
+    """The IHDR chunk; `depth` is the number of bits per sample."""
 
     width: int
     height: int
@@ -28,7 +28,7 @@ class Header(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Where the content of a chunk lies in the file."""
+    """A chunk; its content is at start:end in the file."""
 
     kind: bytes
     start: int
@@ -36,7 +36,7 @@ class Chunk(NamedTuple):
 
 
 def header(data: bytes) -> Header | None:
-    """None where the file is no PNG, or cut off before its size."""
+    """The IHDR chunk; None if the file is not a PNG or ends before its size."""
     if not data.startswith(SIGNATURE) or len(data) < 33 or data[12:16] != b"IHDR":
         return None
     found = Header(*struct.unpack_from(">IIBB", data, 16))
@@ -44,7 +44,7 @@ def header(data: bytes) -> Header | None:
 
 
 def chunks(data: bytes) -> tuple[list[Chunk], bool]:
-    """The chunks of a PNG, and whether its end was reached; what lies behind it is left alone."""
+    """The chunks of a PNG and whether its end was reached; anything after the end is ignored."""
     found, place = [], len(SIGNATURE)
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -59,10 +59,10 @@ def chunks(data: bytes) -> tuple[list[Chunk], bool]:
 
 
 def check(data: bytes, name: str) -> None:
-    """Compares every chunk with its checksum, which decoders do for some kinds only.
+    """Verifies the checksum of every chunk; decoders verify only some.
 
     Raises:
-      UserError: a chunk is not as it was written, or the file ends too early.
+      UserError: a checksum does not match, or the file is truncated.
     """
     found, whole = chunks(data)
     for kind, start, end in found:
@@ -78,7 +78,7 @@ def check(data: bytes, name: str) -> None:
 
 
 def decode(data: bytes) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"] | None:
-    """What OpenCV gives in RGB order; None for files of other kinds, and for damaged ones."""
+    """OpenCV's pixels in RGB order; None for other kinds of file and for damaged ones."""
     found = header(data)
     if found is None or found.depth != 8:
         return None
@@ -97,9 +97,9 @@ def decode(data: bytes) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]
 
 
 def palette_indices(data: bytes) -> UInt8[np.ndarray, "h w"] | None:
-    """The indices of a file of 8 bits a pixel that passed `check`, read as if they were grey.
+    """Palette indices of an 8-bit file that passed `check`, decoded as if they were grey.
 
-    None for files of other kinds, and where the compressed pixels do not decode.
+    None for other kinds of file, and if the compressed data does not decode.
     """
     found = header(data)
     if found is None or found.depth != 8 or found.colour_type != PALETTE:

@@ -1,4 +1,4 @@
-"""Writes a published data set into ArrayRecord files: one sequential read a sample, no folders."""
+"""Writes a published data set into ArrayRecord files: one sequential read per sample."""
 
 import hashlib
 import shutil
@@ -16,9 +16,9 @@ from fastfcn_jax.errors import UserError
 
 
 def prepare(name: str, root: str, output: str, splits: tuple[str, ...]) -> Path:
-    """Prepares the data set and reads one sample of each split back; returns its folder.
+    """Prepares a data set, reads one sample of each split as a check, and returns its folder.
 
-    Every image and label is decoded on the way. Run again after an interruption, it goes on with
+    Every image and label is decoded on the way. After an interruption, another call resumes with
     the first unfinished file.
 
     Raises:
@@ -35,11 +35,11 @@ def prepare(name: str, root: str, output: str, splits: tuple[str, ...]) -> Path:
     sources = {split: datasets.load(name, root, split) for split in splits}
     keep = _unfinished_folder(Path(output), name, sources)
     builder = builders.BUILDERS[name](data_dir=output, splits=splits, keep=keep)
-    skip: Any = "skip"  # its enumeration is not public
+    skip: Any = "skip"  # the enum it belongs to is not public
     settings = tfds.download.DownloadConfig(manual_dir=root, compute_stats=skip)
     try:
         builder.download_and_prepare(download_config=settings, download_dir=str(keep / "downloads"))
-    except UserError as error:  # TFDS puts the name of the feature in a line before it
+    except UserError as error:  # TFDS prepends a line with the feature's name
         raise UserError(str(error).splitlines()[-1]) from error
     shutil.rmtree(keep)
     for split in splits:
@@ -54,7 +54,7 @@ def prepare(name: str, root: str, output: str, splits: tuple[str, ...]) -> Path:
 
 
 def _unfinished_folder(output: Path, name: str, sources: dict[str, datasets.Source]) -> Path:
-    """Named after what is in it, so that a changed data set does not go on with old shards."""
+    """Named after its samples, so that a changed data set does not resume with old shards."""
     ids = "\n".join(f"{split} {i}" for split, source in sources.items() for i in source.ids)
     folder = output / f"{name}.unfinished-{hashlib.sha256(ids.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def define(parser: cli.Parser) -> None:
         "--root", "DIR", "Folder of the data set as published.", type=cli.path, metavar="DIR"
     )
     parser.need("--output", "PREPARED", "Folder to write into.", type=cli.path, metavar="DIR")
-    parser.add_argument("--splits", default="train,val", help="Which splits, with a comma between.")
+    parser.add_argument("--splits", default="train,val", help="Splits, separated by commas.")
 
 
 def run(arguments: Namespace) -> None:
@@ -80,7 +80,7 @@ COMMAND = cli.Command(
     name="prepare",
     example="fastfcn prepare --name cityscapes --root CITYSCAPES --output PREPARED",
     about="""Writes a published data set into a few ArrayRecord files, which a network disk reads
-faster than thousands of small ones. A run that was stopped goes on where it was.""",
+faster than thousands of small ones. An interrupted run resumes where it stopped.""",
     define=define,
     run=run,
 )

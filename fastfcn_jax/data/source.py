@@ -1,4 +1,4 @@
-"""What a data set looks like to the rest: a random-access source of images with their labels."""
+"""The interface of a data set: a random-access source of images with their labels."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ IGNORE_LABEL = 255
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Name, class names in label order and their colours (uint8 RGB, one row a class)."""
+    """Name, class names in label order and their colours (uint8 RGB, one row per class)."""
 
     name: str
     class_names: tuple[str, ...]
@@ -28,7 +28,7 @@ class DatasetInfo:
 
 
 class Sample(NamedTuple):
-    """One labelled image at its own size; label 255 is ignored."""
+    """One labelled image in its original size; label 255 is ignored."""
 
     id: str
     image: UInt8[np.ndarray, "h w 3"]  # RGB
@@ -51,7 +51,7 @@ class Source(Protocol):
 
 
 class Encoded(NamedTuple):
-    """One labelled image as its files' bytes; the names are for messages."""
+    """One labelled image as the bytes of its files; the names appear in error messages."""
 
     image: bytes
     label: bytes
@@ -61,7 +61,7 @@ class Encoded(NamedTuple):
 
 @runtime_checkable
 class Reader(Protocol):
-    """Reads sample `index` from files, and names all of them."""
+    """Reads sample `index` from files; `files` lists them all."""
 
     def __call__(self, index: int) -> Encoded: ...
 
@@ -72,8 +72,8 @@ class Reader(Protocol):
 class EncodedSource:
     """A source whose images and labels are files (or records) in a compressed format.
 
-    `read(i)` gives the bytes, `to_classes(stored, name)` turns a stored label image into class
-    indices with 255 for ignored pixels and raises `UserError` at a value that is neither.
+    `read(i)` returns the bytes; `to_classes(stored, name)` maps stored label values to class
+    indices, with 255 for ignored pixels, and raises `UserError` for any other value.
     """
 
     info: DatasetInfo
@@ -89,10 +89,10 @@ class EncodedSource:
         return self.decode(int(index), self.read(int(index)))
 
     def decode(self, index: int, files: Encoded) -> Sample:
-        """Pixels and class indices of the bytes that `read(index)` gave.
+        """Pixels and class indices from the bytes that `read(index)` returned.
 
         Raises:
-          UserError: a file is not whole, or image and label do not fit each other.
+          UserError: a file is damaged, or image and label differ in size.
         """
         image = decode.image(files.image, files.image_name)
         label = self.to_classes(decode.label(files.label, files.label_name), files.label_name)
@@ -103,7 +103,7 @@ class EncodedSource:
         """(height, width) of an image, without decoding it.
 
         Raises:
-          UserError: the file is no picture.
+          UserError: the file is not an image.
         """
         files = self.read(index)
         return decode.size(files.image, files.image_name)
@@ -121,12 +121,12 @@ class Files:
         return Encoded(read_file(image), read_file(label), image, label)
 
     def files(self) -> tuple[str, ...]:
-        """All it reads from."""
+        """All files that it reads."""
         return self.images + self.labels
 
 
 def check_sizes(files: Encoded, image: np.ndarray, label: np.ndarray) -> None:
-    """Image and label, decoded from `files`, cover the same pixels.
+    """Checks that the image and label decoded from `files` have the same size.
 
     Raises:
       UserError: they do not.
@@ -153,12 +153,12 @@ def read_file(path: str) -> bytes:
 
 
 class LabelTable:
-    """Stored label value -> class index, by a table of 256 entries.
+    """Maps stored label values to class indices by a table of 256 entries.
 
     Args:
-      classes: stored value of each class, or values, in label order.
+      classes: stored value (or values) of each class, in label order.
       ignore: stored values that become 255; 255 itself always does.
-      what: the data set in words, for the message about any other value.
+      what: the data set in words, for error messages.
     """
 
     UNKNOWN = 254
@@ -177,13 +177,13 @@ class LabelTable:
         if stored.ndim != 2:
             raise UserError(
                 f"{name}: a colour picture where an index label is expected ({self.what}); store "
-                "one class number a pixel in an 8-bit grey or palette PNG."
+                "one class number per pixel in an 8-bit grey or palette PNG."
             )
         label = cv2.LUT(stored, self.table)
         if (label == self.UNKNOWN).any():
             unknown = np.unique(stored[label == self.UNKNOWN])
             raise UserError(
-                f"{name}: label value {', '.join(map(str, unknown[:8]))} is no class of "
+                f"{name}: label value {', '.join(map(str, unknown[:8]))} is not a class of "
                 f"{self.what}; correct the label, or the list of classes."
             )
         return label

@@ -1,4 +1,4 @@
-"""Looks over data and settings before a run, and turns a folder of photographs into a data set."""
+"""Checks data and settings before a run, and turns a folder of photographs into a data set."""
 
 from fastfcn_jax import rooms
 

@@ -1,4 +1,4 @@
-"""`fastfcn doctor`: looks over an experiment, or makes a data set of a folder of photographs."""
+"""`fastfcn doctor`: checks an experiment, or turns a folder of photographs into a data set."""
 
 import os
 import sys
@@ -10,9 +10,9 @@ from fastfcn_jax.errors import UserError
 
 
 def define(parser: cli.Parser) -> None:
-    parser.add_config("Experiment to look over.", needed=False)
+    parser.add_config("Experiment to check.", needed=False)
     parser.add_argument(
-        "--folder", type=cli.path, metavar="PHOTOS", help="Photographs and labels to make ready."
+        "--folder", type=cli.path, metavar="PHOTOS", help="Folder of photographs and labels."
     )
     parser.add_argument(
         "--checkpoint", type=cli.path, metavar="DIR", help="Model to compare with the data."
@@ -24,14 +24,14 @@ def define(parser: cli.Parser) -> None:
         "--workdir", type=cli.path, default=Path("runs"), help="Where checkpoints will be written."
     )
     parser.add_argument(
-        "--samples", type=cli.at_least(1), default=200, help="Images to read of each split."
+        "--samples", type=cli.at_least(1), default=200, help="Images to read from each split."
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
         help="Replace what --folder wrote before; the old files are kept as .bak.",
     )
-    _define_adoption(parser.add_argument_group("choices that --folder makes by itself otherwise"))
+    _define_adoption(parser.add_argument_group("choices that --folder otherwise makes itself"))
 
 
 def _define_adoption(group) -> None:
@@ -40,14 +40,14 @@ def _define_adoption(group) -> None:
         default="",
         type=os.path.expanduser,
         metavar="PATTERN",
-        help="Where in the folder all photographs lie, or a pattern such as 'a/*_rgb.png'.",
+        help="Sub-folder of all photographs, or a pattern such as 'a/*_rgb.png'.",
     )
     group.add_argument(
         "--labels",
         default="",
         type=os.path.expanduser,
         metavar="PATTERN",
-        help="Where all labels or outlines lie, or a pattern.",
+        help="Sub-folder of all labels or outlines, or a pattern.",
     )
     group.add_argument(
         "--names",
@@ -60,21 +60,21 @@ def _define_adoption(group) -> None:
         "--split",
         choices=("auto", "fifth"),
         default="auto",
-        help="auto follows lists and folders; fifth takes one photograph in five to validate.",
+        help="auto follows lists and folders; fifth takes one photograph in five for validation.",
     )
     group.add_argument(
         "--update",
         action="store_true",
-        help="Add new photographs to a folder made ready before, keeping its classes and split.",
+        help="Add new photographs to a folder prepared earlier, keeping its classes and split.",
     )
     group.add_argument(
         "--skip_bad", action="store_true", help="Leave out files that cannot be used."
     )
     group.add_argument(
-        "--clean", action="store_true", help="Mend labels with smooth edges or stray colours."
+        "--clean", action="store_true", help="Repair labels with smooth edges or stray colours."
     )
     group.add_argument(
-        "--empty", action="store_true", help="Photographs without an outline are all background."
+        "--empty", action="store_true", help="Label photographs without an outline as background."
     )
     group.add_argument(
         "--palettes",
@@ -126,8 +126,8 @@ def run(arguments: Namespace) -> int:
 COMMAND = cli.Command(
     name="doctor",
     example="fastfcn doctor --config jpu_psp_cityscapes --config.data.root=CITYSCAPES",
-    about="""Looks over an experiment before it costs time: data, labels, disk, devices, memory.
-Each finding has its remedy; the exit status is 1 if one of them would stop or spoil a run.
+    about="""Checks an experiment before it costs time: data, labels, disk, devices, memory.
+Each problem has a remedy; the exit status is 1 if one would stop or ruin a run.
 
 With --folder PHOTOS it finds photographs and their labels in a folder of your own and writes a
 configuration for them.""",

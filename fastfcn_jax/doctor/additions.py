@@ -1,4 +1,4 @@
-"""Adds photographs to a folder that was adopted: its classes, names and split stay as they are."""
+"""Adds photographs to a folder prepared earlier; its classes, names and split do not change."""
 
 from collections.abc import Mapping, Set
 from pathlib import Path
@@ -21,9 +21,9 @@ LISTS = {"train": "train.txt", "val": "val.txt"}
 
 
 class Known(NamedTuple):
-    """What classes.json says: the form of the labels, values of classes, values ignored.
+    """The content of classes.json: the form of the labels, values of classes, values ignored.
 
-    names: the number of each class by its name, and of what is ignored by "".
+    names: the number of each class by its name; the ignored number has the name "".
     """
 
     form: Form
@@ -35,15 +35,15 @@ class Known(NamedTuple):
 def add(folder: Path, options: Options) -> list[str]:
     """Rewrites train.txt and val.txt with the photographs that are new in the folder.
 
-    Those that were listed stay where they are; one fifth (rounded) of the new ones, spread over
-    the classes, is kept for validation, unless lists or folders say where they belong. Files that
-    are gone are taken off the lists. classes.json and the configuration are not touched.
+    Photographs already listed stay in their list. One fifth (rounded) of the new ones, spread over
+    the classes, goes to validation, unless lists or folders define the split. Missing files are
+    removed from the lists. classes.json and the configuration are not changed.
 
     Returns:
       The lines of a report.
 
     Raises:
-      UserError: the folder was not adopted, or a new label holds what is no class.
+      UserError: the folder was not prepared earlier, or a new label has a value of no class.
     """
     known = _known(folder)
     lists, gone = _still_there(folder)
@@ -73,13 +73,13 @@ def add(folder: Path, options: Options) -> list[str]:
     added = f"{counted(len(divided.train) + len(divided.val), 'new photo')}, "
     return [
         *collected.lines,
-        *(f"taken off the lists, as it is gone: {p}" for p in gone),
+        *(f"removed from the lists, as it is missing: {p}" for p in gone),
         *lines,
         *line,
         f"{added}{len(divided.train)} to train on, {len(divided.val)} to validate",
         *divided.lines,
         f"now {len(lists['train'])} to train on, {len(lists['val'])} to validate; classes.json and "
-        "the configuration are as they were",
+        "the configuration are unchanged",
     ]
 
 
@@ -87,7 +87,7 @@ def _known(folder: Path) -> Known:
     path = class_list.file_of(folder)
     for needed in (path, *(folder / name for name in LISTS.values())):
         if not needed.is_file():
-            raise UserError(f"{needed}: missing; make the folder ready first, without --update.")
+            raise UserError(f"{needed}: missing; prepare the folder first, without --update.")
     found = class_list.read(path)
     ignored = list(found.ignore)
     if found.is_color:
@@ -104,7 +104,7 @@ def _known(folder: Path) -> Known:
 
 
 def _still_there(folder: Path) -> tuple[dict[str, dict[Path, Path]], list[Path]]:
-    """Photograph -> label of both lists where the files exist, and photographs that are gone."""
+    """Photograph -> label of each list if the files exist, and the photographs that are missing."""
     lists, gone = {}, []
     for part, name in LISTS.items():
         lists[part] = {}
@@ -121,7 +121,7 @@ def _still_there(folder: Path) -> tuple[dict[str, dict[Path, Path]], list[Path]]
 
 
 def _form_of(known: Known, found: Survey) -> Form:
-    """How the new labels become what the old ones are."""
+    """How the new labels are converted to the form of the old ones."""
     form = known.form
     if form.kind == "color" or not found.facts:
         return form
@@ -134,7 +134,7 @@ def _form_of(known: Known, found: Survey) -> Form:
 
 
 def _unknown(folder: Path, found: Survey, known: Known, *, clean: bool) -> list[BadFile]:
-    """Labels that hold values of no class, unless they will be mended."""
+    """Labels with values of no class, unless they will be repaired."""
     usable = known.classes | set(known.ignored)
     bad = []
     for pair, facts in found.facts.items():
@@ -147,7 +147,7 @@ def _unknown(folder: Path, found: Survey, known: Known, *, clean: bool) -> list[
             bad.append(
                 BadFile(
                     pair.label,
-                    f"{path}: {shown} is no class of classes.json; list it there under classes or "
+                    f"{path}: {shown} is not a class of classes.json; list it under classes or "
                     "ignore, correct the label, or let --clean give its pixels to a class.",
                 )
             )
@@ -158,7 +158,7 @@ def _unknown(folder: Path, found: Survey, known: Known, *, clean: bool) -> list[
 
 
 def _strange(facts: Facts, form: Form) -> list[Value]:
-    """Colours that have no number, or numbers where there are colours."""
+    """Colours without a number, or numbers in labels that should hold colours."""
     if form.kind == "color":
         return list(facts.counts) if facts.kind == "grey" else []
     return [v for v in facts.counts if isinstance(v, tuple) and v not in form.numbers]
@@ -170,7 +170,7 @@ def _reading(known: Known, *, clean: bool) -> Reading:
 
 
 def _divide(folder: Path, collected, found: Survey, known: Known, options) -> division.Division:
-    """Where lists or folders say, else a fifth to validate."""
+    """Follows lists or folders; takes a fifth of the other photographs for validation."""
     photos = [pair.photo for pair in found.facts]
     parts = division.Parts({}, "")
     if options.split == "auto":
@@ -184,5 +184,5 @@ def _divide(folder: Path, collected, found: Survey, known: Known, options) -> di
     train = [p for p in photos if said.get(p) == "train" or (p in free and p not in held)]
     val = [p for p in photos if said.get(p) == "val" or p in held]
     tested = len(photos) - len(train) - len(val)
-    lines = [f"  left out, as they are said to be for testing: {tested} photos"] if tested else []
+    lines = [f"  left out, as they belong to a test split: {tested} photos"] if tested else []
     return division.Division(train, val, lines)

@@ -23,7 +23,7 @@ from fastfcn_jax.errors import UserError
 
 
 class Labels(NamedTuple):
-    """What the labels mean: classes.json, how they are read, and the lines that say so."""
+    """The meaning of the labels: classes.json, how to read them, and report lines."""
 
     content: dict[str, Any]
     reading: Reading
@@ -46,29 +46,29 @@ def adopt(
 ) -> list[str]:
     """Writes classes.json, train.txt, val.txt and a configuration into `folder`.
 
-    Photographs and labels may lie in any sub-folders; docs/own_photos.md says how they are told
-    apart and paired. All files are read before the first is written, and none is changed: a label
-    that training cannot read as it lies is written anew below `fastfcn_labels`.
+    Photographs and labels may be in any sub-folders; docs/own_photos.md explains how they are
+    recognised and paired. All files are read before the first is written, and none is changed: a
+    label that training cannot read directly is converted into a copy in `fastfcn_labels`.
 
     Args:
       photos, labels: sub-folder, or pattern such as `gtFine/*_color.png`, of all photographs, of
         all labels (or a file of outlines); "" to find out.
-      names: file that lists the classes; "none" for no such file, "" to find out.
+      names: file that lists the classes; "none" for no such file, "" to detect it.
       split: "auto" follows lists and folders called train and val; "fifth" takes one photograph
         in five for validation.
-      update: adds new photographs to a folder that was adopted, see `additions.add`.
-      overwrite: replaces what was written before; files of other text are kept as `.bak`.
+      update: adds new photographs to a folder prepared earlier, see `additions.add`.
+      overwrite: replaces what was written before; files with other content are kept as `.bak`.
       skip_bad: leaves out files that cannot be used.
-      clean: gives pixels of values that are no class to one, see `clean.mend`.
-      empty: photographs in which outlines were drawn nowhere are background, not left out.
+      clean: assigns pixels whose value is not a class to a class, see `clean.mend`.
+      empty: photographs without any outline become background instead of being left out.
       palettes: what labels with a palette mean, see `unify.decide`.
 
     Returns:
       The lines of a report, the next command last.
 
     Raises:
-      UserError: no pairs, files that cannot be used, labels whose meaning is not plain, or files
-        of an earlier time that would be lost.
+      UserError: there are no pairs, files cannot be used, the meaning of labels is ambiguous, or
+        earlier files would be lost.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; set --folder to the one with your photos.")
@@ -117,10 +117,10 @@ def _adopt(folder: Path, options: Options) -> list[str]:
 def understand(
     folder: Path, collected: Collected, read: Survey, options: Options
 ) -> tuple[Survey, Labels, list[str]]:
-    """What the labels mean, the pairs that are used, and lines about those that are not.
+    """The pairs that are used, the meaning of their labels, and lines about the other pairs.
 
     Raises:
-      UserError: there are bad files, or the meaning is not plain.
+      UserError: there are bad files, or the meaning of the labels is ambiguous.
     """
     bad = [*collected.bad, *read.bad]
     bad_files.settle(bad, skip=options.skip_bad)
@@ -143,7 +143,7 @@ def understand(
 def _form(folder, collected: Collected, read: Survey, options: Options):
     """The list of class names, the form of all labels, and lines about both."""
     if not read.facts:
-        raise UserError(f"{folder}: no label is left that can be used.")
+        raise UserError(f"{folder}: no usable label is left.")
     facts = {pair.name: found for pair, found in read.facts.items()}
     if collected.names is not None and not options.names:
         form, formed = unify.decide(folder, facts, None)
@@ -168,11 +168,11 @@ def _labels(folder, read: Survey, form, found, names, said, options: Options) ->
     lines = [] if mends else _stray_lines(read, form, found)
     if mends:
         counts = reading.counted_as_mended(counts, found)
-        lines = [f"  {mended} pixels of no class are given to one, as --clean says"]
+        lines = [f"  {mended} pixels of no class are assigned to a class, as --clean says"]
     if len(counts) - (0 if mends else len(found.stray)) < 2:
         raise UserError(
             f"{folder}: all labels hold the one value {next(iter(counts))}: there is nothing to "
-            "tell apart; say with --labels DIR if the labels are others."
+            "learn; give --labels DIR if the labels are elsewhere."
         )
     transparent = sum(f.transparent for f in read.facts.values())
     content, described = found_classes.build(
@@ -193,8 +193,8 @@ def _stray_lines(read: Survey, form, found) -> list[str]:
         where = next(p.label for p, f in read.facts.items() if value in unify.values(f, form))
         shown = value if isinstance(value, int) else list(value)
         lines.append(
-            f"  {shown} is taken for a slip, not a class: {bad_files.counted(count, 'pixel')} in "
-            f"{where} (--clean gives them to the class around; a list that names it keeps it)"
+            f"  {shown} is taken for noise, not a class: {bad_files.counted(count, 'pixel')} in "
+            f"{where} (--clean assigns them to the class around; a list that names it keeps it)"
         )
     return lines
 
@@ -204,7 +204,7 @@ def _refuse_existing(folder: Path) -> None:
     if existing:
         raise UserError(
             f"{folder / existing[0]}: exists; add --overwrite to replace it (the old one is kept "
-            f"as {existing[0]}.bak), or --update to add new photographs to what was adopted."
+            f"as {existing[0]}.bak), or --update to add new photographs."
         )
 
 

@@ -1,4 +1,4 @@
-"""Files that cannot be used: collected while all are read, then refused at once or left out."""
+"""Collects files that cannot be used while all are read; then refuses or leaves out all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from fastfcn_jax.errors import UserError
 
 
 class BadFile(NamedTuple):
-    """A file with the sentence that says what is wrong with it and how to mend it."""
+    """A file, with a sentence that says what is wrong with it and how to repair it."""
 
     path: Path
     sentence: str
@@ -28,7 +28,7 @@ def settle(bad: Sequence[BadFile], *, skip: bool) -> list[str]:
     if len(bad) == 1:
         raise UserError(f"{bad[0].sentence.rstrip('.')} (or leave it out with --skip_bad).")
     listed = "\n  ".join(b.sentence for b in bad)
-    remedy = "mend them, or leave them out with --skip_bad"
+    remedy = "repair them, or leave them out with --skip_bad"
     raise UserError(f"{len(bad)} files cannot be used; {remedy}:\n  {listed}")
 
 

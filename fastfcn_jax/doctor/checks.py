@@ -1,4 +1,4 @@
-"""What is wrong with a data set and how to mend it: files, sizes, label values, class balance."""
+"""Finds problems of a data set and their remedies: files, sizes, label values, class balance."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ VOID_WORDS = ("void", "unlabel", "unlabelled", "ignore", "other", "undefined", "
 
 
 class Finding(NamedTuple):
-    """One line of the report; `remedy` is the setting or command that mends a problem."""
+    """One line of the report; `remedy` is the setting or command that solves a problem."""
 
     level: Literal["ok", "note", "problem"]
     text: str
@@ -25,7 +25,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class Survey:
-    """What a look at some samples gave.
+    """Statistics of some samples.
 
     counts: pixels of each class index; stored: pixels of each value as stored in index labels
     (all 0 for colour labels); sizes: (height, width) of each readable image.
@@ -39,7 +39,7 @@ class Survey:
 
 
 def survey(source: Source, *, max_images: int = 200, threads: int = 8) -> Survey:
-    """Reads evenly spaced samples whole and keeps the sentences about those that are bad."""
+    """Reads evenly spaced samples and keeps the error messages of those that are bad."""
     indices = np.unique(np.linspace(0, len(source) - 1, max_images).astype(int))
     result = Survey(len(indices))
     with ThreadPoolExecutor(threads) as pool:
@@ -54,7 +54,7 @@ def survey(source: Source, *, max_images: int = 200, threads: int = 8) -> Survey
 
 
 def findings(source: Source, found: Survey, crop_size: tuple[int, int]) -> list[Finding]:
-    """Everything the survey tells about files, labels, balance and sizes."""
+    """All findings of the survey about files, labels, balance and sizes."""
     return [
         *_files(found),
         *_label_values(source, found),
@@ -81,14 +81,14 @@ def _look(source: Source, index: int) -> tuple[Any, Any, Any, str]:
 
 def _files(found: Survey) -> list[Finding]:
     if not found.errors:
-        return [Finding("ok", f"{found.examined} images and labels read without fault")]
+        return [Finding("ok", f"{found.examined} images and labels read without error")]
     many = f"{len(found.errors)} of {found.examined} samples cannot be used"
-    listed = [Finding("problem", e, "mend or remove the file") for e in found.errors[:5]]
-    return [Finding("problem", many, "the first of them follow"), *listed]
+    listed = [Finding("problem", e, "repair or remove the file") for e in found.errors[:5]]
+    return [Finding("problem", many, "the first of them are listed below"), *listed]
 
 
 def _label_values(source: Source, found: Survey) -> list[Finding]:
-    """Patterns of index labels that mean a wrong list of classes rather than wrong files."""
+    """Patterns of label values that point to a wrong list of classes rather than wrong files."""
     table = getattr(source, "to_classes", None)
     if not isinstance(table, LabelTable) or not found.stored.any():
         return []
@@ -126,10 +126,10 @@ def _label_values(source: Source, found: Survey) -> list[Finding]:
         return [
             Finding(
                 "problem",
-                f"labels hold values that are no class: {_spelled(unknown)}",
+                f"labels hold values that are not classes: {_spelled(unknown)}",
                 "list them in classes.json, as classes or under ignore"
                 if source.info.name == "folder"
-                else "is this the label folder of the data set that config.data.name says?",
+                else "is this the label folder of the data set in config.data.name?",
             )
         ]
     if source.info.name == "ade20k" and 150 not in values and {0, IGNORE_LABEL} <= values:
@@ -137,7 +137,7 @@ def _label_values(source: Source, found: Survey) -> list[Finding]:
             Finding(
                 "note",
                 "ADE20K labels hold 255 but never 150: they may have been reduced by 1 already",
-                "use the annotations as published; 0 is made ignored while reading",
+                "use the annotations as published; 0 is mapped to ignored while reading",
             )
         ]
     return [Finding("ok", f"label values {shown} are all known")]
@@ -206,7 +206,7 @@ def _sizes(found: Survey, crop_size: tuple[int, int]) -> list[Finding]:
 
 
 def histogram(names: Sequence[str], found: Survey) -> str:
-    """A table of the share of pixels of each class."""
+    """A table with each class's share of the pixels."""
     total = max(found.counts.sum(), 1)
     rows = [(*pair, "") for pair in zip(names, found.counts[: len(names)], strict=True)]
     rows.append(("(ignored)", found.counts[IGNORE_LABEL], ""))

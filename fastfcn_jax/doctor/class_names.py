@@ -1,4 +1,4 @@
-"""Names of classes, and which values or colours they have, out of a file that is such a list."""
+"""Reads lists of classes: their names, and the values or colours that labels use for them."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ _TRIPLE = re.compile(r"[(\[]?\s*(\d+)[,; ]\s*(\d+)[,; ]\s*(\d+)\s*[)\]]?")
 
 
 class Entry(NamedTuple):
-    """One class of a list; what the list does not say is None."""
+    """One class of a list; what the list does not give is None."""
 
     name: str
     value: int | None = None
@@ -31,9 +31,9 @@ class Entry(NamedTuple):
 
 
 class NameList(NamedTuple):
-    """The file, relative to the folder, with its entries.
+    """A list of classes: its file, relative to the folder, and its entries.
 
-    unlabelled: the value of pixels that no outline covers, where labels are drawn from outlines.
+    unlabelled: the value of pixels that no outline covers, if labels are drawn from outlines.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class NameList(NamedTuple):
     unlabelled: int | None = None
 
     def entry(self, value: Value) -> Entry | None:
-        """The class of a label value; a number stands for grey of that brightness as well."""
+        """The class of a label value; a number also matches the grey colour of that brightness."""
         for e in self.entries:
             if value == (e.value if isinstance(value, int) else e.color):
                 return e
@@ -56,32 +56,32 @@ class NameList(NamedTuple):
 
 
 def is_void_name(name: str) -> bool:
-    """Whether a class of this name means that nothing was labelled."""
+    """Whether this class name means "not labelled"."""
     return re.sub(r"[\s'’-]", "", name.lower()) in IGNORED
 
 
 def find(
     folder: Path, texts: Sequence[Path], values: Collection[Value], *, named: str = ""
 ) -> tuple[NameList | None, list[str]]:
-    """The list of classes that names most of the values, and lines about it.
+    """Finds the list of classes that names most of the values; also returns lines about it.
 
     Args:
       texts: files relative to `folder` that may be lists.
       values: the numbers or colours that occur in the labels.
-      named: the list to take, "none" for no list, or "" to find out.
+      named: the list to use, "none" for no list, or "" to detect it.
 
     Raises:
-      UserError: the file that `named` says is no list of classes.
+      UserError: the file `named` is not a list of classes.
     """
     if named == "none":
         return None, []
     if named:
         path = Path(named) if Path(named).is_file() else folder / named
-        text.read(path)  # says what is wrong with it
+        text.read(path)  # raises UserError if it cannot be read
         found = _read(path, path, values, certain=True)
         if found is None:
             raise UserError(
-                f"{path}: no list of classes; write a line for each: 'value name' or 'r g b name'."
+                f"{path}: not a list of classes; write lines 'value name' or 'r g b name'."
             )
         return found, [f"  names from {path}, as --names says"]
     best, best_share = None, 0.0
@@ -96,7 +96,7 @@ def find(
 
 
 def _why_unread(folder: Path, path: Path) -> str:
-    """A line about a file that is called like a list of classes but is no text."""
+    """A line about a file named like a list of classes that is not readable text."""
     if not _BY_LINES.fullmatch(path.stem.lower()):
         return ""
     try:
@@ -111,7 +111,7 @@ def _share(found: NameList, values: Collection[Value]) -> float:
 
 
 def _read(path: Path, shown: Path, values: Collection[Value], *, certain: bool) -> NameList | None:
-    """The entries of a file of which nearly all lines are entries."""
+    """The entries of a file, if nearly all of its lines are entries."""
     if path.suffix.lower() == ".json":
         entries = _of_json(path) if path.stat().st_size <= _LARGEST else []
     else:
@@ -124,7 +124,7 @@ def _read(path: Path, shown: Path, values: Collection[Value], *, certain: bool) 
 
 
 def _of_rows(lines: list[str]) -> list[Entry]:
-    """Lines of a value or a colour and a name, after a line of titles if there is one."""
+    """Entries from lines with a value or colour and a name; a header line is skipped."""
     if not lines:
         return []
     delimiter = next((d for d in "\t;," if all(d in x for x in lines)), "")
@@ -160,7 +160,7 @@ def _entry(line: str, delimiter: str) -> Entry | None:
 
 
 def _of_blanks(fields: list[str]) -> Entry | None:
-    """`r g b name of words`, `value name`, `value r g b name`, `#rrggbb name`; or name first."""
+    """`r g b some name`, `value name`, `value r g b name`, `#rrggbb name`; or the name first."""
     color = _color(fields[0]) if fields[0].startswith("#") else None
     if color:
         return _checked(" ".join(fields[1:]), list(color))
@@ -175,7 +175,7 @@ def _of_blanks(fields: list[str]) -> Entry | None:
 
 
 def _checked(name: str, numbers: list[int]) -> Entry | None:
-    """An entry of one value, three of a colour, or a value and its colour."""
+    """An entry from a value, a colour (three numbers), or a value and its colour."""
     if not name.strip() or not all(n < 256 for n in numbers):
         return None
     if len(numbers) == 1:
@@ -200,7 +200,7 @@ def _unquoted(text: str) -> str:
 
 
 def _of_lines(lines: list[str], values: Collection[Value]) -> list[Entry]:
-    """One name a line, for labels that hold 0, 1, 2 ... (or 0 and 255 if there are two names)."""
+    """One name per line, for labels that hold 0, 1, 2 ... (or 0 and 255 if there are two names)."""
     numbers = sorted(v for v in values if isinstance(v, int))
     names = [_unquoted(x) for x in lines]
     if len(numbers) < len(values) or any(n.isdigit() for n in names):
@@ -254,7 +254,7 @@ def _is_byte(item: Any) -> bool:
 
 
 def may_be_list(path: Path, photo_stems: Collection[str]) -> bool:
-    """Whether a file may name classes, going by its own name."""
+    """Whether a file may be a list of classes, judging by its file name."""
     own = path.name.lower().split(".")[0]
     return (
         path.suffix.lower() in SUFFIXES

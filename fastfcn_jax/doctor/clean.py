@@ -1,4 +1,4 @@
-"""Values that are no class: what smooth resizing, antialiasing or a slip of the mouse leaves."""
+"""Detects and repairs label values that are not classes: smooth edges, antialiasing, noise."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -9,13 +9,13 @@ import numpy as np
 
 from fastfcn_jax.doctor.stored_labels import Value, code_of, codes
 
-MIN_SOLID = 0.02  # share of a class's pixels among equals; the edges of a smooth mask have none
-MAX_STRAY = 1e-4  # share of all pixels up to which a value without any area is a slip
-MAX_SHADE = 24  # brightness levels between a colour and what JPEG makes of some areas of it
+MIN_SOLID = 0.02  # share of a class's pixels with four equal neighbours; smooth edges have none
+MAX_STRAY = 1e-4  # share of all pixels up to which a value without area is noise
+MAX_SHADE = 24  # brightness levels by which JPEG may change a colour over an area
 
 
 class Cleanliness(NamedTuple):
-    """Which values are classes, which are slips (with their pixels), which come of smoothing."""
+    """Which values are classes, noise (with their pixel counts), or results of smoothing."""
 
     classes: list[Value]
     stray: dict[Value, int]
@@ -25,12 +25,13 @@ class Cleanliness(NamedTuple):
 def assess(
     counts: Counter, solid: Counter, files: Counter, named: Collection[Value], rest: int
 ) -> Cleanliness:
-    """Parts the values of all labels together.
+    """Divides the values of all labels into classes, noise and results of smoothing.
 
     Args:
-      counts: pixels of each value; solid: those among equals; files: labels that have it.
-      named: values that a list of classes names; these are classes, however few.
-      rest: pixels of values that were too many to tell apart.
+      counts: pixels of each value; solid: pixels with four equal neighbours; files: number of
+        labels with the value.
+      named: values in a list of classes; these are classes, however few their pixels.
+      rest: pixels whose values were not counted separately, as there were too many values.
     """
     anchors = [v for v in counts if v in named or solid[v] >= max(1, MIN_SOLID * counts[v])]
     others = [v for v in counts if v not in anchors]
@@ -50,12 +51,12 @@ def assess(
 
 
 def mend(pixels: np.ndarray, classes: Collection[Value], *, are_ordered: bool) -> np.ndarray:
-    """Gives every pixel that is of no class to one: the likest colour, or the nearest pixel's.
+    """Assigns every pixel of no class to a class: that of the closest colour or nearest pixel.
 
     Args:
       pixels: values, uint8 (h, w) or (h, w, 3).
-      are_ordered: whether a value between two lies between their classes, as in grey masks; the
-        numbers of a palette do not.
+      are_ordered: whether values can be compared by size, as in grey masks; the numbers of a
+        palette cannot.
     """
     known = np.array(sorted(map(code_of, classes)), np.uint32)
     code = codes(pixels).astype(np.uint32)
@@ -73,7 +74,7 @@ def mend(pixels: np.ndarray, classes: Collection[Value], *, are_ordered: bool) -
 
 
 def _is_smooth(anchors: list[Value], others: list[Value], rest: int) -> bool:
-    """Many values without any area, between those that have some."""
+    """Whether there are many values without area, between those that have some."""
     if rest or len(others) >= 30:
         return bool(anchors)
     if len(others) < 3 or len(others) <= len(anchors) or len(anchors) < 2:
@@ -85,9 +86,9 @@ def _is_smooth(anchors: list[Value], others: list[Value], rest: int) -> bool:
 
 
 def _without_shades(anchors: list[Value], counts: Counter, named: Collection[Value]) -> list[Value]:
-    """Saving with loss makes areas of a shade beside the colour itself, which is commoner."""
+    """Removes shades that lossy compression made of a more frequent colour."""
     channels = np.array([v if isinstance(v, tuple) else (v,) for v in anchors], np.int32)
-    if channels.shape[1] == 1 and np.ptp(channels) < 128:  # class numbers, which lie close
+    if channels.shape[1] == 1 and np.ptp(channels) < 128:  # class numbers, not shades
         return anchors
     near = MAX_SHADE if channels.shape[1] == 3 else MAX_SHADE // 3
     kept = []
@@ -100,14 +101,14 @@ def _without_shades(anchors: list[Value], counts: Counter, named: Collection[Val
 
 
 def _with_extremes(anchors: list[Value], counts: Counter) -> list[Value]:
-    """Thin lines of a smooth binary mask have no area: the brightest value is theirs."""
+    """Adds the darkest and brightest value of a smooth mask whose thin lines have no area."""
     if len(anchors) > 1 or isinstance(anchors[0], tuple):
         return anchors
     return [*{*anchors, min(counts, key=code_of), max(counts, key=code_of)}]
 
 
 def _likest(found: np.ndarray, known: np.ndarray, is_color: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The known value nearest to each, and whether it is much nearer than the known lie apart."""
+    """The known value closest to each, and whether it is much closer than any two known values."""
     unique, inverse = np.unique(found, return_inverse=True)
 
     def channels(code):
@@ -123,7 +124,7 @@ def _likest(found: np.ndarray, known: np.ndarray, is_color: bool) -> tuple[np.nd
 
 
 def _around(code: np.ndarray, wrong: np.ndarray) -> np.ndarray | None:
-    """The value of the nearest pixel that is of a class, for each that is not."""
+    """For each pixel of no class, the value of the nearest pixel that has one."""
     if wrong.all():
         return None
     distances_and_nearest = cv2.distanceTransformWithLabels(

@@ -1,4 +1,4 @@
-"""All that lies in a folder: photographs with their labels, what is left over, lists, bad files."""
+"""Collects a folder's files: photographs with their labels, unpaired files, lists, bad files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _TEXTS = (".txt", ".csv", ".names", ".json", ".yaml", ".xml", ".bak")
 
 
 class Pair(NamedTuple):
-    """A photograph and its label, relative to the folder; `draw` makes a label of outlines."""
+    """A photograph and its label, relative to the folder; `draw` draws a label from outlines."""
 
     photo: Path
     label: Path
@@ -28,11 +28,11 @@ class Pair(NamedTuple):
 
     @property
     def name(self) -> Path:
-        """The file that messages about the label speak of: one of outlines has many labels."""
+        """The file to name in messages: a file of outlines may hold many labels."""
         return self.label if self.draw is None else self.photo
 
     def stored(self, folder: Path) -> Stored:
-        """The label as its file stores it, or as it is drawn.
+        """The label as stored in its file, or as drawn.
 
         Raises:
           UserError: a file cannot be read, or outlines are for a photograph of another size.
@@ -45,7 +45,7 @@ class Pair(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """`names` are the classes of outlines, or None where labels are pictures."""
+    """Result of `collect`; `names` are the classes of outlines, or None if labels are images."""
 
     pairs: list[Pair]
     photos: list[Path]
@@ -70,7 +70,7 @@ def collect(
       empty, values: see `outlines.find`.
 
     Raises:
-      UserError: there is no pair, or two files could be the partner of one.
+      UserError: there is no pair, or two files match one equally well.
     """
     files, unreadable = listing.below(folder)
     inside = [p.relative_to(folder) for p in files]
@@ -101,7 +101,7 @@ def collect(
 
 
 def _paired(folder: Path, pictures: Sequence[Path], photos: str, labels: str) -> Collected:
-    """Photographs and labels among pictures, and which belong together."""
+    """Finds photographs and labels among the images, and pairs them."""
     found = roles.find_roles(folder, pictures, photos=photos, labels=labels)
     matches = pairs.match(found.photos, found.labels)
     chosen, lines = renderings.choose(matches, lambda p: _is_color(folder / p))
@@ -118,7 +118,7 @@ def _paired(folder: Path, pictures: Sequence[Path], photos: str, labels: str) ->
 
 
 def _outlined(photos: Sequence[Path], drawn: Outlined, texts, last: list[str]) -> Collected:
-    """Photographs with labels that are drawn."""
+    """Pairs photographs with labels drawn from outlines."""
     together = [Pair(p, file, draw) for p, (file, draw) in sorted(drawn.draws.items())]
     single = [p for p in photos if p not in drawn.draws]
     lines = [
@@ -131,14 +131,14 @@ def _outlined(photos: Sequence[Path], drawn: Outlined, texts, last: list[str]) -
 
 
 def _unread_outlines(folder: Path, candidates: Sequence[Path]) -> list[str]:
-    """A line about the first file of outlines, as pictures of labels come before them."""
+    """A line about the first file of outlines that is not used, as label images take precedence."""
     for path in candidates[:3]:
         try:
             found = annotations.read(folder / path)
         except UserError:
             continue
         if found is not None:
-            return [f"  outlines in {path} are not read (--labels {path} takes them instead)"]
+            return [f"  outlines in {path} are not used (--labels {path} uses them instead)"]
     return []
 
 
@@ -147,7 +147,7 @@ def _refuse_empty_places(folder: Path, pictures, photos: str, labels: str, candi
         if place and not any(roles.is_within(p, place) for p in there):
             raise UserError(
                 f"{folder / place}: no pictures in it; --photos and --labels take a folder or a "
-                "pattern such as 'masks/*_color.png', as seen from --folder."
+                "pattern such as 'masks/*_color.png', relative to --folder."
             )
 
 
@@ -168,8 +168,8 @@ def _no_pairs(folder: Path, pictures: Sequence[Path], photos: Sequence[Path]) ->
     if not photos or not labels:
         there, absent = ("photos", "labels") if photos else ("labels", "photos")
         return (
-            f"{folder}: {len(photos) or labels} {there} and no {absent} in it; say with --photos "
-            "and --labels which folders they lie in (a label is a PNG of few colours)."
+            f"{folder}: {len(photos) or labels} {there} and no {absent} in it; give with --photos "
+            "and --labels the folders that they are in (a label is a PNG of few colours)."
         )
     return (
         f"{folder}: {len(photos)} photos and {labels} labels, but no two share a name; "

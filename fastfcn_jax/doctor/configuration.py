@@ -1,4 +1,4 @@
-"""The experiment file that the doctor writes beside a folder's photographs."""
+"""Writes the experiment file for a folder of photographs."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ Pixels = tuple[int, ...]
 
 
 def _pixels(sizes: list[tuple[int, int]]) -> tuple[Pixels, Pixels, Pixels]:
-    """The photos' own size (long side first), the crop, and the crop of the variant `:small`."""
+    """The photos' size (long side first), the crop, and the crop of the variant `:small`."""
     height, width = (int(x) for x in np.median(sizes, axis=0))
     factor = min(1.0, 2048 / max(height, width), 1024 / min(height, width))
     scale = (round(max(height, width) * factor), round(min(height, width) * factor))

@@ -1,4 +1,4 @@
-"""Which photographs to train on and which to validate on: as lists or folders say, or a fifth."""
+"""Splits photographs into training and validation: by lists or folders, or one in five."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -13,7 +13,7 @@ SplitBy = Literal["auto", "fifth"]
 
 
 class Parts(NamedTuple):
-    """The part (train, val or test) that each photograph is said to be in, and who says so."""
+    """The part (train, val or test) of each photograph, and where that is defined."""
 
     of: dict[Path, str]
     source: str
@@ -26,10 +26,10 @@ class Division(NamedTuple):
 
 
 def find_parts(folder: Path, texts: Sequence[Path], photos: Sequence[Path]) -> Parts:
-    """What lists (`train.txt` and `val.txt` side by side) or else folders' names say.
+    """Finds the split in lists (`train.txt` and `val.txt` side by side) or in folder names.
 
     Args:
-      texts, photos: relative to `folder`; the photographs in the order of their names.
+      texts, photos: relative to `folder`; the photographs sorted by name.
     """
     by_folder: dict[Path, dict[str, Path]] = defaultdict(dict)
     for path in texts:
@@ -50,24 +50,24 @@ def find_parts(folder: Path, texts: Sequence[Path], photos: Sequence[Path]) -> P
 def divide(
     photos: Sequence[Path], parts: Parts, values: Mapping[Path, Collection[Hashable]]
 ) -> Division:
-    """Photographs to train on and to validate on, and lines about how.
+    """Photographs for training and for validation, and lines about the choice.
 
     Args:
-      values: the label values that each photograph has; see `a_fifth`.
+      values: the label values in each photograph; see `a_fifth`.
     """
     said = {p: parts.of.get(p, "") for p in photos}
     if {"train", "val"} <= set(said.values()):
         train = [p for p in photos if said[p] == "train"]
         val = [p for p in photos if said[p] == "val"]
-        lines = [f"  this split is that of {parts.source} (--split fifth for one by chance)"]
+        lines = [f"  the split follows {parts.source} (--split fifth for a random one)"]
         if others := len(photos) - len(train) - len(val):
-            lines.append(f"  left out, as they lie in neither of the two: {others} photos")
+            lines.append(f"  left out, as they are in neither of the two: {others} photos")
         return Division(train, val, lines)
     usable = [p for p in photos if said[p] != "test"] or list(photos)
     lines = []
     if others := len(photos) - len(usable):
         lines.append(
-            f"  left out, as they lie in a folder called test: {others} photos "
+            f"  left out, as they are in a folder called test: {others} photos "
             "(--split fifth takes them)"
         )
     held = a_fifth(usable, values)
@@ -84,9 +84,9 @@ def a_fifth(
     *,
     at_least: int = 1,
 ) -> set[Path]:
-    """A fifth of the photographs (rounded), chosen by their names and spread over the classes.
+    """A fifth of the photographs (rounded), chosen by name and spread over the classes.
 
-    The rarest class is served first: a fifth of the photographs that have it, then the next.
+    Starts with a fifth of the photographs that have the rarest class, then the next rarest.
     """
     wanted = max(round(len(photos) / 5), min(at_least, len(photos)))
     order = sorted(photos, key=lambda p: hashlib.sha256(p.stem.encode()).digest())
@@ -106,7 +106,7 @@ def a_fifth(
 
 
 def _is_written_here(folder: Path, path: Path) -> bool:
-    """Whether a list is one that the doctor wrote: it lies beside the configuration, with tabs."""
+    """Whether the doctor wrote this list: it is next to its configuration and has tabs."""
     if not (folder / "fastfcn_config.py").is_file():
         return False
     return all("\t" in line for line in text_files.lines(folder / path))
@@ -118,7 +118,7 @@ def describe(division: Division) -> list[str]:
 
 
 def _likeliest(place: Path) -> tuple:
-    """Lists for segmentation first (Pascal VOC has others beside), then the nearest to the top."""
+    """Lists for segmentation first (Pascal VOC also has others), then those nearest the top."""
     return "segmentation" not in place.name.lower(), len(place.parts), place
 
 
@@ -132,7 +132,7 @@ def _by_stem(photos: Sequence[Path]) -> dict[str, list[Path]]:
 def _listed(
     folder: Path, lists: Mapping[str, Path], known: Mapping[str, list[Path]]
 ) -> dict[Path, str] | None:
-    """The part of each photograph that the lists name; None if they list something else."""
+    """The part of each photograph named in the lists; None if they list something else."""
     of, lines = {}, 0
     for part, path in lists.items():
         for line in text_files.lines(folder / path):
@@ -143,7 +143,7 @@ def _listed(
 
 
 def _named(line: str, known: Mapping[str, list[Path]]) -> Path | None:
-    """The photograph that a line names, alone or before its label, with or without its ending."""
+    """The photograph named in a line, alone or before its label, with or without suffix."""
     for name in (line, line.split("\t")[0], line.split()[0]):
         path = PurePosixPath(name.replace("\\", "/"))
         for stem in (path.name, path.stem):
@@ -154,7 +154,7 @@ def _named(line: str, known: Mapping[str, list[Path]]) -> Path | None:
 
 
 def _shared_end(parts: Sequence[str], way: Sequence[str]) -> int:
-    """How many last parts of two paths agree."""
+    """Number of equal trailing parts of two paths."""
     count = 0
     for a, b in zip(reversed(parts), reversed(way), strict=False):
         if words.plain(a) != b:

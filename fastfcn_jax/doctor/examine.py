@@ -1,4 +1,4 @@
-"""Looks over an experiment before it costs time: data, settings, disk, devices, memory."""
+"""Checks an experiment before it costs time: data, settings, disk, devices, memory."""
 
 import platform
 import shutil
@@ -29,7 +29,7 @@ def examine(
     checkpoint: Path | None = None,
     workdir: Path = Path("runs"),
 ) -> list[Finding]:
-    """All findings about an experiment; the problems among them stop or spoil a run."""
+    """All findings about an experiment; those of level "problem" would stop or ruin a run."""
     found = environment()
     sources, surveys = {}, {}
     for split in (config.data.train_split, config.data.val_split):
@@ -74,7 +74,7 @@ def environment() -> list[Finding]:
 
 
 def class_count(config: ConfigDict, source: datasets.Source) -> list[Finding]:
-    """The model against the data set."""
+    """Compares the model's class count with the data set's."""
     wanted, has = config.model.num_classes, source.info.num_classes
     if wanted and wanted != has:
         return [
@@ -88,7 +88,7 @@ def class_count(config: ConfigDict, source: datasets.Source) -> list[Finding]:
 
 
 def disk(config: ConfigDict, images: int, sizes: list[tuple[int, int]]) -> list[Finding]:
-    """Room for the decoded cache of so many images, of which some sizes are known."""
+    """Disk space for the decoded cache of `images` images, estimated from some `sizes`."""
     if not sizes:
         return []
     pixels = images * np.prod(sizes, axis=1).mean()
@@ -108,7 +108,7 @@ def disk(config: ConfigDict, images: int, sizes: list[tuple[int, int]]) -> list[
 
 
 def loading(config: ConfigDict, source: datasets.Source, seconds: float = 4.0) -> list[Finding]:
-    """Samples a second that the loader gives on this machine, measured for some seconds."""
+    """Samples per second from the loader on this machine, measured for some seconds."""
     stream = pipeline.build_train(config, source)
     next(stream)
     count, start = 0, time.monotonic()
@@ -119,7 +119,7 @@ def loading(config: ConfigDict, source: datasets.Source, seconds: float = 4.0) -
     return [
         Finding(
             "ok",
-            f"the loader gives {rate:.0f} samples a second"
+            f"the loader gives {rate:.0f} samples per second"
             + (" from the files, before there is a cache" if config.data.cache else "")
             + f": enough for steps of {1e3 * config.train.batch_size / rate:.0f} ms and longer",
             "" if config.data.cache else "--config.data.cache=DIR --config.data.crop_first=True",
@@ -145,7 +145,7 @@ def memory(config: ConfigDict, source: datasets.Source, workdir: Path) -> list[F
     found = [checkpoints(sum(x.nbytes for x in jax.tree.leaves(state)), workdir)]
     analysis = compiled.memory_analysis()
     if analysis is None:
-        return [*found, Finding("note", "this backend tells nothing about the step's memory")]
+        return [*found, Finding("note", "this backend does not report the step's memory")]
     kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
     needed = analysis.temp_size_in_bytes + kept - analysis.alias_size_in_bytes
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
@@ -162,7 +162,7 @@ def memory(config: ConfigDict, source: datasets.Source, workdir: Path) -> list[F
 
 
 def checkpoints(size: int, workdir: Path) -> Finding:
-    """Room for the checkpoints that a run keeps: two latest, the best, one being written."""
+    """Disk space for the checkpoints that a run keeps: two latest, the best, one being written."""
     needed, free = 4 * size / 1e9, _free(workdir) / 1e9
     text = f"checkpoints take up to {needed:.1f} GB; {workdir} has {free:.1f} GB free"
     if needed > free:
@@ -171,7 +171,7 @@ def checkpoints(size: int, workdir: Path) -> Finding:
 
 
 def fitting(folder: Path, source: datasets.Source) -> list[Finding]:
-    """A trained model against the data set."""
+    """Compares a trained model's classes with the data set's."""
     names = tuple(model_folder.read_card(folder)["dataset"]["class_names"])
     if names == tuple(source.info.class_names):
         return [Finding("ok", f"{folder} was trained on these {len(names)} classes")]
@@ -197,7 +197,7 @@ def draw(config: ConfigDict, folder: Path, count: int = 8) -> None:
         place = number % config.train.batch_size
         image, label = batch["image"][place], batch["label"][place]
         both = np.hstack([image, pictures.colorize(label, source.info.palette)])
-        labels = np.hstack([label, label])  # the legend counts shares of the picture's pixels
+        labels = np.hstack([label, label])  # the legend counts shares of all pixels
         picture = pictures.with_legend(both, labels, source.info.class_names, source.info.palette)
         name = name_of(source.ids[int(batch["index"][place])])
         write_image(folder / f"{number}_{name}.png", picture)
@@ -211,7 +211,7 @@ def report(found: list[Finding]) -> int:
         if remedy:
             print(f"{'':8}-> {remedy}")
     problems = sum(f.level == "problem" for f in found)
-    print(f"\n{problems} problem(s)" if problems else "\nnothing in the way of a run")
+    print(f"\n{problems} problem(s)" if problems else "\nnothing prevents a run")
     return int(problems > 0)
 
 

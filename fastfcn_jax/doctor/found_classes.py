@@ -1,4 +1,4 @@
-"""The classes of a folder's labels: which values, which names and colours, what is ignored."""
+"""Builds classes.json from a folder's labels: values, names, colours and what is ignored."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ from fastfcn_jax.doctor.class_names import NameList, is_void_name
 from fastfcn_jax.doctor.stored_labels import Value, code_of
 
 MAX_CLASSES = 254
-MAX_IGNORED_BLACK = 0.01  # a larger share of black is background, which is a class
+MAX_IGNORED_BLACK = 0.01  # black with a larger share is background, which is a class
 BLACK = (0, 0, 0)
 
 
@@ -22,12 +22,12 @@ def build(
     stray: Collection[Value],
     transparent: int,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The content of classes.json, and lines about each class and all that is ignored.
+    """The content of classes.json, and lines about each class and each ignored value.
 
     Args:
       counts: pixels of each number or (r, g, b) that occurs.
-      colors: what palettes show numbers as.
-      stray: values that were found to be slips; transparent: pixels whose alpha is 0.
+      colors: the colours of numbers in palettes.
+      stray: values that are noise; transparent: number of pixels whose alpha is 0.
     """
     is_color = any(isinstance(v, tuple) for v in counts)
     kept = Counter({v: n for v, n in counts.items() if v not in stray})
@@ -55,14 +55,14 @@ def build(
 
 
 def to_json(content: dict[str, Any]) -> str:
-    """One class a line, easy to edit by hand."""
+    """JSON with one class per line, easy to edit by hand."""
     classes = ",\n".join(f"  {json.dumps(e, ensure_ascii=False)}" for e in content["classes"])
     kind, ignore = json.dumps(content["labels"]), json.dumps(content["ignore"])
     return f'{{"labels": {kind},\n "classes": [\n{classes}],\n "ignore": {ignore}}}\n'
 
 
 def _void(counts: Counter, names: NameList | None) -> tuple[list[Value], list[str]]:
-    """The values that are ignored, and lines where that was not plain."""
+    """The values that are ignored, and lines about doubtful cases."""
     listed = [v for v in counts if names and names.is_void(v)]
     if len(counts) - len(listed) < 2:  # a model needs two classes
         listed = []
@@ -70,7 +70,7 @@ def _void(counts: Counter, names: NameList | None) -> tuple[list[Value], list[st
     outside = names.unlabelled if names else None
     if outside in counts and counts[outside] <= MAX_IGNORED_BLACK * counts.total() and left > 2:
         void.append(outside)
-        lines.append("  what no outline covers is ignored, as it is that little")
+        lines.append("  what no outline covers is ignored, as it is so little")
     for value in (IGNORE_LABEL, BLACK):
         if value not in counts or value in void or (names and names.entry(value)):
             continue
@@ -91,20 +91,20 @@ def _void(counts: Counter, names: NameList | None) -> tuple[list[Value], list[st
 
 
 def _are_spread(values: list[int]) -> bool:
-    """Numbers drawn out over the whole range to be seen, as 0, 127, 255: none is "ignored"."""
+    """Whether values are spread over 0..255 for display, e.g. 0, 127, 255: then 255 is a class."""
     step = 255 / (len(values) - 1)
     return step > 8 and all(abs(v - k * step) <= 2 for k, v in enumerate(values))
 
 
 def _free(counts: Counter, is_color: bool) -> Value:
-    """A value that no label has, for pixels that are transparent; 255 always is ignored."""
+    """A value that no label has, for transparent pixels; starts at 255, which is always ignored."""
     if not is_color:
         return next(v for v in range(255, -1, -1) if v not in counts)
     return next((v, 0, v) for v in range(255, -1, -1) if (v, 0, v) not in counts)
 
 
 def _with_own_colors(entries: list[dict], is_color: bool) -> list[dict]:
-    """Colours of palettes only where all classes have one that tells it from the others."""
+    """Keeps palette colours only if every class has one and all are different."""
     colors = [tuple(e.get("color", ())) for e in entries]
     is_grey = all(len(set(c)) == 1 for c in colors)
     if is_color or (all(colors) and len(set(colors)) == len(colors) and not is_grey):
@@ -113,7 +113,7 @@ def _with_own_colors(entries: list[dict], is_color: bool) -> list[dict]:
 
 
 def _tell_apart(entries: list[dict]) -> None:
-    """Two classes of one name would be one in every table."""
+    """Makes names unique: classes with the same name would be merged in every table."""
     seen: Counter = Counter()
     for entry in entries:
         seen[entry["name"]] += 1
@@ -154,4 +154,4 @@ def _missing(names: NameList | None, counts: Counter) -> list[str]:
     if not absent:
         return []
     shown = ", ".join(absent[:6]) + (f" and {len(absent) - 6} more" if len(absent) > 6 else "")
-    return [f"  in the list but in no label, so no class: {shown}"]
+    return [f"  in the list but in no label, so not a class: {shown}"]

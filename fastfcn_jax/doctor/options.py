@@ -1,4 +1,4 @@
-"""What a user decides instead of the doctor when a folder is adopted."""
+"""Choices that a user can make instead of the doctor when a folder is prepared."""
 
 import shlex
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from fastfcn_jax.doctor.unify import Palettes
 
 
 class Options(NamedTuple):
-    """The keyword arguments of `adopt.adopt` that decide what is read and how."""
+    """The keyword arguments of `adopt.adopt` that control what is read and how."""
 
     photos: str = ""
     labels: str = ""
@@ -20,7 +20,7 @@ class Options(NamedTuple):
     palettes: Palettes = "auto"
 
     def flags(self) -> str:
-        """As they are typed, those that differ from what they are by themselves."""
+        """The options that differ from their defaults, as command-line flags."""
         texts = []
         for name, value in self._asdict().items():
             if value != self._field_defaults[name]:

@@ -1,4 +1,4 @@
-"""Outlines of annotation programs as the labels of a folder's photographs."""
+"""Draws the labels of a folder's photographs from outlines of annotation programs."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ Draw = Callable[[tuple[int, int]], np.ndarray]
 
 
 class Outlined(NamedTuple):
-    """Photograph -> the file with its outlines, and what draws its label at a (height, width)."""
+    """Photograph -> the file with its outlines, and a function that draws its label."""
 
     draws: dict[Path, tuple[Path, Draw]]
     names: NameList
@@ -36,16 +36,16 @@ def find(
     values: Mapping[str, int] | None = None,
     takes_empty: bool = False,
 ) -> Outlined | None:
-    """The outlines in files; None if none of them holds any.
+    """Reads outlines from files; None if no file has any.
 
     Args:
       files, photos: relative to `folder`.
-      values: the numbers of the classes, of a folder that was adopted; None to number them.
-      takes_empty: photographs without a shape are background, not left out.
+      values: the numbers of the classes of a folder prepared earlier; None to number them.
+      takes_empty: photographs without a shape become background instead of being left out.
 
     Raises:
-      UserError: files of two programs, two files or none for one photograph, an unknown class,
-        or a file that is broken.
+      UserError: there are files of two programs, two files for one photograph, an unknown class,
+        or a damaged file.
     """
     with ThreadPoolExecutor() as pool:
         found = dict(zip(files, pool.map(lambda f: read.read(folder / f), files), strict=True))
@@ -71,7 +71,7 @@ def _draw(folder: Path, photo: Path, file: Path, picture: Picture, place, backgr
             (height, width), (h, w) = picture.size, size
             raise UserError(
                 f"{folder / photo}: {w}x{h} pixels, but {folder / file} has outlines for a photo "
-                f"of {width}x{height}; give the photo that was annotated."
+                f"of {width}x{height}; use the photo that was annotated."
             )
         return shapes.draw(picture, size, place, background)
 
@@ -85,13 +85,13 @@ def _refuse_two_programs(folder: Path, found: Mapping[Path, Annotations]) -> Non
     if len(first) > 1:
         (one, a), (other, b), *_ = first.items()
         raise UserError(
-            f"{folder}: {a} holds outlines of {one} and {b} of {other}; say with --labels which "
+            f"{folder}: {a} holds outlines of {one} and {b} of {other}; choose with --labels which "
             "to read."
         )
 
 
 def _owners(found: Mapping[Path, Annotations], photos: Sequence[Path]):
-    """Photograph -> (file, its shapes); how many pictures are not there, how many are empty."""
+    """Photograph -> (file, its shapes); number of missing photographs; number without a shape."""
     by_name = defaultdict(list)
     for photo in photos:
         for key in {words.plain(photo.name), words.plain(photo.stem)}:
@@ -107,7 +107,7 @@ def _owners(found: Mapping[Path, Annotations], photos: Sequence[Path]):
             empty += not picture.shapes
             if photo in owners:
                 raise UserError(
-                    f"{photo}: {owners[photo][0]} and {file} both have outlines for it; say with "
+                    f"{photo}: {owners[photo][0]} and {file} both have outlines; choose with "
                     "--labels which to read."
                 )
             owners[photo] = file, picture
@@ -115,7 +115,7 @@ def _owners(found: Mapping[Path, Annotations], photos: Sequence[Path]):
 
 
 def _photo(names: Sequence[str], file: Path, by_name: Mapping[str, list[Path]]) -> Path | None:
-    """The photograph that a file calls by one of these names: the nearest of those it fits."""
+    """The photograph with one of these names; the nearest to the file, if several match."""
     for name in names:
         path = PurePosixPath(name.replace("\\", "/"))
         for key in (path.name, path.stem):
@@ -125,7 +125,7 @@ def _photo(names: Sequence[str], file: Path, by_name: Mapping[str, list[Path]]) 
             if len(best) > 1:
                 raise UserError(
                     f"{file}: {best[0]} and {best[1]} could both be its '{name}'; rename one, or "
-                    "say with --photos in which folder the photographs lie."
+                    "give the folder of the photographs with --photos."
                 )
             if best:
                 return best[0]
@@ -133,7 +133,7 @@ def _photo(names: Sequence[str], file: Path, by_name: Mapping[str, list[Path]]) 
 
 
 def _agreeing(photo: Path, named: PurePosixPath) -> int:
-    """How many last folders of the two agree."""
+    """Number of equal trailing folders."""
     count = 0
     for a, b in zip(reversed(photo.parent.parts), reversed(named.parent.parts), strict=False):
         if words.plain(a) != words.plain(b):
@@ -143,7 +143,7 @@ def _agreeing(photo: Path, named: PurePosixPath) -> int:
 
 
 def _numbered(folder: Path, found: Mapping[Path, Annotations]) -> NameList:
-    """0 for what no shape covers, then the classes in the order of the file."""
+    """Numbers the classes: 0 for what no shape covers, then in the order of the file."""
     listed = list(dict.fromkeys(c for content in found.values() for c in content.classes))
     if len(found) > 1:
         listed.sort()
@@ -151,9 +151,9 @@ def _numbered(folder: Path, found: Mapping[Path, Annotations]) -> NameList:
     background = next((n for n in listed if n.lower() in BACKGROUNDS), shapes.BACKGROUND)
     classes = [background, *(n for n in listed if n != background)]
     if len(classes) > MAX_CLASSES:
-        raise UserError(f"{folder}: {len(classes)} classes of outlines; a label has room for 254.")
+        raise UserError(f"{folder}: {len(classes)} classes of outlines; a label file can hold 254.")
     entries = [Entry(name, k, colors.get(name)) for k, name in enumerate(classes)]
-    if any(e.color is None for e in entries[1:]):  # else the colours are those of the program
+    if any(e.color is None for e in entries[1:]):  # all or none have a colour
         entries = [e._replace(color=None) for e in entries]
     elif entries[0].color is None:
         entries[0] = entries[0]._replace(color=(0, 0, 0))
@@ -161,14 +161,14 @@ def _numbered(folder: Path, found: Mapping[Path, Annotations]) -> NameList:
 
 
 def _known(found: Mapping[Path, Annotations], values: Mapping[str, int]) -> NameList:
-    """The numbers that classes.json gives; names that mean nothing get what it ignores."""
+    """Numbers the classes as in classes.json; names such as "void" get the ignored value."""
     entries = []
     for file, content in found.items():
         for name in dict.fromkeys(s.name for p in content.pictures for s in p.shapes):
             value = values.get("" if is_void_name(name) else name)
             if value is None:
                 raise UserError(
-                    f"{file}: '{name}' is no class of classes.json; rename it in one of the two."
+                    f"{file}: '{name}' is not a class of classes.json; rename it in one of the two."
                 )
             entries.append(Entry(name, value))
     unlabelled = next((v for n, v in values.items() if n.lower() in BACKGROUNDS), values.get("", 0))
@@ -182,7 +182,7 @@ def _lines(found: Mapping[Path, Annotations], absent: int, empty: int, takes: bo
     left_out = Counter()
     for content in found.values():
         left_out.update(content.left_out)
-    lines += [f"  not drawn, as it is no area: {what} ({n})" for what, n in left_out.items()]
+    lines += [f"  not drawn, as it is not an area: {what} ({n})" for what, n in left_out.items()]
     if absent:
         lines.append(f"  {counted(absent, 'photo')} of these files are not in the folder")
     if empty and takes:
@@ -190,6 +190,6 @@ def _lines(found: Mapping[Path, Annotations], absent: int, empty: int, takes: bo
     elif empty:
         lines.append(
             f"  left out, as no shape is drawn in them: {counted(empty, 'photo')} (--empty takes "
-            "them as background)"
+            "them to be background)"
         )
     return lines

@@ -1,4 +1,4 @@
-"""Which photograph and which label belong together, by their names and the folders they lie in."""
+"""Pairs photographs with labels by their names and folders."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from fastfcn_jax.errors import UserError
 class Match(NamedTuple):
     """A label and its photograph, relative to the folder.
 
-    rendering: the label's folder and the pattern of its name, alike for all labels that one
-    program wrote for one purpose; is_exact: the two have the same name.
+    rendering: the label's folder and the pattern of its name, which are the same for all labels of
+    one kind; is_exact: the two have the same name.
     """
 
     photo: Path
@@ -24,12 +24,12 @@ class Match(NamedTuple):
 
 
 def match(photos: Sequence[Path], labels: Sequence[Path]) -> list[Match]:
-    """The photograph of every label that has one.
+    """Finds the photograph of each label, if it has one.
 
-    A name is compared as it is first. Endings and beginnings that say what a picture is
-    (`_mask`, `_sat`, `image_`) are taken off a label only if no photograph has the name with
-    them, and off photographs last. Where names repeat in several folders, each folder of labels
-    goes with the folder of photographs nearest to it.
+    Whole names are compared first. Suffixes and prefixes that say what an image is (`_mask`,
+    `_sat`, `image_`) are removed from a label only if no photograph has the whole name, and from
+    photographs last. If names repeat in several folders, each folder of labels is matched with the
+    nearest folder of photographs.
 
     Raises:
       UserError: two photographs fit one label equally well.
@@ -43,7 +43,7 @@ def match(photos: Sequence[Path], labels: Sequence[Path]) -> list[Match]:
         if len(candidates) > 1:
             raise UserError(
                 f"{label}: {candidates[0]} and {candidates[1]} could be its photograph; rename or "
-                "remove one of them, or say with --photos in which folder the photographs lie."
+                "remove one of them, or give the folder of the photographs with --photos."
             )
         if candidates:
             found.append(
@@ -53,19 +53,19 @@ def match(photos: Sequence[Path], labels: Sequence[Path]) -> list[Match]:
 
 
 class _Names:
-    """Photographs by their names, and by their names without a photograph's words."""
+    """Photographs by name, and by name without words such as `image`."""
 
     def __init__(self, photos: Sequence[Path]):
         self.exact, self.loose = defaultdict(list), defaultdict(list)
         for photo in photos:
             own, *others = words.photo_keys(photo)
             self.exact[own].append(photo)
-            self.exact[words.plain(photo.name)].append(photo)  # the label is x.jpg.png
+            self.exact[words.plain(photo.name)].append(photo)  # for a label named x.jpg.png
             for key in others:
                 self.loose[key].append(photo)
 
     def find(self, label: Path) -> tuple[str, bool, list[Path]]:
-        """The name that fits, whether it is the label's whole name, and who has it."""
+        """The name that matches, whether it is the label's whole name, and its photographs."""
         keys = words.label_keys(label)
         for named in (self.exact, self.loose):
             for key in keys:
@@ -76,7 +76,7 @@ class _Names:
 
 
 class _Places:
-    """How near folders of photographs and of labels lie to each other."""
+    """How close folders of photographs and of labels are to each other."""
 
     def __init__(self, photos: Sequence[Path], labels: Sequence[Path]):
         self.photo_folders = {p.parent for p in photos}
@@ -100,7 +100,7 @@ class _Places:
         return [p for p in fitting if nearness(p.parent, label.parent) == best]
 
     def _are_neighbours(self, photos: Path, labels: Path) -> bool:
-        """Neither has a nearer one: else a photograph without label took that of another scene."""
+        """Neither has a nearer one; otherwise a photograph could get the label of another scene."""
         if labels not in self.best_photos:
             self.best_photos[labels] = max(nearness(p, labels) for p in self.photo_folders)
         role = _role(labels)
@@ -112,20 +112,20 @@ class _Places:
 
 
 def _scene(folder: Path) -> list[str]:
-    """The parts of a path that tell scenes apart, without those that say what lies there."""
+    """The parts of a path that identify a scene, without those like `labels` or `images`."""
     parts = ((words.SPLITS.get(p.lower()), p) for p in folder.parts)
     return [split or words.plain(p) for split, p in parts if split or words.says_label(p) is None]
 
 
 def _role(folder: Path) -> str:
-    """The parts of a path that say what lies there."""
+    """The parts of a path like `labels` or `images`."""
     said = [p for p in folder.parts if words.says_label(p) is not None]
     return "/".join(said)
 
 
 @lru_cache(maxsize=1 << 16)
 def nearness(photos: Path, labels: Path) -> tuple[int, int, int]:
-    """Shared names, names that differ (negative), and the length of the common way."""
+    """Number of shared parts, of different parts (negative), and of common leading parts."""
     ours, theirs = Counter(_scene(photos)), Counter(_scene(labels))
     shared = (ours & theirs).total()
     way = 0

@@ -1,4 +1,4 @@
-"""How the labels of a folder are read: their one form, what is mended, which are written anew."""
+"""Reads the labels of a folder in one form; decides which are repaired and which are converted."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -19,13 +19,13 @@ from fastfcn_jax.doctor.writing import Drawing, label_place
 from fastfcn_jax.errors import UserError
 
 MAX_CLASSES = 254
-MOSTLY = 0.2  # a larger share of unclean labels is no matter of single files
+MOSTLY = 0.2  # with a larger share of unclean labels, the cause is not single files
 
 
 class Reading(NamedTuple):
-    """What `write_anew` needs to bring labels to the form that training reads.
+    """How labels are converted to the form that training reads.
 
-    classes: the values that stay when labels are mended, or () if they are not;
+    classes: the values that remain when labels are repaired, or () if they are not;
     transparent: the value that transparent pixels get.
     """
 
@@ -38,7 +38,7 @@ def assess(folder: Path, survey: Survey, form: Form, names: NameList | None) -> 
     """Which values are classes; see `clean.assess`.
 
     Raises:
-      UserError: so many values have no area that none can be told to be a class.
+      UserError: there are so many values without area that the classes cannot be recognised.
     """
     counts, files = totals([unify.values(f, form) for f in survey.facts.values()])
     solid, _ = totals([unify.solid(f, form) for f in survey.facts.values()])
@@ -56,7 +56,7 @@ def assess(folder: Path, survey: Survey, form: Form, names: NameList | None) -> 
 def unclean(
     folder: Path, survey: Survey, form: Form, found: Cleanliness
 ) -> tuple[list[BadFile], str]:
-    """The labels that hold values which come of smoothing, and a sentence if they are many."""
+    """The labels with values that result from smoothing, and a sentence if there are many."""
     smooth = set(found.smooth)
     if not smooth and not any(f.rest for f in survey.facts.values()):
         return [], ""
@@ -69,7 +69,7 @@ def unclean(
         sentence = (
             f"{folder / pair.label}: {many} different colours in a label that fill no area, as it "
             "was saved with loss or resized smoothly; export it again as PNG without "
-            "antialiasing, or mend it with --clean."
+            "antialiasing, or repair it with --clean."
         )
         bad.append(BadFile(pair.label, sentence))
     if len(bad) <= MOSTLY * len(survey.facts):
@@ -78,8 +78,8 @@ def unclean(
     return bad, (
         f"{folder}: {many} of {len(survey.facts)} (such as {bad[0].path}) hold values between the "
         f"{len(found.classes)} that fill areas ({shown}), as smooth resizing, antialiasing or "
-        "saving with loss leave them; add --clean to give every such pixel to one of these "
-        "(written beside, nothing of yours changes), or list all values that are classes in a "
+        "saving with loss leave them; add --clean to assign each such pixel to one of these "
+        "(in copies; your files do not change), or list all values that are classes in a "
         "file (see --names)."
     )
 
@@ -87,7 +87,7 @@ def unclean(
 def to_write(
     folder: Path, facts: dict[Pair, Facts], reading: Reading
 ) -> tuple[dict[Pair, Drawing], list[str]]:
-    """The labels that training cannot read as they lie, and a line about them."""
+    """The labels that training cannot read directly, and a line about them."""
     anew = {}
     for pair, found in facts.items():
         wrong = bool(reading.classes) and (
@@ -98,7 +98,7 @@ def to_write(
     if not anew:
         return {}, []
     where = label_place(Path("x")).parent
-    line = f"  {counted(len(anew), 'label')} written anew below {where}; yours are unchanged"
+    line = f"  {counted(len(anew), 'label')} converted into copies in {where}; yours are unchanged"
     return anew, [line]
 
 
@@ -127,7 +127,7 @@ def transparent_value(content: dict[str, Any]) -> Value | None:
 
 
 def counted_as_mended(counts: Counter, found: Cleanliness) -> Counter:
-    """Without the values that mending gives to others, whose shares it cannot know."""
+    """Only the values that remain after the repair; how many pixels they gain is not known."""
     return Counter({v: n for v, n in counts.items() if v in found.classes})
 
 

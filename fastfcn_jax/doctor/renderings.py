@@ -1,4 +1,4 @@
-"""Chooses among several labels of one photograph: class numbers before objects and colours."""
+"""Chooses among several labels of one photograph: class numbers rather than objects or colours."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -12,12 +12,11 @@ from fastfcn_jax.errors import UserError
 def choose(
     matches: Sequence[Match], is_color: Callable[[Path], bool]
 ) -> tuple[list[Match], list[str]]:
-    """One label for each photograph, and a line for every rendering that was not taken.
+    """One label for each photograph, and a line for every rendering that is not used.
 
-    A rendering that loses to another by its words (`SegmentationObject` to `SegmentationClass`)
-    or by holding colours where the other holds numbers is left out for all photographs, also for
-    those that have no other label. Of two that do not differ so, the label of the photograph's
-    very name is taken.
+    A rendering that loses to another by its name (`SegmentationObject` to `SegmentationClass`) or
+    because it holds colours and the other numbers is left out for all photographs, even those
+    without another label. Between equal renderings, a label with the photograph's exact name wins.
 
     Raises:
       UserError: two labels fit one photograph equally well.
@@ -39,7 +38,7 @@ def choose(
         if len(left) > 1:
             raise UserError(
                 f"{left[0].photo}: {left[0].label} and {left[1].label} could be its label; remove "
-                "one of them, or say with --labels in which folder the labels lie."
+                "one of them, or give the folder of the labels with --labels."
             )
         chosen += left
     lines = [
@@ -50,7 +49,7 @@ def choose(
 
 
 def _ranks(groups, is_color: Callable[[Path], bool]) -> dict[str, tuple[int, bool]]:
-    """Each rendering's rank by its words; among equals that compete, whether it is in colour."""
+    """Each rendering's rank by its name, and whether it is in colour if it competes with others."""
     examples: dict[str, Path] = {}
     competing = set()
     for found in groups:

@@ -1,4 +1,4 @@
-"""Which pictures of a folder are photographs and which are labels."""
+"""Decides which images of a folder are photographs and which are labels."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ MAX_COLORS = 64  # more distinct values than this in a coarse grid: a photograph
 
 
 class Roles(NamedTuple):
-    """Paths relative to the folder, in the order of their names."""
+    """Paths relative to the folder, sorted by name."""
 
     photos: list[Path]
     labels: list[Path]
@@ -29,12 +29,12 @@ class Roles(NamedTuple):
 def find_roles(
     folder: Path, pictures: Sequence[Path], *, photos: str = "", labels: str = ""
 ) -> Roles:
-    """Tells photographs from labels by their folders, their endings, and else by their colours.
+    """Distinguishes photographs from labels by folder, suffix of the name, or number of colours.
 
     Args:
       pictures: relative to `folder`.
       photos, labels: a sub-folder, or a pattern such as `gtFine/*_color.png`, that holds all
-        photographs, all labels; "" to find out.
+        photographs, all labels; "" to detect them.
     """
     said = _said(pictures)
     stems = {words.plain(p.stem) for p in pictures}
@@ -50,7 +50,7 @@ def find_roles(
             is_label = _by_ending(path, stems)
         if is_label is None:
             is_label = _by_colors(folder / path)
-        # Where the user named the place, others of its kind are none.
+        # If the user named their folder, files elsewhere are neither.
         if isinstance(is_label, bool) and (labels if is_label else photos):
             return None
         return is_label
@@ -60,7 +60,7 @@ def find_roles(
     among = Counter(path.parent for path, role in judged.items() if role is True)
     there = Counter(path.parent for path in pictures)
     for path, role in judged.items():
-        if isinstance(role, _NoLabel):  # deeper than labels are: a photograph, or a bad label
+        if isinstance(role, _NoLabel):  # more bits than a label: a photograph, or a bad label
             is_bad = 2 * among[path.parent] > there[path.parent]
             role = BadFile(path, role.sentence) if is_bad else False
         if isinstance(role, BadFile):
@@ -71,18 +71,18 @@ def find_roles(
 
 
 class _NoLabel(NamedTuple):
-    """A whole picture that cannot be a label, and why."""
+    """An intact image that cannot be a label, and why."""
 
     sentence: str
 
 
 def is_within(path: PurePath, place: str) -> bool:
-    """Whether a relative path lies in a folder or fits a pattern."""
+    """Whether a relative path is in a folder or matches a pattern."""
     return path.is_relative_to(place) or fnmatchcase(path.as_posix(), place)
 
 
 def _said(pictures: Sequence[Path]) -> dict[Path, bool | None]:
-    """What the innermost folder that says something says, above the folders that all share."""
+    """What the innermost telling folder name says, without the folders that all images share."""
     shared = 0
     if pictures:
         columns = zip(*(p.parent.parts for p in pictures), strict=False)
@@ -97,14 +97,14 @@ def _said(pictures: Sequence[Path]) -> dict[Path, bool | None]:
 
 
 def _by_ending(path: Path, stems: set[str]) -> bool | None:
-    """A picture whose name is that of another and a label word is a label: x.png, x_mask.png."""
+    """An image named like another plus a label word is a label: x_mask.png beside x.png."""
     own, *others = words.label_keys(path)
     is_named = words.words(own[len(others[0]) :] if others else "") & words.LABEL_WORDS
     return True if is_named and stems.intersection(others) else None
 
 
 def _by_colors(path: Path) -> bool | BadFile | _NoLabel:
-    """Few colours in a coarse grid, in a format without loss."""
+    """Whether an image in a lossless format has few colours in a coarse grid."""
     if path.suffix.lower() in (".jpg", ".jpeg"):
         return False
     try:
@@ -112,7 +112,7 @@ def _by_colors(path: Path) -> bool | BadFile | _NoLabel:
     except UserError as error:
         if len(words.label_keys(path)) > 1:
             return BadFile(path, str(error))
-        try:  # a photograph may have 16 bits, but must be whole
+        try:  # a photograph may have 16 bits, but must be intact
             decode.image(read_file(str(path)), str(path))
         except UserError as damage:
             return BadFile(path, str(damage))

@@ -1,4 +1,4 @@
-"""A label picture as its file stores it, in all the forms that programs write, and its facts."""
+"""Reads label files in all the forms that programs write, and summarises their values."""
 
 import io
 from pathlib import Path
@@ -14,14 +14,14 @@ from fastfcn_jax.errors import UserError
 
 Value = int | tuple[int, int, int]
 Kind = Literal["grey", "palette", "color"]
-MAX_KEPT = 1024  # distinct values of one label that are told apart; a sound label has fewer
+MAX_KEPT = 1024  # distinct values counted per label; an intact label has fewer
 
 
 class Stored(NamedTuple):
     """Values of a label, (h, w) for numbers or (h, w, 3) for colours.
 
-    transparent: pixels whose alpha is 0, or None; palette: the colours of a palette picture;
-    is_plain: whether training reads the same values from the file as it lies.
+    transparent: pixels whose alpha is 0, or None; palette: the colours of a palette image;
+    is_plain: whether training reads the same values directly from the file.
     """
 
     kind: Kind
@@ -32,11 +32,11 @@ class Stored(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What one label holds, without its pixels.
+    """Statistics of one label.
 
     counts: pixels of each value; solid: those whose four neighbours have the same value, which
-    the edges of a picture resized smoothly never have; rest: pixels of values beyond the
-    `MAX_KEPT` commonest; transparent: pixels whose alpha is 0, not counted elsewhere.
+    never happens on smooth edges; rest: pixels of values beyond the `MAX_KEPT` most frequent;
+    transparent: pixels whose alpha is 0, not counted elsewhere.
     """
 
     kind: Kind
@@ -49,10 +49,10 @@ class Facts(NamedTuple):
 
 
 def read(path: Path) -> Stored:
-    """Reads a label in any of the forms; of an animated GIF the first picture.
+    """Reads a label in any of the forms; of an animated GIF, the first frame.
 
     Raises:
-      UserError: the file is empty, cut off, damaged, no picture or deeper than 8 bits.
+      UserError: the file is empty, truncated, damaged, not an image or not 8-bit.
     """
     data = read_file(str(path))
     picture = _opened(data)
@@ -66,7 +66,7 @@ def read(path: Path) -> Stored:
             return Stored("grey" if pixels.ndim == 2 else "color", pixels, None, None, True)
         return Stored("palette", pixels, None, palette, True)
     if picture.format != "GIF":
-        decode.image(data, str(path))  # says what is wrong with a file that is not whole
+        decode.image(data, str(path))  # raises UserError if the file is damaged
     try:
         return _by_pillow(picture, bits)
     except (OSError, SyntaxError, ValueError) as error:
@@ -99,7 +99,7 @@ def facts(stored: Stored) -> Facts:
 
 
 def codes(pixels: np.ndarray) -> Shaped[np.ndarray, "h w"]:
-    """One number a pixel: the value itself, or red, green and blue in three bytes."""
+    """One number per pixel: the value itself, or red, green and blue in three bytes."""
     if pixels.ndim == 2:
         return pixels
     red, green, blue = (pixels[..., i].astype(np.uint32) for i in range(3))
@@ -115,7 +115,7 @@ def code_of(value: Value) -> int:
 
 
 def _is_solid(code: np.ndarray) -> np.ndarray:
-    """Pixels inside the picture whose four neighbours have their value."""
+    """Pixels, except at the border, whose four neighbours have the same value."""
     solid = np.zeros(code.shape, bool)
     centre = code[1:-1, 1:-1]
     solid[1:-1, 1:-1] = (
@@ -135,7 +135,7 @@ def _opened(data: bytes) -> Image.Image | None:
 
 
 def _grey_bits(data: bytes) -> int:
-    """Bits a pixel of a grey PNG, which training reads if they are 8; 8 of anything else."""
+    """Bits per pixel of a grey PNG (training reads only 8); 8 for any other file."""
     is_grey_png = data.startswith(b"\x89PNG") and len(data) > 25 and data[25] == 0
     return data[24] if is_grey_png else 8
 
@@ -145,14 +145,14 @@ def _palette(picture: Image.Image) -> np.ndarray:
 
 
 def _by_pillow(picture: Image.Image, bits: int) -> Stored:
-    """Labels with alpha, of fewer bits, and GIF, whose palette is made anew for each picture."""
+    """Reads labels with alpha or fewer bits, and GIF, whose palette differs from file to file."""
     if picture.format == "GIF":
         colors = np.array(picture.convert("RGB"), np.uint8)
         if (colors == colors[..., :1]).all():
             return Stored("grey", colors[..., 0], None, None, False)
         return Stored("color", colors, None, None, False)
     pixels = np.array(picture, np.uint8)
-    if pixels.ndim == 2:  # Pillow spreads 2 and 4 bits over 0..255
+    if pixels.ndim == 2:  # Pillow scales 2 and 4 bits to 0..255
         return Stored("grey", pixels // {2: 85, 4: 17}.get(bits, 1), None, None, False)
     alpha, values = pixels[..., -1], pixels[..., :-1]
     transparent = alpha == 0

@@ -1,4 +1,4 @@
-"""Reads every photograph and label once: what the labels hold, how large all are, what is bad."""
+"""Reads every photograph and label once: label values, sizes, bad files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from fastfcn_jax.errors import UserError
 
 
 class Survey(NamedTuple):
-    """What was read; `facts` and `sizes` (height, width) hold the pairs that are whole."""
+    """Result of reading; `facts` and `sizes` (height, width) contain the intact pairs."""
 
     facts: dict[Pair, Facts]
     sizes: dict[Pair, tuple[int, int]]
@@ -31,7 +31,7 @@ class Survey(NamedTuple):
         )
 
     def values(self) -> set[Value]:
-        """All numbers and colours as stored; greys as numbers if there is no other colour."""
+        """All numbers and colours as stored; greys as numbers if there are no other colours."""
         found: set[Value] = set()
         for facts in self.facts.values():
             found |= facts.counts.keys()
@@ -41,10 +41,10 @@ class Survey(NamedTuple):
 
 
 def survey(folder: Path, pairs: Sequence[Pair], *, takes_jpeg: bool = False) -> Survey:
-    """Reads all files of the pairs.
+    """Reads the files of all pairs.
 
     Args:
-      takes_jpeg: labels in JPEG are read, as they will be mended.
+      takes_jpeg: accept labels in JPEG, as they will be repaired.
     """
     result = Survey({}, {}, [])
     with ThreadPoolExecutor() as pool:
@@ -66,7 +66,7 @@ def _look(folder: Path, pair: Pair, takes_jpeg: bool) -> tuple[Facts, tuple[int,
             return BadFile(
                 pair.label,
                 f"{label}: a label in JPEG, which changes colours; export it as PNG, or let "
-                "--clean mend it.",
+                "--clean repair it.",
             )
     except UserError as error:
         return BadFile(pair.name, str(error))
@@ -80,7 +80,7 @@ def _look(folder: Path, pair: Pair, takes_jpeg: bool) -> tuple[Facts, tuple[int,
 
 
 def totals(counters: Sequence[Counter]) -> tuple[Counter, Counter]:
-    """The sum of all, and in how many each value occurs."""
+    """The sum of all counters, and the number of counters in which each value occurs."""
     total, files = Counter(), Counter()
     for counter in counters:
         total.update(counter)

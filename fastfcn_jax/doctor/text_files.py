@@ -1,4 +1,4 @@
-"""Text files that may say something about a folder, of which none has to be readable."""
+"""Reads text files that may describe a folder; unreadable ones are ignored."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from fastfcn_jax.errors import UserError
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a file without blanks around them; none if it is no text in UTF-8."""
+    """The lines of a file, stripped, without empty ones; none if it is not UTF-8 text."""
     try:
         return [x.strip() for x in text.lines(text.read(path)) if x.strip()]
     except UserError:

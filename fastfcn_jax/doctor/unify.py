@@ -1,4 +1,4 @@
-"""One form for all labels of a folder: numbers or colours, where their meaning is plain."""
+"""Finds one form for all labels of a folder, numbers or colours, if it is unambiguous."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ Color = tuple[int, int, int]
 
 
 class Form(NamedTuple):
-    """The form that all labels are brought to.
+    """The form that all labels are converted to.
 
     numbers: the number of each colour, for colour labels that become numbers; unrolls_palettes:
-    palette labels stand for their colours; colors: the colours that palettes give to numbers;
-    is_yes: labels of 0 and 255 are read as 0 and 1, like the others.
+    palette labels mean their colours; colors: the palettes' colours of numbers; is_yes: labels of 0
+    and 255 are read as 0 and 1, like the others.
     """
 
     kind: Literal["index", "color"]
@@ -39,29 +39,29 @@ def decide(
     names: NameList | None,
     palettes: Palettes = "auto",
 ) -> tuple[Form, list[str]]:
-    """The form that fits all labels, and lines about what had to be decided.
+    """The form that suits all labels, and lines about the decisions.
 
     Args:
-      palettes: what a palette label means: its numbers, its colours, or its numbers as far as all
+      palettes: what a palette label means: its numbers, its colours, or ("auto") its numbers if all
         palettes agree.
 
     Raises:
-      UserError: colours and numbers are mixed, and nothing says which number a colour is.
+      UserError: colours and numbers are mixed, and the number of a colour is not known.
     """
     palette, clash = _palette_of(labels)
     lines = []
     unrolls = palettes == "colors" or (palettes == "auto" and bool(clash))
     if clash and palettes == "auto":
         lines.append(
-            f"  palettes differ ({clash}), so their colours are taken, not their numbers "
-            "(--palettes numbers for these)"
+            f"  palettes differ ({clash}), so their colours are used, not their numbers "
+            "(--palettes numbers uses these)"
         )
     kinds = {found.kind for found in labels.values()}
     if palettes == "auto" and kinds == {"palette", "color"} and not unrolls:
         used = {v for f in labels.values() for v in f.counts if isinstance(v, tuple)}
         if not used <= set(palette.values()):
             unrolls = True
-            lines.append("  labels with palettes stand for their colours, like the others")
+            lines.append("  labels with palettes are read as colours, like the others")
     of_kind = {"grey": [], "color": []}
     for path, found in labels.items():
         is_color = found.kind == "color" or (found.kind == "palette" and unrolls)
@@ -75,7 +75,7 @@ def decide(
 
 
 def _with_colors(folder, form: Form, of_kind, used, names) -> tuple[Form, list[str]]:
-    """The form where some labels, or all, are colour pictures."""
+    """The form if some or all labels are colour images."""
     number = {color: value for value, color in form.colors.items()}
     number |= {e.color: e.value for e in names.entries if e.value is not None} if names else {}
     count, example = len(of_kind["color"]), of_kind["color"][0].name
@@ -91,8 +91,8 @@ def _with_colors(folder, form: Form, of_kind, used, names) -> tuple[Form, list[s
         return form._replace(numbers=numbers), [line]
     if of_kind["grey"]:
         raise UserError(
-            f"{folder}: some labels are colour pictures ({of_kind['color'][0]}), some index "
-            f"images ({of_kind['grey'][0]}); store all in one way, or write a list of lines "
+            f"{folder}: some labels are colour images ({of_kind['color'][0]}), some index "
+            f"images ({of_kind['grey'][0]}); store all in one form, or write a list of lines "
             "'value r g b name'."
         )
     return form._replace(kind="color", colors={}), []
@@ -116,17 +116,17 @@ def _binary(form: Form, labels, names, lines) -> tuple[Form, list[str]]:
 
 
 def values(found: Facts, form: Form) -> Counter:
-    """Pixels of each value of a label in its form; colours that have no number are left out."""
+    """Pixels of each value after conversion; colours without a number are left out."""
     return _renamed(found.counts, found, form)
 
 
 def solid(found: Facts, form: Form) -> Counter:
-    """The same for pixels among equals."""
+    """Like `values`, for pixels with four equal neighbours."""
     return _renamed(found.solid, found, form)
 
 
 def is_kept(found: Facts, form: Form) -> bool:
-    """Whether training can read the file as it lies."""
+    """Whether training can read the file directly."""
     changes_kind = (found.kind == "color") != (form.kind == "color")
     changes_yes = form.is_yes and 255 in values_before_yes(found, form)
     return found.is_plain and not found.transparent and not changes_kind and not changes_yes
@@ -137,7 +137,7 @@ def values_before_yes(found: Facts, form: Form) -> Counter:
 
 
 def apply(stored: Stored, form: Form) -> np.ndarray:
-    """The values of a label in its form, uint8 (h, w) or (h, w, 3)."""
+    """The values of a label after conversion, uint8 (h, w) or (h, w, 3)."""
     pixels = stored.pixels
     if stored.kind == "palette" and form.unrolls_palettes and stored.palette is not None:
         pixels = stored.palette[np.minimum(pixels, len(stored.palette) - 1)]

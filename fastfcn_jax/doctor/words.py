@@ -1,4 +1,4 @@
-"""What the names of files and folders say: photograph or label, which rendering, which split."""
+"""Interprets names of files and folders: photograph or label, kind of label, split."""
 
 import re
 import unicodedata
@@ -19,8 +19,8 @@ PHOTO_WORDS = _set(
     "image images img imgs photo photos picture pictures pic pics jpegimages rgb sat original "
     "originals orig raw input inputs frame frames"
 )
-# Renderings of one label, the one to learn from first: 0 is a class number a pixel by its name,
-# 1 is any label, the others show something else or the same for the eye.
+# Words for kinds of label, see `rank`: class numbers are best to learn from; the others show
+# something else, or the classes in colour.
 CLASS_WORDS = _set("class classes semantic semantics machine index indices id ids")
 COLOR_WORDS = _set("color colors colour colours colored coloured rgb")
 OBJECT_WORDS = _set(
@@ -64,7 +64,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def words(name: str) -> frozenset[str]:
-    """The words of a name, as they are and without the capitals that part them."""
+    """The words of a name in lower case, also split at capitals."""
     parts = re.split(r"[^A-Za-z]+", name)
     found = {part.lower() for part in parts}
     found |= {word.lower() for part in parts for word in _WORD.findall(part)}
@@ -72,7 +72,7 @@ def words(name: str) -> frozenset[str]:
 
 
 def plain(name: str) -> str:
-    """A name as it is compared: macOS stores accents apart from their letters, others do not."""
+    """A name for comparison; NFC because macOS stores accents separately from their letters."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -87,7 +87,7 @@ def says_label(folder: str) -> bool | None:
 
 
 def rank(name: str) -> int:
-    """How far the labels of a folder or ending are from class numbers; less is better."""
+    """How far the labels of a folder or suffix are from class numbers; less is better."""
     said = words(name)
     ordered = ((OVERLAY_WORDS, 4), (OBJECT_WORDS, 3), (COLOR_WORDS, 2))
     for known, value in ordered:
@@ -99,25 +99,25 @@ def rank(name: str) -> int:
 
 
 def part(path: PurePath) -> str:
-    """The part of a split that the innermost such folder of a relative path names, or ''."""
+    """The split named by the innermost such folder of a relative path, or ''."""
     found = (SPLITS.get(p.name.lower(), "") for p in path.parents)
     return next(filter(None, found), "")
 
 
 def label_keys(path: PurePath) -> list[str]:
-    """Names that the photograph of a label may have, the likeliest first."""
+    """Names that the photograph of a label may have, the most likely first."""
     stem = plain(path.stem)
     return list(dict.fromkeys([stem, *_stripped(stem, _LABEL_ENDING, _LABEL_START, LABEL_WORDS)]))
 
 
 def photo_keys(path: PurePath) -> list[str]:
-    """Names under which a label may speak of a photograph, the likeliest first."""
+    """Names by which a label may refer to a photograph, the most likely first."""
     stem = plain(path.stem)
     return list(dict.fromkeys([stem, *_stripped(stem, _PHOTO_ENDING, _PHOTO_START, PHOTO_WORDS)]))
 
 
 def _stripped(stem: str, ending: re.Pattern, start: re.Pattern, own: frozenset[str]) -> list[str]:
-    """What is left without the words; "" if nothing is, as of `img.png` and `label.png`."""
+    """The name without these words; "" if nothing is left, as with `img.png` and `label.png`."""
     found, rest = [], stem
     while match := ending.fullmatch(rest):
         rest = match[1]

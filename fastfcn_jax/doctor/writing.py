@@ -1,4 +1,4 @@
-"""Puts all files of an adopted folder in place, or none of them."""
+"""Writes all files of a prepared folder, or none of them."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ Drawing = tuple[Path, Callable[[], np.ndarray]]
 
 
 def label_place(photo: Path) -> Path:
-    """Where the written label of a photograph lies; both relative to the folder."""
+    """Path of a photograph's converted label; both are relative to the folder."""
     return Path(LABELS_FOLDER) / photo.with_suffix(".png")
 
 
@@ -34,15 +34,15 @@ def write(
     *,
     adds: bool = False,
 ) -> list[str]:
-    """Writes texts and labels; the names under which the user's files of other text were kept.
+    """Writes texts and labels; returns the backup names of the user's own files.
 
     Args:
       texts: name -> content.
-      labels: path relative to the folder, and what gives its pixels.
-      adds: earlier labels stay, and replaced texts are not kept, as they say all that these did.
+      labels: path relative to the folder, and a function that returns its pixels.
+      adds: keep earlier labels, and replace texts without a backup, as the new ones include them.
 
     Raises:
-      UserError: the folder cannot be written; it is as before.
+      UserError: the folder cannot be written; it is unchanged.
     """
     unfinished = {name: folder / f".{name}.unfinished" for name in texts}
     drawn = folder / f".{LABELS_FOLDER}.unfinished"
@@ -58,7 +58,7 @@ def write(
                 os.replace(path, folder / name)
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be written ({error}); mend that, or copy the photos elsewhere."
+            f"{folder}: cannot be written ({error}); fix that, or copy the photos elsewhere."
         ) from error
     return kept
 

@@ -1,4 +1,4 @@
-"""`fastfcn export`: a checkpoint folder as one file for other programs."""
+"""`fastfcn export`: writes a checkpoint folder as one file for other programs."""
 
 import re
 import sys
@@ -22,11 +22,11 @@ def define(parser: cli.Parser) -> None:
     parser.need("--output", "model.onnx", "File to write; hub: folder.", type=cli.path)
     parser.add_argument("--size", nargs="+", metavar="N", help="Height and width; not for hub.")
     parser.add_argument(
-        "--image", type=cli.path, help="Photograph to compare on; default: a drawn street scene."
+        "--image", type=cli.path, help="Photograph to compare on; default: a generated scene."
     )
     parser.add_argument("--metrics", type=cli.path, help="hub: metrics.json for the model card.")
-    parser.add_argument("--license", help="hub: of the weights: mit, apache-2.0, …")
-    parser.add_argument("--push", metavar="OWNER/NAME", help="hub: also send the folder there.")
+    parser.add_argument("--license", help="hub: licence of the weights: mit, apache-2.0, …")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="hub: also upload the folder there.")
 
 
 def run(arguments: Namespace) -> None:
@@ -60,10 +60,10 @@ def _write_for_hub(arguments: Namespace) -> None:
 
 
 def parse_size(words: str) -> tuple[int, int]:
-    """ "512 1024" (or with x or a comma between) as height and width.
+    """Height and width from "512 1024", "512x1024" or "512,1024".
 
     Raises:
-      UserError: not two numbers from 32 to 8192 pixels.
+      UserError: these are not two numbers from 32 to 8192.
     """
     numbers = re.fullmatch(r"([0-9]{1,4})[\s,x]+([0-9]{1,4})", words.strip())
     size = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
@@ -75,10 +75,10 @@ def parse_size(words: str) -> tuple[int, int]:
 COMMAND = cli.Command(
     name="export",
     example="fastfcn export --checkpoint runs/demo --format onnx --size 128 256 --output demo.onnx",
-    about="""Writes a model as one file, runs the file beside its source and keeps it if both agree.
+    about="""Writes a model as one file and keeps it if its outputs agree with those of its source.
 
-The file takes RGB images, uint8 (b, H, W, 3), and gives class indices and logits. Its name ends in
-the format's own (.stablehlo, .onnx, …). `fastfcn predict --model FILE` runs it.""",
+The file takes RGB images, uint8 (b, H, W, 3), and returns class indices and logits. Its name must
+end in the format (.stablehlo, .onnx, …). `fastfcn predict --model FILE` runs it.""",
     define=define,
     run=run,
 )

@@ -1,4 +1,4 @@
-"""A checkpoint folder as one file for elsewhere, compared with its source before it exists."""
+"""Exports a checkpoint folder as one file, after comparing the file's outputs with the source's."""
 
 import statistics
 import time
@@ -12,13 +12,13 @@ from fastfcn_jax import files
 from fastfcn_jax.config import experiment
 from fastfcn_jax.errors import UserError
 
-TOLERANCE = 1e-4  # of the largest logit: what rounding in another order comes to, with room
+TOLERANCE = 1e-4  # of the largest logit: rounding in another order, with a margin
 
-EQUAL_LABELS = 0.999  # where two classes score the same within rounding, either may win
+EQUAL_LABELS = 0.999  # where two classes tie within rounding, either may win
 
 
 class Check(NamedTuple):
-    """What the comparison of a file with its source found."""
+    """Result of comparing a file with its source."""
 
     image: str
     largest_difference: float
@@ -38,7 +38,7 @@ class Check(NamedTuple):
 
 
 class Export(NamedTuple):
-    """A written file's comparison with its source, and what it was made from."""
+    """A written file's comparison with its source, and what was exported."""
 
     check: Check
     job: Any  # writers.Job
@@ -47,16 +47,17 @@ class Export(NamedTuple):
 def export(
     folder: Path, output: Path, size: tuple[int, int], file_format: str, image: Path | None = None
 ) -> Export:
-    """Writes `output`, runs it beside its source on a photograph, and keeps it if they agree.
+    """Writes `output`, compares it with its source on a photograph, and keeps it if they agree.
 
     Args:
       folder: checkpoint folder.
       size: height and width of the program's input.
       file_format: "stablehlo", "onnx", "safetensors" or "tflite".
-      image: photograph to compare on, scaled to `size`; None: a drawn street scene.
+      image: photograph for the comparison, scaled to `size`; None: a generated street scene.
 
     Raises:
-      UserError: no such checkpoint, a package is missing, or the file disagrees with its source.
+      UserError: the checkpoint does not exist, a package is missing, or the file disagrees with
+        its source.
     """
     from fastfcn_jax import models
     from fastfcn_jax.checkpoints import model_folder
@@ -79,14 +80,14 @@ def export(
         write(job, partial, metadata.write(card, size, {}))
         check = compare(job, partial, photograph, name)
         if not check.is_good:
-            raise UserError(f"{output} is not written: run beside its source, its {check}.")
+            raise UserError(f"{output} is not written, as it disagrees with its source: {check}.")
         partial.unlink()
         write(job, partial, metadata.write(card, size, check._asdict()))
     return Export(check, job)
 
 
 def compare(job, path: Path, photograph: UInt8[np.ndarray, "h w 3"], name: str) -> Check:
-    """Runs the file and its source, unfolded and unexported, on one image."""
+    """Runs the file, and its source without folding, on one image."""
     import jax
 
     from fastfcn_jax.export import readers
@@ -103,7 +104,7 @@ def compare(job, path: Path, photograph: UInt8[np.ndarray, "h w 3"], name: str) 
 
 
 def speed(job, path: Path, rounds: int = 5) -> str:
-    """One line: the file against our own folded inference on this machine, turn by turn."""
+    """A line comparing the speed of the file and of our own inference, timed alternately."""
     import jax
 
     from fastfcn_jax.export import readers
@@ -118,7 +119,7 @@ def speed(job, path: Path, rounds: int = 5) -> str:
         for name, run in runners.items():
             start = time.perf_counter()
             jax.block_until_ready(run(images))
-            if round_number:  # the first one compiles
+            if round_number:  # the first round compiles
                 seconds[name].append(time.perf_counter() - start)
     file, ours = (statistics.median(seconds[name]) for name in ("file", "ours"))
     return (
@@ -128,7 +129,7 @@ def speed(job, path: Path, rounds: int = 5) -> str:
 
 
 def _without_auxiliary(variables: dict[str, Any]) -> dict[str, Any]:
-    """Prediction does not run the auxiliary head."""
+    """Removes the auxiliary head, which prediction does not use."""
     return {
         collection: {part: value for part, value in tree.items() if part != "auxiliary_head"}
         for collection, tree in variables.items()
@@ -136,7 +137,7 @@ def _without_auxiliary(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def _photograph(size: tuple[int, int], image: Path | None):
-    """A photograph of the program's size: the given one, scaled, or a drawn street scene."""
+    """A photograph of the program's size: the given one, scaled, or a generated street scene."""
     from fastfcn_jax.data import decode
     from fastfcn_jax.data.datasets import street_scene
     from fastfcn_jax.inference.rescale import resize_image

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: written, and read back with everything absurd refused."""
+"""Writes and reads an exported file's metadata; reading refuses anything invalid."""
 
 import json
 from typing import Any
@@ -8,21 +8,21 @@ import numpy as np
 from fastfcn_jax.config.schema import CHOICES
 from fastfcn_jax.data.source import DatasetInfo
 
-MAX_BYTES = 1 << 20  # 150 classes and the whole configuration take 10 KiB
+MAX_BYTES = 1 << 20  # 150 classes with the whole configuration take 10 KiB
 MAX_PIXELS = 1 << 26  # of the program's input: 8192x8192
 MAX_NAME = 200  # characters
-MAX_CLASSES = 255  # labels are bytes, and one of them is the ignored one
+MAX_CLASSES = 255  # labels are bytes, and one value is the ignored one
 
 
 def write(card: dict[str, Any], size: tuple[int, int], check: dict[str, Any]) -> str:
-    """`model.json`'s content, the input's size and what the comparison with the source found."""
+    """The content of `model.json` with the input size and the comparison with the source."""
     usage = "RGB images, uint8, (batch, height, width, 3); normalisation is part of the program"
     content = {**card, "size": list(size), "input": usage, "check": check}
     return json.dumps(content)
 
 
 def read(text: str | bytes) -> dict[str, Any]:
-    """The content, whose size, classes, palette and lineage can be relied on.
+    """The content, with valid size, classes, palette and lineage.
 
     Raises:
       ValueError: what is wrong, as the end of a sentence.
@@ -34,16 +34,16 @@ def read(text: str | bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("its description is nested too deeply") from error
     if not isinstance(content, dict):
-        raise ValueError("its description is no dictionary")
+        raise ValueError("its description is not a dictionary")
     _check_size(content.get("size"))
     info(content)
     if _in(content, "config", "model", "lineage") not in CHOICES["model.lineage"]:
-        raise ValueError("its description names no lineage that is known here")
+        raise ValueError("its description names no known lineage")
     return content
 
 
 def info(content: dict[str, Any]) -> DatasetInfo:
-    """Name, classes and palette.
+    """Name, classes and palette of the data set.
 
     Raises:
       ValueError: as `read`.
@@ -56,7 +56,7 @@ def info(content: dict[str, Any]) -> DatasetInfo:
         raise ValueError("its description has names that are not printable, or too long")
     is_palette = isinstance(palette, list) and len(palette) == len(names)
     if not is_palette or not all(map(_is_color, palette)):
-        raise ValueError("its palette is not one colour, three bytes, for each class")
+        raise ValueError("its palette does not have one colour of three bytes for each class")
     return DatasetInfo(title, tuple(names), np.array(palette, np.uint8))
 
 
@@ -78,7 +78,7 @@ def _is_color(color: Any) -> bool:
 
 
 def _in(content: Any, *keys: str) -> Any:
-    """The value under these keys, one within the other; None where one is missing."""
+    """The value under these nested keys; None if one is missing."""
     for key in keys:
         content = content.get(key) if isinstance(content, dict) else None
     return content

@@ -1,8 +1,8 @@
-"""A segmentor as an ONNX graph, layer by layer: the same mathematics in ONNX's own operators.
+"""Writes a segmentor as an ONNX graph, layer by layer, in ONNX's own operators.
 
-Written by hand because automatic converters turn the fast forms of our layers (shifted sums,
-matrix products, gathers) into hundreds of small operators, and lose the padding of the max pool.
-Takes folded weights, so a layer is one `Conv` and one `Relu`. Data stay NCHW within the graph.
+Automatic converters turn the fast implementations of our layers (shifted sums, matrix products,
+gathers) into hundreds of small operators and lose the padding of the max pool. Takes folded
+weights, so a layer is one `Conv` and one `Relu`. Activations are NCHW within the graph.
 """
 
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ def build(
         producer_name="fastfcn_jax",
         producer_version=__version__,
     )
-    made.ir_version = 9  # what onnxruntime since 1.17 reads
+    made.ir_version = 9  # read by onnxruntime 1.17 and later
     helper.set_model_props(made, dict(metadata))
     onnx.checker.check_model(made)
     return made
@@ -80,7 +80,7 @@ def _halved(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _backbone(graph: Graph, x: str, size, backbone) -> list[tuple[str, tuple[int, int]]]:
-    """(map, its size) of every stage."""
+    """(feature map, its size) of every stage."""
 
     def layer(x, path, norm, **options):
         return graph.conv(x, f"backbone/{path}", bias=f"backbone/{norm}/bias", **options)

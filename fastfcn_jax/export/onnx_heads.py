@@ -1,4 +1,4 @@
-"""The decode heads as ONNX operators; each takes a map of `size` and returns its logits' name."""
+"""The decode heads in ONNX operators, up to the classifier; each takes a feature map of `size`."""
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def _enc(graph: Graph, x: str, size, head: heads.EncHead) -> str:
 
 
 def _code_norm(graph: Graph, x: str, path: str) -> str:
-    """BatchNorm over the code axis (b, codes, c) and ReLU; folding leaves it as it is."""
+    """BatchNorm over the code axis (b, codes, c) and ReLU; folding does not change this layer."""
     mean, var = (np.asarray(graph.weights[f"{path}/{name}/stats"]) for name in ("mean", "var"))
     scale, bias = (np.asarray(graph.weights[f"{path}/{name}"]) for name in ("scale", "bias"))
     factor = scale / np.sqrt(var + np.float32(1e-5))

@@ -1,4 +1,4 @@
-"""An ONNX graph under construction: its operators, each a method that returns its output's name."""
+"""An ONNX graph under construction, with a method for each operator."""
 
 import numpy as np
 import onnx
@@ -9,7 +9,7 @@ from fastfcn_jax.models.pooling import pooling_weights
 
 
 class Graph:
-    """Nodes and constants as they are added; every method returns the name of its output."""
+    """Collects nodes and constants; every method returns the name of its output."""
 
     def __init__(self, variables, align_corners: bool):
         self.weights = {
@@ -39,7 +39,7 @@ class Graph:
     def conv(
         self, x: str, path: str, *, bias: str | None = None, stride=1, dilation=1, relu=False
     ) -> str:
-        """A convolution with symmetric padding; depthwise where the kernel says so."""
+        """A convolution with symmetric padding; depthwise if the kernel has one input channel."""
         kernel = np.asarray(self.weights[f"{path}/kernel"])
         k, groups = kernel.shape[0], kernel.shape[3] if kernel.shape[2] == 1 else 1
         padding = dilation * (k // 2)
@@ -80,7 +80,7 @@ class Graph:
         return self.add("Concat", maps, axis=1)
 
     def resize(self, x: str, size: tuple[int, int]) -> str:
-        """Bilinear to `size`, like `ops.resize`."""
+        """Bilinear resize to `size`, like `ops.resize`."""
         shape = self.add("Shape", [x], start=0, end=2)
         sizes = self.add("Concat", [shape, self.constant(np.array(size, np.int64))], axis=0)
         mode = "align_corners" if self.align_corners else "half_pixel"

@@ -1,10 +1,10 @@
-"""Runs exported files: the same answers as `fastfcn_jax.load(DIR)`, from one file.
+"""Runs exported files, with the same interface as `fastfcn_jax.load(DIR)`.
 
-A file has one input size. A photograph of another size is scaled to fit into it, what is left over
-is filled with the mean colour, and the scores are scaled back.
+A file has one input size. A photograph of another size is scaled to fit, padded with the mean
+colour, and the scores are scaled back.
 
 StableHLO, ONNX and TFLite files are programs: whoever made one decides what it computes, how much
-memory it takes and when it ends. Only safetensors hold nothing but numbers.
+memory it takes and when it ends. Only safetensors files contain nothing but numbers.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from fastfcn_jax.files import first_line
 from fastfcn_jax.inference.predictor import Prediction
 from fastfcn_jax.inference.rescale import bilinear_matrix, resize_image
 
-MEAN_COLOR = (124, 116, 104)  # normalises to about 0, which mmsegmentation pads with
-BLOCK_ROWS = 64  # rows of the answer whose scores are in memory at once
+MEAN_COLOR = (124, 116, 104)  # normalises to about 0, mmsegmentation's padding value
+BLOCK_ROWS = 64  # rows of scores at full resolution held in memory at once
 
-# The one call out of a program that `jax.export` writes here: it compares sizes.
+# The only custom call in our own StableHLO programs: it checks the batch size.
 HARMLESS_CALL = "stablehlo.custom_call @shape_assertion("
 
 
@@ -39,7 +39,7 @@ class Exported:
     Attributes:
       info: name of the data set, class names, palette.
       size: (height, width) of the images that the program takes.
-      metadata: everything else that the file says of itself.
+      metadata: everything else in the file's description.
     """
 
     def __init__(self, path: Path, run, said: dict[str, Any]):
@@ -52,17 +52,17 @@ class Exported:
 
     @property
     def predictor(self) -> "Exported":
-        """What predicts streams of photographs: the same object."""
+        """The object with `stream`: this one, as for `fastfcn_jax.api.Model`."""
         return self
 
     def expect(self, sizes: Iterable[tuple[int, int]]) -> None:
-        """Nothing to prepare: the program has one size."""
+        """Does nothing: the program has one size."""
 
     def run(self, images: UInt8[np.ndarray, "b h w 3"]) -> dict[str, np.ndarray]:
         """{"labels": uint8 (b, H, W), "logits": float32 (b, H/8, W/8, k)} of images of `size`.
 
         Raises:
-          UserError: the file's program does not run, or gives something else.
+          UserError: the file's program fails, or returns something else.
         """
         try:
             answers = {name: np.asarray(value) for name, value in self._run(images).items()}
@@ -79,11 +79,11 @@ class Exported:
         return answers
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
-        """Class indices at the photograph's own size."""
+        """Class indices in the photograph's size."""
         return self.predict(image).labels
 
     def predict(self, image: UInt8[np.ndarray, "h w 3"], *, confidence: bool = False) -> Prediction:
-        """Class indices and, if asked for, the probability of each."""
+        """Class indices and, if requested, the probability of each."""
         labels = np.empty(image.shape[:2], np.uint8)
         sure = np.empty(image.shape[:2], np.float32) if confidence else None
         for top, scores in self._blocks(image):
@@ -96,16 +96,16 @@ class Exported:
     def stream(
         self, images: Iterable[tuple[Any, np.ndarray]], *, confidence: bool = False
     ) -> Iterator[tuple[Any, Prediction]]:
-        """Yields (key, prediction) for (key, photograph), in their order."""
+        """Yields (key, prediction) for (key, photograph), in order."""
         for key, image in images:
             yield key, self.predict(image, confidence=confidence)
 
     def logits(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w k"]:
-        """Logits at the photograph's own size."""
+        """Logits in the photograph's size."""
         return np.concatenate([scores for _, scores in self._blocks(image)])
 
     def _blocks(self, image) -> Iterator[tuple[int, Float[np.ndarray, "r w k"]]]:
-        """(first row, logits) of the answer, a few rows at a time."""
+        """Yields (first row, logits) at full resolution, a few rows at a time."""
         height, width = image.shape[:2]
         factor = min(self.size[0] / height, self.size[1] / width)
         content = max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
@@ -123,7 +123,7 @@ class Exported:
             yield top, np.tensordot(part, across, axes=1)
 
     def _upsampling(self, map_length: int, padded: int, content: int, own: int):
-        """Matrix from the 1/8 map over the padded input to the photograph: two resizes in one."""
+        """Matrix from the 1/8 map of the padded input to the photograph: two resizes in one."""
         to_input = bilinear_matrix(map_length, padded, align_corners=self._align_corners)
         to_own = bilinear_matrix(content, own, align_corners=self._align_corners)
         return to_own @ to_input[:content]
@@ -132,10 +132,10 @@ class Exported:
 def load(path: str | Path) -> Exported:
     """Opens a file that `fastfcn export` wrote.
 
-    All but safetensors are programs, which `run` runs: take them from whom you trust.
+    All formats but safetensors are programs that `run` executes: open only files you trust.
 
     Raises:
-      UserError: the file is missing, of none of the formats, or needs a package to be installed.
+      UserError: the file is missing, has none of the formats, or needs a missing package.
     """
     path = Path(path)
     if not path.is_file():
@@ -144,7 +144,7 @@ def load(path: str | Path) -> Exported:
         runner = RUNNERS[path.suffix.removeprefix(".")]
     except KeyError:
         known = ", ".join(f".{suffix}" for suffix in RUNNERS)
-        raise UserError(f"{path}: no exported model; its name ends in one of {known}.") from None
+        raise UserError(f"{path}: not an exported model ({known}).") from None
     try:
         run, said = runner(path)
         return Exported(path, run, metadata.read(said))
@@ -157,7 +157,7 @@ def load(path: str | Path) -> Exported:
 
 
 def _reason(error: Exception) -> str:
-    """The error's first line; its text may come out of the file, control characters and all."""
+    """The error's first line, escaped: its text may come from the file, with control characters."""
     line = first_line(error)
     return line if line.isprintable() else ascii(line)[1:-1]
 
@@ -170,7 +170,7 @@ def _stablehlo(path: Path):
     program = jax.export.deserialize(bytearray(entries["program"].tobytes()))
     calls = program.mlir_module().replace(HARMLESS_CALL, "")
     if called := re.search(r"custom_call[^({]*", calls):
-        # XLA would look the name up among functions of this process, and pass on any address.
+        # XLA would call any function of that name in this process, with any pointer.
         raise ValueError(f"its program calls functions of the machine: {called[0][:80]}")
     weights = {
         name.removeprefix("weights/"): jax.device_put(value)
@@ -182,9 +182,9 @@ def _stablehlo(path: Path):
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an archive that `numpy.savez` wrote, for the memory that the file takes.
+    """The arrays of an archive that `numpy.savez` wrote, in no more memory than the file's size.
 
-    `numpy.load` would unpack compressed parts of any size, and make room for any shape that a part
+    `numpy.load` would unpack compressed parts of any size, and allocate any shape that a part
     claims.
     """
     with zipfile.ZipFile(path) as archive:
@@ -214,7 +214,7 @@ def _onnx(path: Path):
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints how it tries a broken file twice
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its attempts at a broken file
         session = onnxruntime.InferenceSession(
             str(path), options, providers=onnxruntime.get_available_providers()
         )
@@ -241,7 +241,7 @@ def _safetensors(path: Path):
         said, checksum = (file.metadata()[key] for key in ("fastfcn_jax", "checksum"))
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if orbax_store.checksum(weights) != checksum:
-        raise ValueError("its weights are not those that were written; fetch it again")
+        raise ValueError("its weights do not match their checksum; fetch it again")
     content = metadata.read(said)
     config = experiment.from_json(content["config"])
     num_classes = len(content["dataset"]["class_names"])
@@ -253,13 +253,13 @@ def _safetensors(path: Path):
 
 
 def _tflite(path: Path):
-    # Its `lite` is an attribute, not a module to import from.
+    # `lite` is an attribute of the package, so it cannot be imported from.
     import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
     interpreter = tf.lite.Interpreter(str(path))
     runner = interpreter.get_signature_runner()
     with zipfile.ZipFile(path) as archive, archive.open("fastfcn_jax.json") as part:
-        said = part.read(metadata.MAX_BYTES + 1)  # it may be compressed a thousandfold
+        said = part.read(metadata.MAX_BYTES + 1)  # it may unpack to a thousand times its size
 
     def run(images):
         outputs = [runner(images=image[None]) for image in images]

@@ -1,6 +1,6 @@
-"""Writers of the exported formats: one function each, from a model to a file at a given path.
+"""Writes exported files: one function per format.
 
-Every file carries the same `metadata` (a string), and takes RGB images uint8 (b, H, W, 3).
+Every file contains the same `metadata` (a string), and takes RGB images uint8 (b, H, W, 3).
 """
 
 import json
@@ -71,9 +71,9 @@ def onnx(job: Job, path: Path, metadata: str) -> None:
 
 
 def _properties(metadata: str) -> dict[str, str]:
-    """What viewers and other programs look for in an ONNX file's properties, each as JSON.
+    """Properties of an ONNX file for viewers and other programs, each as JSON.
 
-    Mean and standard deviation are for information: the program subtracts and divides itself.
+    Mean and standard deviation are for information: the program normalises its input itself.
     """
     said = json.loads(metadata)
     data, prepared = said["dataset"], said["preprocessing"]
@@ -82,14 +82,14 @@ def _properties(metadata: str) -> dict[str, str]:
 
 
 def safetensors(job: Job, path: Path, metadata: str) -> None:
-    """The weights alone, by their Flax paths; the metadata say which model they are of.
+    """The weights alone, by Flax paths; the metadata describe the model.
 
-    Without a program the input's size is only the one that the check ran at.
+    There is no program, so the input size is only that of the comparison.
     """
     library = _import("safetensors.numpy", "safetensors")
     weights = traverse_util.flatten_dict(job.variables, sep="/")
     tensors = {name: np.ascontiguousarray(w) for name, w in weights.items()}
-    # Its own `save_file` makes a file that only its owner may read.
+    # Not `library.save_file`: its file could be read by its owner only.
     described = {"fastfcn_jax": metadata, "checksum": orbax_store.checksum(tensors)}
     path.write_bytes(library.save(tensors, described))
 
@@ -97,7 +97,7 @@ def safetensors(job: Job, path: Path, metadata: str) -> None:
 def tflite(job: Job, path: Path, metadata: str) -> None:
     """A TensorFlow Lite file of built-in operators, for one image at a time.
 
-    The metadata stand in a zip archive at its end, as TensorFlow Lite's own tools have it.
+    The metadata are in a zip archive at its end, as with TensorFlow Lite's own tools.
     """
     tf = _import("tensorflow", "tflite")
     from jax.experimental import jax2tf

@@ -1,4 +1,4 @@
-"""Predictions for photographs and videos, written as files."""
+"""Predicts label maps of photographs and videos and writes them to files."""
 
 from fastfcn_jax import rooms
 

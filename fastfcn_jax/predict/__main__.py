@@ -18,7 +18,7 @@ def define(parser: cli.Parser) -> None:
     parser.need("--input", "photo.jpg", "Image, folder, pattern in quotes, video, or -.")
     parser.need("--output", "predictions", "Folder for the results.", type=cli.path, metavar="DIR")
     parser.add_argument("--protocol", help="single | ms_flip | …; default: the model's.")
-    parser.add_argument("--batch-size", type=cli.at_least(1), metavar="N", help="Images a pass.")
+    parser.add_argument("--batch-size", type=cli.at_least(1), metavar="N", help="Images per pass.")
     parser.add_argument("--legend", action="store_true", help="List the classes below the overlay.")
     parser.add_argument(
         "--confidence", action="store_true", help="Also write OUT/<stem>_confidence.png."
@@ -60,10 +60,9 @@ COMMAND = cli.Command(
     example="fastfcn predict --checkpoint runs/demo --input photo.jpg --output predictions",
     about="""Labels photographs and videos.
 
-Leaves OUT/<stem>.png (class indices) and OUT/<stem>_overlay.png of every photograph, those of a
-folder's sub-folders in sub-folders of OUT; of a video OUT/<stem>_overlay.mp4 and
-OUT/<stem>/<frame>.png. A broken file does not stop the others: it is named at the end, and the
-exit status is 1.""",
+Writes OUT/<stem>.png (class indices) and OUT/<stem>_overlay.png for every photograph, in the same
+sub-folders as the input's; for a video OUT/<stem>_overlay.mp4 and OUT/<stem>/<frame>.png. A bad
+file does not stop the others: it is reported at the end, and the exit status is 1.""",
     define=define,
     run=run,
 )

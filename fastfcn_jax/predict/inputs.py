@@ -1,4 +1,4 @@
-"""What `predict --input` names: photographs, folders, patterns, videos, standard input."""
+"""Finds the inputs of `predict --input`: photographs, folders, patterns, videos, standard input."""
 
 import glob
 import os
@@ -19,11 +19,11 @@ from fastfcn_jax.errors import UserError
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 STDIN = "-"
-MAX_NAMED = 5  # of what is left out
+MAX_NAMED = 5  # at most so many skipped entries are listed
 
 
 class Photograph(NamedTuple):
-    """A file (or standard input, `path` None) and the stem of what is written for it."""
+    """An image file (standard input if `path` is None) and the stem of its results' names."""
 
     path: Path | None
     stem: str
@@ -38,24 +38,24 @@ class Photograph(NamedTuple):
             raise UserError(f"{self.path}: cannot be read ({error.strerror}).") from error
 
     def decode(self) -> UInt8[np.ndarray, "h w 3"]:
-        """RGB pixels; UserError if the file is damaged or no picture."""
+        """RGB pixels; UserError if the file is damaged or not an image."""
         return decode.image(self.read(), str(self.path or "standard input"))
 
     def size(self) -> tuple[int, int]:
-        """(height, width) from the file's header; UserError as above."""
+        """(height, width) from the file's header; UserError if it is not an image."""
         return decode.size(self.read(), str(self.path))
 
 
 def find(source: str, output: Path | None = None) -> list[Photograph]:
-    """The photographs that a file name, folder, pattern or "-" stands for, ordered by name.
+    """The photographs that a file name, folder, pattern or "-" refers to, sorted by name.
 
-    Of a folder they are those of its sub-folders too, whose names stay in the stems.
+    A folder includes its sub-folders, whose names become part of the stems.
 
     Args:
-      output: where results will lie; those of an earlier call are no photographs of a folder.
+      output: folder of the results; results of an earlier call in it are not taken as input.
 
     Raises:
-      UserError: there is none.
+      UserError: nothing is found.
     """
     if source == STDIN:
         return [Photograph(None, "stdin")]
@@ -74,7 +74,7 @@ def find(source: str, output: Path | None = None) -> list[Photograph]:
 
 
 def _matches(pattern: str) -> list[Path]:
-    """Files that a pattern matches. Brackets in a folder that exists are part of its name."""
+    """Files that a pattern matches. Brackets in the name of an existing folder are literal."""
     base, parts = Path(), []
     for part in Path(pattern).parts:
         is_name = base is not None and "[" in part and os.path.lexists(base / part)
@@ -106,7 +106,7 @@ def _find_below(folder: Path, output: Path | None) -> list[Photograph]:
             "its own name"
         )
     if others:
-        print(f"left out, as they are no image that is read: {text.shown(counts)}")
+        print(f"left out, as they are not supported images: {text.shown(counts)}")
     for sentence in unreadable[:MAX_NAMED]:
         print(f"left out: {text.shown(sentence)}")
     if len(unreadable) > MAX_NAMED:
@@ -123,7 +123,7 @@ def _find_below(folder: Path, output: Path | None) -> list[Photograph]:
 
 
 def _is_result(path: Path, output: Path) -> bool:
-    """Whether `predict` wrote this: below `output`, with an overlay beside it or its folder."""
+    """Whether `predict` wrote this: it is below `output`, next to an overlay."""
     if path.suffix not in (".png", ".npy") or not path.resolve().is_relative_to(output.resolve()):
         return False
     stem = path.stem.removesuffix("_overlay").removesuffix("_confidence")
@@ -132,7 +132,7 @@ def _is_result(path: Path, output: Path) -> bool:
 
 
 def _stems(paths: list[Path]) -> list[str]:
-    """Names without suffix; with it, or with their folders, where results would be the same."""
+    """Names without suffix; with suffix or folders if results would overwrite each other."""
     for name in (
         lambda path: path.stem,
         lambda path: path.name.replace(".", "_"),
@@ -150,14 +150,14 @@ def is_video(source: str) -> bool:
 
 
 class Video:
-    """A video file: its length and (height, width) as it claims, and its frames in RGB.
+    """A video file: its nominal length and (height, width), and its frames in RGB.
 
-    Raises UserError where OpenCV cannot open it.
+    Raises UserError if OpenCV cannot open it.
     """
 
     def __init__(self, path: Path):
-        if text.shown(path) != str(path):  # OpenCV ends the process
-            raise UserError(f"{text.shown(path)}: OpenCV opens videos of UTF-8 names; rename it.")
+        if text.shown(path) != str(path):  # OpenCV would abort the process
+            raise UserError(f"{text.shown(path)}: OpenCV needs a UTF-8 name; rename the video.")
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise UserError(f"{path} is not a video that can be decoded.")

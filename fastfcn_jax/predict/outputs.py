@@ -14,10 +14,10 @@ from fastfcn_jax.files import make_folder, replacing, write_array, write_image
 from fastfcn_jax.predict import inputs, png_strips
 from fastfcn_jax.terminal.progress import track
 
-TILED = ("single", "slide", "ms_flip")  # protocols that go with --tile
-VIDEO_LEGEND_LINES = 2  # every frame the same height
-STRIP_ROWS = 256  # of an overlay, drawn and written at a time
-ENDINGS = (".png", "_overlay.png", "_confidence.png", ".npy")  # of what a photograph may leave
+TILED = ("single", "slide", "ms_flip")  # protocols that --tile supports
+VIDEO_LEGEND_LINES = 2  # fixed, as all frames of a video have the same height
+STRIP_ROWS = 256  # rows of an overlay that are drawn and written at a time
+ENDINGS = (".png", "_overlay.png", "_confidence.png", ".npy")  # of a photograph's results
 
 
 class Writer:
@@ -35,7 +35,7 @@ class Writer:
         self.save_logits = save_logits
 
     def write_overlay(self, path: Path, image, labels) -> None:
-        """Draws and writes strip by strip, with the legend below if asked for."""
+        """Draws and writes the overlay strip by strip, with the legend below it if requested."""
         info = self.model.info
         height, width = labels.shape
         starts = range(0, height, STRIP_ROWS)
@@ -47,9 +47,9 @@ class Writer:
         png_strips.write(path, (height, width), strips)
 
     def failure(self, stem: str, image, prediction) -> list[str]:
-        """Writes all files of a photograph; the sentence about what could not be, if so.
+        """Writes all results of a photograph; returns a list with the error message, if any.
 
-        `stem` may begin with sub-folders, as the photograph's place does.
+        `stem` may contain sub-folders.
         """
         try:
             make_folder((self.folder / stem).parent)
@@ -60,7 +60,7 @@ class Writer:
         return []
 
     def write_values(self, stem: str, image, prediction) -> None:
-        """All but the overlay."""
+        """Writes all results but the overlay."""
         write_image(self.folder / f"{stem}.png", prediction.labels)
         if prediction.confidence is not None:
             grey = np.round(255 * prediction.confidence).astype(np.uint8)
@@ -72,7 +72,7 @@ class Writer:
 def predict_photographs(
     model, found: list[inputs.Photograph], writer: Writer, *, confidence: bool
 ) -> list[str]:
-    """Writes the results of all that can be read; returns what was wrong with the others."""
+    """Writes the results of all readable images; returns a message about each of the others."""
     failures: list[str] = []
     announce(model, _readable_sizes(found))
     held = {}
@@ -93,7 +93,7 @@ def predict_photographs(
 
 
 def predict_in_tiles(model, found: list[inputs.Photograph], writer: Writer, side: int) -> list[str]:
-    """The same for images at their own resolution, tile by tile."""
+    """Like `predict_photographs`, but at the images' own resolution, tile by tile."""
     from fastfcn_jax.inference.predictor import Prediction
     from fastfcn_jax.inference.tiles import predict_tiles, tile_sizes
 
@@ -112,10 +112,10 @@ def predict_in_tiles(model, found: list[inputs.Photograph], writer: Writer, side
 
 
 def predict_video(model, path: Path, writer: Writer, *, confidence: bool) -> int:
-    """Writes one label map a frame and a video of the overlays; returns the number of frames.
+    """Writes one label map per frame and a video of the overlays; returns the number of frames.
 
     Raises:
-      UserError: the file is no video, or holds no frame.
+      UserError: the file is not a video, or has no frame.
     """
     video = inputs.Video(path)
     announce(model, [video.size] * video.length, "frame")
@@ -123,8 +123,8 @@ def predict_video(model, path: Path, writer: Writer, *, confidence: bool) -> int
     frames = Writer(writer.folder / path.stem, model, save_logits=writer.save_logits)
     make_folder(frames.folder)
     output = writer.folder / f"{path.stem}_overlay.mp4"
-    if text.shown(output) != str(output):  # OpenCV would end the process
-        raise UserError(f"--output {text.shown(writer.folder)}: give a folder of a UTF-8 name.")
+    if text.shown(output) != str(output):  # OpenCV would abort the process
+        raise UserError(f"--output {text.shown(writer.folder)}: give a folder with a UTF-8 name.")
     answers = model.predictor.stream(((f, f) for f in video), confidence=confidence)
     count, sink = 0, None
     with replacing(output) as temporary:
@@ -155,13 +155,13 @@ def predict_video(model, path: Path, writer: Writer, *, confidence: bool) -> int
 
 
 def announce(model, sizes: list[tuple[int, int]], what: str = "image") -> None:
-    """Says how images of these sizes will be tested and what that costs, where both are known."""
+    """Prints how images of these sizes will be tested and the cost; not for exported files."""
     if sizes and hasattr(model.predictor, "announce"):  # an exported file has one size
         print(model.predictor.announce(sizes, what))
 
 
 def _readable_sizes(found: list[inputs.Photograph]) -> list[tuple[int, int]]:
-    """Of all files; standard input can be read only once."""
+    """Sizes of all readable files, but not of standard input, which can be read only once."""
     sizes = []
     for photograph in found:
         if photograph.path is None:
@@ -169,7 +169,7 @@ def _readable_sizes(found: list[inputs.Photograph]) -> list[tuple[int, int]]:
         try:
             sizes.append(photograph.size())
         except UserError:
-            continue  # said when its turn comes
+            continue  # reported when it is decoded
     return sizes
 
 
@@ -181,10 +181,10 @@ def load_model(
     batch_size: int | None = None,
     tile: int = 0,
 ):
-    """A checkpoint folder's model or an exported file's, set up as the arguments say.
+    """Loads a checkpoint folder's model or an exported file, with the given settings.
 
     Raises:
-      UserError: neither or both are given, or a setting that an exported file does not have.
+      UserError: neither or both are given, or a setting that an exported file does not support.
     """
     if (checkpoint is None) == (model is None):
         raise UserError("give either --checkpoint DIR or --model FILE.")
@@ -211,7 +211,7 @@ def load_model(
 
 
 def _refuse_to_overwrite(found: list[inputs.Photograph], folder: Path) -> None:
-    """Raises UserError where a result would replace one of the photographs."""
+    """Raises UserError if a result would overwrite one of the photographs."""
     originals = {photograph.path.resolve() for photograph in found if photograph.path}
     for photograph in found:
         for target in (folder / f"{photograph.stem}{ending}" for ending in ENDINGS):
@@ -231,7 +231,7 @@ def _check_tiles(protocol: str) -> None:
 
 
 class Summary(NamedTuple):
-    """How many photographs (or frames) there were, and what was wrong with those left out."""
+    """Number of photographs (or frames), and a message about each one that failed."""
 
     total: int
     failures: Sequence[str]
@@ -250,20 +250,20 @@ def predict(
     save_logits: bool = False,
     tile: int = 0,
 ) -> Summary:
-    """Labels photographs or a video and writes the results into the folder `output`.
+    """Predicts the labels of photographs or a video and writes them into the folder `output`.
 
     Args:
       input: an image, a folder, a pattern of names, a video, or "-" for standard input.
-      checkpoint, model: a checkpoint folder or what `export` wrote; one of them.
+      checkpoint, model: a checkpoint folder or an exported file; give one of them.
       protocol: how to test ("single", "ms_flip", …); None: as the model's configuration says.
-      batch_size: images a pass; None: as the configuration says.
+      batch_size: images per pass; None: as the configuration says.
       legend: list the classes below each overlay.
-      confidence: also write the probability of each pixel's class, as a grey picture.
+      confidence: also write the probability of each pixel's class, as a grey image.
       save_logits: also write `<stem>.npy`, float32 (h, w, k).
       tile: predict at the image's own resolution in overlapping tiles of this side; 0: whole.
 
     Raises:
-      UserError: nothing to predict, no model, or a result would replace an input.
+      UserError: nothing to predict, no model, or a result would overwrite an input.
     """
     source, folder = str(Path(input).expanduser()), Path(output).expanduser()
     is_video = inputs.is_video(source)

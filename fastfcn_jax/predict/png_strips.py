@@ -1,4 +1,4 @@
-"""An RGB picture written strip by strip: it never has to exist whole in memory."""
+"""Writes an RGB image strip by strip, so that it never has to be in memory as a whole."""
 
 import struct
 import zlib
@@ -12,11 +12,11 @@ from fastfcn_jax.files import replacing
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DEPTH, _RGB = 8, 2
-_SUB = 1  # each byte less the one three before it
+_SUB = 1  # each byte minus the byte three before it
 
 
 def write(path: Path, size: tuple[int, int], strips: Iterable[UInt8[np.ndarray, "_ w 3"]]) -> None:
-    """Writes a PNG of (height, width) `size` from its strips of rows, whole or not at all."""
+    """Writes a PNG of (height, width) `size` from strips of rows, completely or not at all."""
     height, width = size
     pack = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
     with replacing(path) as temporary, temporary.open("wb") as file:

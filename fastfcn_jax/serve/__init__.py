@@ -1,4 +1,4 @@
-"""A web page and an HTTP interface that label photographs."""
+"""A web page and an HTTP interface that predict the labels of photographs."""
 
 from fastfcn_jax import rooms
 

@@ -1,4 +1,4 @@
-"""`fastfcn serve`: a page in the browser that labels photographs."""
+"""`fastfcn serve`: a web page that predicts the labels of photographs."""
 
 import sys
 from argparse import Namespace
@@ -15,7 +15,7 @@ def define(parser: cli.Parser) -> None:
         metavar="DIR",
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", help="Address to listen on; default: this machine alone."
+        "--host", default="127.0.0.1", help="Address to listen on; default: this machine only."
     )
     parser.add_argument("--port", type=cli.at_least(0), default=8000, help="Port; 0: any free one.")
     parser.add_argument("--protocol", help="single | ms_flip | …; default: the model's.")
@@ -35,9 +35,9 @@ def run(arguments: Namespace) -> None:
 COMMAND = cli.Command(
     name="serve",
     example="fastfcn serve --checkpoint runs/demo",
-    about="""Opens a page on this machine: drop a photograph, see its classes, download the results.
+    about="""Serves a local page: drop a photograph, see its classes, download the results.
 
-Nothing is stored, and nobody else can reach it unless --host says otherwise.""",
+Nothing is stored. Other machines can reach the page only if --host allows it.""",
     define=define,
     run=run,
 )

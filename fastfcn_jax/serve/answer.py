@@ -1,4 +1,4 @@
-"""What the page shows for one photograph: maps as pictures, and the share of each class."""
+"""Computes what the page shows for a photograph: label maps as PNG, and the share of each class."""
 
 import base64
 
@@ -16,7 +16,7 @@ def answer(model, data: bytes) -> dict:
     """What the page shows for one uploaded photograph.
 
     Raises:
-      UserError: no picture, or too many pixels.
+      UserError: the upload is not an image, or has too many pixels.
     """
     height, width = decode.size(data, "the upload")
     if height * width > MAX_PIXELS:

@@ -1,4 +1,4 @@
-"""One request: read until its time is up, looked at, answered with the page or with JSON."""
+"""Handles one HTTP request: reads it within a time limit, answers with the page or with JSON."""
 
 import io
 import json
@@ -19,8 +19,8 @@ from fastfcn_jax.serve.answer import answer
 
 PAGE = Path(__file__).parent / "page.html"
 MAX_BYTES = 32 << 20
-SENDING_SECONDS = 60  # for a whole request, however often a client pauses
-TAKING_SECONDS = 60  # for a whole answer
+SENDING_SECONDS = 60  # for receiving a whole request, however often a client pauses
+TAKING_SECONDS = 60  # for sending a whole reply
 CONTENT_SECURITY = (
     "default-src 'none'; img-src 'self' data: blob:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'; form-action 'none'; frame-ancestors 'none'"
@@ -28,7 +28,7 @@ CONTENT_SECURITY = (
 
 
 class Serving(Protocol):
-    """What a request needs of the server that took it."""
+    """What a request handler needs from its server."""
 
     model: Any  # as `answer` takes it
     about: dict
@@ -44,7 +44,7 @@ class Reply(NamedTuple):
 
 
 class RefusedError(Exception):
-    """A request that is not fulfilled: its status, and one sentence."""
+    """A refused request: its HTTP status, and one sentence."""
 
     def __init__(self, status: int, sentence: str):
         super().__init__(sentence)
@@ -52,26 +52,26 @@ class RefusedError(Exception):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET / gives the page; POST /predict takes an image file and gives JSON."""
+    """GET / returns the page; POST /predict takes an image file and returns JSON."""
 
     server: Serving
     raw_requestline: bytes  # set by the parent
-    default_request_version = "HTTP/1.0"  # the one before has neither status nor headers
+    default_request_version = "HTTP/1.0"  # HTTP/0.9 replies have no status and no headers
 
     def setup(self) -> None:
         super().setup()
         self.rfile = io.BufferedReader(_Incoming(self.connection, SENDING_SECONDS))
 
     def parse_request(self) -> bool:
-        """Refuses names of other hosts: a page elsewhere could point its own at this machine."""
-        if not str(self.raw_requestline, "iso-8859-1").split():  # the parent would say nothing
+        """Refuses other host names: another site could point its own name at this machine."""
+        if not str(self.raw_requestline, "iso-8859-1").split():  # the parent would not reply
             self.requestline, self.request_version, self.command = "", "HTTP/1.0", ""
             self.send_error(HTTPStatus.BAD_REQUEST, "the request is an empty line")
             return False
         if not super().parse_request():
             return False
         if not self.server.is_called(_host_name(self.headers.get("Host", ""))):
-            self.send_error(HTTPStatus.FORBIDDEN, "this server is for this machine alone")
+            self.send_error(HTTPStatus.FORBIDDEN, "this server is for this machine only")
             return False
         return True
 
@@ -91,9 +91,9 @@ class Handler(BaseHTTPRequestHandler):
     def _predict(self) -> Reply:
         if self.path != "/predict":
             raise RefusedError(404, "no such page")
-        # Another site's page could post here in its visitor's name; only ours can set this.
+        # A page of another site could make its visitors post here; only our page can set this.
         if self.headers.get("X-Requested-With") != "fastfcn":
-            raise RefusedError(403, "use the page that this server gives")
+            raise RefusedError(403, "use the page of this server")
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch("[0-9]{1,15}", length):
             raise RefusedError(411, "the request does not say how long the file is")
@@ -101,12 +101,12 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(413, f"the file is empty or over {MAX_BYTES >> 20} MiB")
         data = self.rfile.read(int(length))
         if len(data) < int(length):
-            raise RefusedError(400, "the upload ended before its end")
-        with self.server.busy:  # one at a time: the device has no more to give
+            raise RefusedError(400, "the upload is incomplete")
+        with self.server.busy:  # one at a time: parallel requests would not be faster
             return _json(200, answer(self.server.model, data))
 
     def _reply(self, make: Callable[[], Reply]) -> None:
-        """Sends what `make` returns, or why it returned nothing."""
+        """Sends what `make` returns, or the reason why it failed."""
         try:
             reply = make()
         except RefusedError as refusal:
@@ -116,15 +116,15 @@ class Handler(BaseHTTPRequestHandler):
         except TimeoutError:
             reply = _error(408, f"the upload took longer than {SENDING_SECONDS} seconds")
         except ConnectionError:
-            raise  # nobody is left to be answered
+            raise  # the client has left
         except Exception:
             print(f"error: while answering {self.command} {self.path!r:.200}:", file=sys.stderr)
             traceback.print_exc()
-            reply = _error(500, "the server failed at this request; its terminal says why")
+            reply = _error(500, "the server failed on this request; its terminal shows why")
         self._send(reply)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answers what the standard library's parser refuses."""
+        """Replies to requests that the standard library's parser refuses."""
         self._send(_error(code, message or HTTPStatus(code).phrase))
 
     def _send(self, reply: Reply) -> None:
@@ -145,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class _Incoming(io.RawIOBase):
-    """What a client sends. A time limit for each piece alone would let it trickle for ever."""
+    """A client's data with one time limit: a limit per read would let it trickle in for ever."""
 
     def __init__(self, connection: socket.socket, seconds: float):
         self._connection = connection
@@ -171,6 +171,6 @@ def _error(status: int, sentence: str) -> Reply:
 
 
 def _host_name(header: str) -> str:
-    """The name in a Host header, without its port; "" where there is none."""
+    """The name in a Host header without its port; "" if it is missing or invalid."""
     found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]*)?", header.strip().lower())
     return found[1].strip("[]") if found else ""

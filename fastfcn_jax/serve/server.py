@@ -1,4 +1,4 @@
-"""One local page: drop a photograph, see its label map, overlay, legend; download the results."""
+"""Serves a local web page that shows label map, overlay and legend of a photograph."""
 
 import contextlib
 import ipaddress
@@ -16,13 +16,13 @@ from fastfcn_jax.files import first_line
 from fastfcn_jax.serve.handler import Handler
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
-MAX_CONNECTIONS = 32  # answered at once; each may hold an upload. More wait for their turn
+MAX_CONNECTIONS = 32  # handled at a time, since each may hold an upload in memory
 WAITING_CONNECTIONS = 1024
 LINGER_SECONDS = 2.0
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one model. The port may be 0, for any free one."""
+    """Serves one model. Port 0 means any free port."""
 
     daemon_threads = True
     request_queue_size = WAITING_CONNECTIONS
@@ -47,11 +47,11 @@ class Server(ThreadingHTTPServer):
         return f"http://{host}:{self.server_port}"
 
     def is_called(self, name: str) -> bool:
-        """Whether a request that names this host is one for here."""
+        """Whether a request with this host name is meant for this server."""
         return not self.is_local or name in (*LOCAL_NAMES, self.host.lower())
 
     def server_bind(self) -> None:
-        """Without the parent's search for a full name, which asks the network."""
+        """Skips the parent's look-up of the full host name, which needs the network."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.host, self.socket.getsockname()[1]
 
@@ -70,7 +70,7 @@ class Server(ThreadingHTTPServer):
             self._places.release()
 
     def shutdown_request(self, request) -> None:
-        """Takes what the client still sends: closing before would throw the answer away."""
+        """Reads what the client still sends: closing earlier would discard the reply."""
         assert isinstance(request, socket.socket)
         end = time.monotonic() + LINGER_SECONDS
         with contextlib.suppress(OSError):
@@ -82,29 +82,29 @@ class Server(ThreadingHTTPServer):
         self.close_request(request)
 
     def handle_error(self, request, client_address) -> None:
-        """Says what went wrong while answering, unless it was the client that left."""
+        """Prints errors of a request, unless the client has left."""
         if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             print("error: while answering a request:", file=sys.stderr)
             traceback.print_exc()
 
 
 def listen(model, host: str, port: int) -> Server:
-    """A server that waits for its `serve_forever`.
+    """Creates a server; `serve_forever` starts it.
 
     Raises:
-      UserError: the address cannot be listened on.
+      UserError: it cannot listen on this address.
     """
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port}: ports go from 0 to 65535.")
     try:
         return Server((host, port), model)
-    except (OSError, UnicodeError) as error:  # the latter: a name that no host can have
+    except (OSError, UnicodeError) as error:  # UnicodeError: an impossible host name
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"--host {host} --port {port}: cannot listen there ({reason}).") from error
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether an address can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -121,11 +121,11 @@ def serve(
     """Serves the page for one model until Ctrl-C.
 
     Args:
-      host: address to listen on; the default is reached from this machine alone.
-      port: 0: any free one.
+      host: address to listen on; the default can be reached from this machine only.
+      port: 0: any free port.
 
     Raises:
-      UserError: no model in the folder, or the address cannot be listened on.
+      UserError: the folder has no model, or the server cannot listen on the address.
     """
     from fastfcn_jax import api, runtime
 

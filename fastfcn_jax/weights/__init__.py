@@ -1,1 +1,1 @@
-"""Published weights by name: where they are, their checksums, and a copy of them kept here."""
+"""Published weights by name: their addresses and checksums, and a local cache of them."""

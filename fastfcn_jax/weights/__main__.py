@@ -9,9 +9,9 @@ from fastfcn_jax.errors import UserError
 
 def define(parser: cli.Parser) -> None:
     parser.add_argument("what", nargs="?", help="list | get NAME | where NAME")
-    parser.add_argument("name", nargs="?", help="As `list` has it, or the publisher's own.")
+    parser.add_argument("name", nargs="?", help="A name from `list`, or the publisher's own.")
     parser.add_argument(
-        "--offline", action="store_true", help="Use no network (also: FASTFCN_OFFLINE=1)."
+        "--offline", action="store_true", help="Do not use the network (also: FASTFCN_OFFLINE=1)."
     )
 
 
@@ -32,7 +32,7 @@ def run(arguments: Namespace) -> None:
 
 
 def table() -> str:
-    """All names, a line each: published mIoU (single scale, multi-scale and flip), copy, source."""
+    """One line per name: published mIoU (single scale, multi-scale and flip), copy, source."""
     from fastfcn_jax.config import experiment
     from fastfcn_jax.weights import registry, store
 
@@ -52,7 +52,7 @@ def table() -> str:
 
 
 def described(name: str) -> str:
-    """Address, checksum and places of a name, a line each."""
+    """Address, checksum and local paths of a name, one per line."""
     from fastfcn_jax.weights import store
 
     place = store.where(name)
@@ -74,8 +74,8 @@ COMMAND = cli.Command(
     example="fastfcn weights get jpu_psp_cityscapes",
     about="""Published weights by name.
 
-list has the names; get fetches a file, verifies its checksum, converts it once and prints the
-checkpoint folder; where says address and places. --checkpoint takes the names as well.""",
+list shows the names; get fetches a file, verifies its checksum, converts it once and prints the
+checkpoint folder; where shows address and local paths. --checkpoint takes the names as well.""",
     define=define,
     run=run,
 )

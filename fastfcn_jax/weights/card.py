@@ -1,4 +1,4 @@
-"""The model card: README.md of a model on the Hugging Face hub."""
+"""Writes the model card: README.md of a model on the Hugging Face hub."""
 
 import json
 from pathlib import Path
@@ -15,10 +15,10 @@ _NECKS = {"jpu": "JPU", "jpu_x": "JPU of two chained units", "none": "dilation i
 
 
 def read_metrics(path: Path, needed: bool) -> dict[str, Any]:
-    """The metrics.json of an evaluation; {} where there is none and none is needed.
+    """Reads the metrics.json of an evaluation; {} if it is missing and not `needed`.
 
     Raises:
-      UserError: it is needed and missing, or it is none.
+      UserError: it is needed and missing, or invalid.
     """
     if not path.is_file() and not needed:
         return {}
@@ -26,11 +26,11 @@ def read_metrics(path: Path, needed: bool) -> dict[str, Any]:
         content = json.loads(path.read_text("utf-8"))
         return {key: content[key] for key in ("mIoU", "mAcc", "aAcc", "protocol", "num_images")}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is no metrics.json that eval wrote.") from error
+        raise UserError(f"{path}: is not a metrics.json written by eval.") from error
 
 
 def text(name: str, model: LoadedModel, metrics: dict[str, Any], licence: str | None) -> str:
-    """The card: what the hub reads (YAML) and what a person reads."""
+    """The model card: YAML for the hub, then Markdown for people."""
     head = yaml.safe_dump(_head(name, model, metrics, licence), sort_keys=False, allow_unicode=True)
     m, data = model.config.model, model.config.data
     mean, std = ([round(x, 3) for x in values] for values in (segmentor.MEAN, segmentor.STD))
@@ -47,7 +47,7 @@ def text(name: str, model: LoadedModel, metrics: dict[str, Any], licence: str | 
         "## Scores",
         _scores(model, metrics),
         "## Preprocessing",
-        f"RGB, scaled to fit {data.test_scale} (width, height; (0, 0): as it is), minus {mean}, "
+        f"RGB, scaled to fit {data.test_scale} (width, height; (0, 0): not scaled), minus {mean}, "
         f"divided by {std}.",
         "## Classes",
         "| number | name | colour |\n|---|---|---|\n" + "\n".join(_classes(model)),

@@ -1,4 +1,4 @@
-"""Downloads one file: resumed where it broke off, verified, whole or absent."""
+"""Downloads one file: resumes interrupted transfers, and keeps the file only if verified."""
 
 import contextlib
 import fcntl
@@ -21,39 +21,39 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.terminal.progress import track
 
 ATTEMPTS = 5
-STALL_SECONDS = 30.0  # without a byte, after which the connection is given up
+STALL_SECONDS = 30.0  # without a byte, after which the connection is closed
 FIRST_PAUSE = 1.0  # seconds before the second attempt; each further pause is twice as long
 _CHUNK = 1 << 20
 _WORTH_ANOTHER = {408, 425, 429, 500, 502, 503, 504}
 
 
 class _InterruptedError(Exception):
-    """The transfer ended before the file did; what arrived is kept."""
+    """The transfer ended early; the bytes received are kept."""
 
 
 class _UnreachableError(Exception):
-    """Why the address gives no file, however often it is asked."""
+    """The address gives no file, and retrying would not help."""
 
 
 class _WrongError(Exception):
-    """What arrived is not the file."""
+    """The received bytes are not the file."""
 
 
 def download(address: str, path: Path, *, checksum: str = "", remedy: str = "") -> None:
-    """Downloads `address` to `path`, unless the file is there already.
+    """Downloads `address` to `path`, unless the file exists already.
 
-    A transfer that breaks off or stalls is resumed, also by a later call; processes that want the
-    same file wait for the first. Proxies are those of the environment (`https_proxy`, `no_proxy`).
+    A transfer that is interrupted or stalls is resumed, also by a later call. Other processes that
+    want the same file wait. Proxies come from the environment (`https_proxy`, `no_proxy`).
 
     Args:
-      checksum: "sha256:" or "sha1:" and how the file's own begins; "": the length alone is checked.
+      checksum: "sha256:" or "sha1:" and the first digits; "": only the length is checked.
       remedy: what to do without a network, for the message.
 
     Raises:
-      UserError: the address gives no file, or not the one of the checksum. Nothing is at `path`.
+      UserError: the address gives no file, or one with another checksum. `path` does not exist.
     """
     if not address.startswith(("https://", "http://")):
-        raise UserError(f"{address}: is no address of a file; it has to start with https://.")
+        raise UserError(f"{address}: is not the address of a file; it has to start with https://.")
     try:
         with locked(path):
             if not path.exists():
@@ -68,13 +68,13 @@ def download(address: str, path: Path, *, checksum: str = "", remedy: str = "") 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time make `path`; the others wait."""
+    """Lets one process at a time create `path`; the others wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(f".{path.name}.lock"), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process that makes {path}", file=sys.stderr, flush=True)
+            print(f"waiting for another process to create {path}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -85,7 +85,7 @@ def digest(file: BinaryIO, algorithm: str) -> str:
 
 
 def verify(path: Path, checksum: str) -> str:
-    """What is wrong with a file that should have this checksum; "" if nothing is."""
+    """What is wrong with a file that should have this checksum; "" if it has."""
     if not checksum:
         return ""
     algorithm, _, beginning = checksum.partition(":")
@@ -101,7 +101,7 @@ def verify(path: Path, checksum: str) -> str:
 
 def _download(address: str, path: Path, checksum: str) -> None:
     part = path.with_name(f".{path.name}.part")
-    origin = path.with_name(f".{path.name}.from")  # of which file at the address `part` is a part
+    origin = path.with_name(f".{path.name}.from")  # which remote file `part` belongs to
     for attempt in range(ATTEMPTS):
         resumed = part.exists() and part.stat().st_size > 0
         try:
@@ -118,13 +118,13 @@ def _download(address: str, path: Path, checksum: str) -> None:
             os.replace(part, path)
             return
         part.unlink()
-        if not resumed:  # else its beginning may be of another file: once more, from the start
+        if not resumed:  # a resumed part may begin with another file: retry from the start
             raise _WrongError(f"what arrived is another file: {wrong}")
     raise _WrongError("what arrived was another file each time")
 
 
 def _transfer(address: str, part: Path, origin: Path, checksum: str) -> None:
-    """Receives what `part` lacks."""
+    """Receives the bytes that `part` lacks."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "fastfcn_jax", "Accept-Encoding": "identity"}
     known = _read_origin(origin, address)
@@ -158,25 +158,25 @@ def _chunks(response: Any) -> Iterator[bytes]:
 
 
 def _length(response: Any, have: int) -> int | None:
-    """Bytes of the whole file, if the server says; checks that a part begins where ours ends."""
+    """Size of the whole file, if the server says; checks that the range starts at `have`."""
     if response.status != http.client.PARTIAL_CONTENT:
         length = response.headers.get("Content-Length", "")
         return int(length) if length.isdigit() else None
     unit, _, rest = response.headers.get("Content-Range", "").partition(" ")
     place, _, total = rest.partition("/")
     if unit != "bytes" or place.partition("-")[0] != str(have):
-        raise _UnreachableError("the server sends another part of the file than it was asked for")
+        raise _UnreachableError("the server sends a different part of the file than requested")
     return int(total) if total.isdigit() else None
 
 
 def _validator(response: Any) -> str:
-    """What tells that a later answer is of the same file: for `If-Range`."""
+    """Identifies the remote file's version, for `If-Range`."""
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _read_origin(origin: Path, address: str) -> str:
-    """The validator that `_transfer` noted; "" if the beginning came from another address."""
+    """The validator that `_transfer` stored; "" if `part` came from another address."""
     try:
         noted, validator = json.loads(origin.read_text())
     except (OSError, ValueError):
@@ -185,7 +185,7 @@ def _read_origin(origin: Path, address: str) -> str:
 
 
 def _opened(request: urllib.request.Request, part: Path) -> Any:
-    """The server's answer, to be closed."""
+    """The server's response; the caller closes it."""
     opener = urllib.request.build_opener(_Redirects)
     try:
         return opener.open(request, timeout=STALL_SECONDS)
@@ -193,7 +193,7 @@ def _opened(request: urllib.request.Request, part: Path) -> Any:
         error.close()
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink(missing_ok=True)
-            raise _InterruptedError("the server's file is shorter than what is here") from error
+            raise _InterruptedError("the server's file is shorter than the part here") from error
         text = " ".join(f"the server answers {error.code} {error.reason}".split())
         if error.code in _WORTH_ANOTHER:
             raise _InterruptedError(text) from error
@@ -218,10 +218,10 @@ def _reason(cause: object) -> str:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows the server elsewhere, but never from an encrypted connection to an open one."""
+    """Follows redirects, but never from https to http."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         allowed = ("https://",) if req.type == "https" else ("https://", "http://")
         if not newurl.startswith(allowed):
-            raise _UnreachableError(f"the server sends us on to {newurl}, which is not encrypted")
+            raise _UnreachableError(f"the server redirects to {newurl}, which is not encrypted")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

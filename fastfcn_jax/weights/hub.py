@@ -1,7 +1,7 @@
-"""Models as the Hugging Face hub has them: written to a folder, read back, sent and fetched.
+"""Models in the Hugging Face hub's format: written to a folder, read, uploaded and downloaded.
 
 The folder is `model.safetensors` (the state dict under the lineage's own PyTorch names),
-`config.json` (what a checkpoint folder's `model.json` says, and the hub's `id2label`) and
+`config.json` (the content of a checkpoint folder's `model.json`, and the hub's `id2label`) and
 `README.md` (the model card).
 """
 
@@ -32,12 +32,12 @@ def write(
     """Writes a checkpoint folder's best model as the hub expects it, and reads it back to compare.
 
     Args:
-      output: folder to make.
-      metrics: metrics.json of an evaluation, for the model card; None: that in `folder`/eval.
-      licence: of the weights, as the hub abbreviates it ("mit", "apache-2.0"); None: not said.
+      output: folder to create.
+      metrics: metrics.json of an evaluation, for the model card; None: the one in `folder`/eval.
+      licence: of the weights, as the hub abbreviates it ("mit", "apache-2.0"); None: unknown.
 
     Raises:
-      UserError: no such model, `output` exists, or it cannot be written.
+      UserError: `folder` has no model, or `output` exists or cannot be written.
     """
     from safetensors.numpy import save_file
 
@@ -84,7 +84,7 @@ def read(folder: Path) -> model_folder.LoadedModel:
 
 
 def as_checkpoint(folder: Path) -> Path:
-    """A checkpoint folder of the same model, made once and kept in the cache."""
+    """A checkpoint folder of the same model, converted once and kept in the cache."""
     with open(folder / WEIGHTS, "rb") as file:
         weights = fetch.digest(file, "sha256")
     with open(folder / CONFIG, "rb") as file:
@@ -103,7 +103,7 @@ def as_checkpoint(folder: Path) -> Path:
 
 
 def download(repository: str, file: str, *, offline: bool = False) -> Path:
-    """One file of a repository, kept in the hub's own cache (`HF_HOME`, `HF_HUB_OFFLINE`).
+    """Downloads one file of a repository into the hub's own cache (`HF_HOME`, `HF_HUB_OFFLINE`).
 
     Raises:
       UserError: huggingface_hub is not installed, or there is no such file.
@@ -119,13 +119,13 @@ def download(repository: str, file: str, *, offline: bool = False) -> Path:
 
 
 def download_folder(repository: str, *, offline: bool = False) -> Path:
-    """The three files of a repository, as `download`."""
+    """Downloads configuration and weights of a repository; see `download`."""
     paths = [download(repository, name, offline=offline) for name in (CONFIG, WEIGHTS)]
     return paths[0].parent
 
 
 def push(folder: Path, repository: str, *, private: bool = True) -> str:
-    """Sends a folder that `write` made to the hub, and returns its address there.
+    """Uploads a folder that `write` made to the hub, and returns its address there.
 
     The account is that of `hf auth login` or `HF_TOKEN`.
 
@@ -149,7 +149,7 @@ def push(folder: Path, repository: str, *, private: bool = True) -> str:
 def _config(stored: dict[str, Any], loaded: model_folder.LoadedModel) -> dict[str, Any]:
     names = loaded.info.class_names
     config = experiment.to_json(loaded.config)
-    for section, key in _LOCAL:  # folders of this machine are nobody else's business
+    for section, key in _LOCAL:  # paths of this machine are private
         config[section][key] = ""
     return {
         "architectures": ["FastFCN"],
@@ -200,10 +200,10 @@ def _library() -> Any:
 
 
 def _asked(what: str, ask: Callable[[], str]) -> str:
-    """What the hub answers, its errors as sentences."""
+    """The hub's answer; its errors become UserError."""
     errors = importlib.import_module("huggingface_hub.errors")
     try:
         return ask()
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
         words = " ".join(str(error).split())[:300]
-        raise UserError(f"{what}: the hub does not give or take it ({words}).") from error
+        raise UserError(f"{what}: the hub refused the request ({words}).") from error

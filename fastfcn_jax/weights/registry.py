@@ -1,8 +1,8 @@
-"""The names of published weights: one table of addresses, checksums and configurations.
+"""The published weights by name: addresses, checksums and configurations.
 
 Addresses and file names are those of mmsegmentation 1.2.2's metafiles and of mmengine 0.10.7's hub
-(`openmmlab.json`), those of the official code's backbones follow torch-encoding's model store. The
-scores stand in the configurations (`config.published`).
+(`openmmlab.json`); those of the official code's backbones follow torch-encoding's model store. The
+scores are in the configurations (`config.published`).
 """
 
 import difflib
@@ -15,13 +15,13 @@ class Entry(NamedTuple):
     """One published file.
 
     Attributes:
-      name: what it is called here; a model is called as its configuration.
-      address: where the file is; "" where only a page leads to it.
-      checksum: "sha256:" or "sha1:" and how the file's own begins; "" where none is published.
+      name: the name here; a model has the name of its configuration.
+      address: URL of the file; "" if only a page links to it.
+      checksum: "sha256:" or "sha1:" and the first digits; "" if none is published.
       config: bare name of the configuration with its variant; "" for a backbone.
       licence: of the weights.
       source: the page or package that publishes it.
-      file: what it is called in the cache.
+      file: its name in the cache.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 _OPENMMLAB = "https://download.openmmlab.com"
-# Configuration, folder of mmsegmentation's page, the file's name, its date and checksum.
+# Configuration, mmsegmentation's config folder, file name, date and checksum.
 _MODELS = (
     ("jpu_aspp_cityscapes", "fastfcn", "fastfcn_r50-d32_jpu_aspp_512x1024_80k_cityscapes",
      "20210928_053722-5d1a2648"),
@@ -85,9 +85,9 @@ _MODELS = (
 )  # fmt: skip
 # ImageNet weights with mmsegmentation's stem (v1c).
 _BACKBONES = ("resnet18_v1c-b5776b93", "resnet50_v1c-2cccc1ad", "resnet101_v1c-e67eebb6")
-# ... and with the official code's; each lies in a zip archive of its name.
+# ... and with the official code's stem; each is in a zip archive of the same name.
 _OFFICIAL_BACKBONES = ("resnet50-ebb6acbb", "resnet101-2a57e44d", "resnet152-0d43d698")
-# The official repository links its models from tables on a page.
+# The official repository only links to its models from tables in its README.
 _OFFICIAL = (
     "official_encnet_pcontext",
     "official_encnet_pcontext:dilated",
@@ -158,7 +158,7 @@ ENTRIES: dict[str, Entry] = {
         *map(_official_model, _OFFICIAL),
     )
 }
-# The publishers' own names: of a file, with or without date and checksum.
+# The publishers' own file names, with and without date and checksum.
 _PUBLISHED = {
     published: entry.name
     for entry in ENTRIES.values()
@@ -175,13 +175,13 @@ def is_known(name: str) -> bool:
 
 
 def find(name: str) -> Entry:
-    """The entry of a name of ours or of the publisher's.
+    """The entry with this name, ours or the publisher's.
 
     Raises:
-      UserError: there is none; the message names those that are near.
+      UserError: there is none; the message suggests similar names.
     """
     if not is_known(name):
         near = difflib.get_close_matches(name, [*ENTRIES, *_PUBLISHED], 3)
-        meant = f"did you mean {' or '.join(near)}?" if near else "`fastfcn weights list` has them."
-        raise UserError(f"{name}: no weights of that name; {meant}")
+        meant = f"did you mean {' or '.join(near)}?" if near else "see `fastfcn weights list`."
+        raise UserError(f"{name}: no weights have that name; {meant}")
     return ENTRIES[_PUBLISHED.get(name, name)]

@@ -1,4 +1,4 @@
-"""The copies kept here: a file is fetched and verified once, a model converted once."""
+"""The local cache of weights: a file is fetched and verified once, a model converted once."""
 
 import os
 import re
@@ -13,11 +13,11 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.weights import fetch, local, registry
 from fastfcn_jax.weights.registry import Entry
 
-_LARGEST = 2 << 30  # bytes that a file in an archive may have
+_LARGEST = 2 << 30  # maximum bytes of a file in an archive
 
 
 class Place(NamedTuple):
-    """Where a name's file and checkpoint folder are, or will be; `folder` is None of a backbone."""
+    """Where a name's file and checkpoint folder are or will be; a backbone's `folder` is None."""
 
     entry: Entry
     file: Path
@@ -46,15 +46,16 @@ def get(name: str, *, offline: bool = False) -> Path:
     """The checkpoint folder of a registered model: fetched, verified and converted once.
 
     Args:
-      offline: use the network for nothing; the environment's `FASTFCN_OFFLINE=1` means the same.
+      offline: do not use the network; the environment variable `FASTFCN_OFFLINE=1` does the same.
 
     Raises:
-      UserError: no such name, a backbone's, no network, or a file that is not the published one.
+      UserError: the name is unknown or a backbone's, there is no network, or the file differs from
+        the published one.
     """
     place = where(name)
     if place.folder is None:
         raise UserError(
-            f"{name}: is a backbone and no whole model; train with --config.init.backbone={name}."
+            f"{name}: is a backbone, not a whole model; train with --config.init.backbone={name}."
         )
     if not place.is_here:
         file = get_file(name, offline=offline)
@@ -71,7 +72,7 @@ def get(name: str, *, offline: bool = False) -> Path:
 
 
 def get_file(name: str, *, offline: bool = False) -> Path:
-    """The published file of a registered name, fetched and verified. See `get`."""
+    """The published file of a registered name, fetched and verified; see `get`."""
     entry, path, _ = where(name)
     if path.exists():
         if wrong := fetch.verify(path, entry.checksum):
@@ -79,8 +80,8 @@ def get_file(name: str, *, offline: bool = False) -> Path:
         return path
     if not entry.address:
         raise UserError(
-            f"{name}: its page {entry.source} links it, and no address leads there directly; save "
-            f"the file as {path} and go on with `fastfcn weights get {name}`."
+            f"{name}: has no direct address; download it from a link on {entry.source}, save it as "
+            f"{path} and continue with `fastfcn weights get {name}`."
         )
     archived = entry.address.endswith(".zip")
     target = path.with_suffix(".zip") if archived else path
@@ -92,7 +93,7 @@ def get_file(name: str, *, offline: bool = False) -> Path:
 
 
 def backbone(words: str, *, offline: bool = False) -> Path:
-    """The file that `config.init.backbone` means.
+    """The file that `config.init.backbone` refers to.
 
     Args:
       words: a file, a registered name, https://…, or hf://OWNER/REPO[/FILE].
@@ -115,20 +116,20 @@ def backbone(words: str, *, offline: bool = False) -> Path:
             / _last_part(words)
         )
         if not target.exists():
-            _fetch(words, target, _checksum_in(target.name), "start the same again", offline)
+            _fetch(words, target, _checksum_in(target.name), "the same command", offline)
         return target
     if registry.is_known(words):
         return get_file(words, offline=offline)
     if path.parent != Path() or path.suffix:
         raise UserError(f"config.init.backbone={words}: there is no such file.")
-    return get_file(words, offline=offline)  # which names those that are near
+    return get_file(words, offline=offline)  # raises the error that suggests similar names
 
 
 def checkpoint(words: str | Path, *, offline: bool = False) -> Path:
-    """The checkpoint folder that `--checkpoint` means.
+    """The checkpoint folder that `--checkpoint` refers to.
 
     Args:
-      words: a checkpoint folder, a folder as for the Hugging Face hub, a registered name, or
+      words: a checkpoint folder, a folder in the Hugging Face hub's format, a registered name, or
         hf://OWNER/NAME.
 
     Raises:
@@ -143,21 +144,21 @@ def checkpoint(words: str | Path, *, offline: bool = False) -> Path:
         return hub.as_checkpoint(path) if hub.is_hub_folder(path) else path
     if registry.is_known(text) or (path.parent == Path() and ":" in text):
         return get(text, offline=offline)
-    return path  # whose absence is said where it is opened
+    return path  # opening it reports that it does not exist
 
 
 def _fetch(address: str, path: Path, checksum: str, command: str, offline: bool) -> None:
-    by_hand = f"download it elsewhere, put it into {path.parent} and go on with {command}"
+    by_hand = f"download it elsewhere, put it into {path.parent} and continue with {command}"
     if path.exists():
         return
     if local.is_offline(offline):
-        raise UserError(f"{address}: is not here, and no network is to be used; {by_hand}.")
+        raise UserError(f"{address}: is not in the cache, and the run is offline; {by_hand}.")
     print(f"fetching {address}", file=sys.stderr, flush=True)
     fetch.download(address, path, checksum=checksum, remedy=by_hand)
 
 
 def _unpack(archive: Path, path: Path, checksum: str) -> None:
-    """Takes the one file of `path`'s name out of a zip archive, which goes then."""
+    """Extracts the file named like `path` from a zip archive, then deletes the archive."""
     part = path.with_name(f".{path.name}.part")
     try:
         with fetch.locked(path):
@@ -175,19 +176,19 @@ def _unpack(archive: Path, path: Path, checksum: str) -> None:
             archive.unlink()
     except (zipfile.BadZipFile, KeyError, NotImplementedError) as error:
         raise UserError(
-            f"{archive}: is no zip archive with {path.name} in it; remove it."
+            f"{archive}: is not a zip archive that contains {path.name}; remove it."
         ) from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def _last_part(address: str) -> str:
-    """The file's name at the end of an address, fit for a file system."""
+    """The file name at the end of an address, made safe for a file system."""
     name = address.split("?")[0].split("#")[0].rstrip("/").rpartition("/")[2]
     return re.sub(r"[^\w.+-]", "_", name)[-100:].lstrip(".") or "weights.pth"
 
 
 def _checksum_in(name: str) -> str:
-    """PyTorch's habit: the file's name ends in the beginning of its SHA-256."""
+    """By PyTorch's convention, a file name ends with the first digits of the SHA-256."""
     found = re.search(r"-([0-9a-f]{8,64})\.", name)
     return f"sha256:{found[1]}" if found else ""

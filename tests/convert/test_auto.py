@@ -43,8 +43,8 @@ def write(path, tensors, meta=None, **content):
         ("official", "none", "enc"),
     ],
 )
-def test_every_model_is_told_whole(lineage, neck, head):
-    """The configuration built from shapes has the model of the one that the shapes came from."""
+def test_every_model_is_recognised(lineage, neck, head):
+    """The configuration built from shapes has the same model as the one that gave the shapes."""
     wanted = small.config(head, neck, lineage).model
     tensors = fit.to_tensors(small.variables(wanted, 59), lineage)
     config, notes = auto.configuration(detect.of_tensors(tensors), FileMeta())
@@ -52,11 +52,11 @@ def test_every_model_is_told_whole(lineage, neck, head):
     assert differing <= {"neck_channels"}
     assert neck == "none" or not differing
     assert config.data.name == "pascal_context"
-    assert "does not name its 59 classes: taken for those of pascal_context" in notes[0]
+    assert "does not name its 59 classes: assumed to be those of pascal_context" in notes[0]
 
 
 def test_a_file_alone_becomes_a_folder(tmp_path, tensors):
-    """As mmengine writes it in training: own classes, a colour each, the configuration's text."""
+    """As written by mmengine in training: custom classes with colours, the configuration's text."""
     names = tuple(f"own {k}" for k in range(19))
     palette = [[k, 2 * k, 255 - k] for k in range(19)]
     text = """
@@ -106,7 +106,7 @@ def test_names_as_the_data_set_has_them_need_no_note(tmp_path, tensors):
     np.testing.assert_array_equal(converted.info.palette, CITYSCAPES.palette)
 
 
-def test_a_list_of_names_of_another_length_is_no_list_of_the_outputs(tmp_path, tensors):
+def test_a_list_of_another_length_does_not_name_the_outputs(tmp_path, tensors):
     file = write(tmp_path / "a.pth", tensors, {"CLASSES": ("road",)})
     converted = convert.read(file, small.config("psp", "jpu", backbone="resnet18"))
     assert converted.info.class_names == CITYSCAPES.class_names
@@ -130,13 +130,13 @@ def test_names_of_a_file_of_classes(tmp_path, tensors, suffix):
 
 
 def test_a_class_count_needs_no_data_set(tmp_path):
-    """config.model.num_classes is enough, and the count of the file is held against it."""
+    """config.model.num_classes is enough, and the file's class count is compared with it."""
     config = small.config("psp", "jpu", backbone="resnet18", num_classes=7)
     tensors = fit.to_tensors(small.variables(config.model, 7), "mmseg")
     file = write(tmp_path / "a.pth", tensors)
     converted = convert.read(file, config)
     assert converted.info.class_names == tuple(f"class {k}" for k in range(7))
-    assert "--classes FILE names them" in str(converted.report)
+    assert "name them with --classes FILE" in str(converted.report)
     config.model.num_classes = 8
     with pytest.raises(UserError, match="num_classes: the file has 7, the configuration 8"):
         convert.read(file, config)
@@ -144,7 +144,7 @@ def test_a_class_count_needs_no_data_set(tmp_path):
     config.model.num_classes = 0
     config.data.name = "folder"
     assert convert.read(file, config).info.num_classes == 7
-    with pytest.raises(UserError, match="say which, with --classes FILE"):
+    with pytest.raises(UserError, match="needs the classes of the new classifiers"):
         convert.read(file, config, reset_head=True)
 
 
@@ -155,14 +155,14 @@ def test_a_class_count_needs_no_data_set(tmp_path):
         ("img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], to_rgb=False)", "takes BGR"),
     ],
 )
-def test_other_pixels_are_refused(tmp_path, tensors, config, message):
+def test_other_normalisation_is_refused(tmp_path, tensors, config, message):
     file = write(tmp_path / "a.pth", tensors, {"config": config})
     with pytest.raises(UserError, match=message):
         convert.read(file)
 
 
-def test_what_a_file_says_of_itself_is_not_believed_blindly(tmp_path, tensors):
-    """Whatever is of another kind than the references write counts as not said."""
+def test_unexpected_metadata_are_ignored(tmp_path, tensors):
+    """Metadata of unexpected types are ignored."""
     meta = {
         "dataset_meta": {"classes": ["a\x1b[2J"] * 19, "palette": [[0, 0, 300]] * 19},
         "iter": "many",

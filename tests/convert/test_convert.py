@@ -113,7 +113,7 @@ def test_official_file_to_folder_and_back(tmp_path, neck):
         assert not back.pop(name).any()
         del tensors[name]
     assert_equal(back, tensors)
-    with pytest.raises(UserError, match="the mmseg code does not have; pass --to official"):
+    with pytest.raises(UserError, match="the mmseg code cannot load; pass --to official"):
         convert.to_file(tmp_path / "folder", tmp_path / "other.pth", "mmseg")
 
 
@@ -234,5 +234,5 @@ def test_backbones_that_do_not_fit(tmp_path, enc):
     assert "Missing from the file: backbone/layer2_1/bn2/mean." in str(caught.value)
     assert "Left over in the file: backbone/layer2_1/se/scale." in str(caught.value)
     file = imagenet_file(tmp_path / "c.pth", {"features.0.weight": np.zeros(3)})
-    with pytest.raises(UserError, match="no ResNet known here"):
+    with pytest.raises(UserError, match="not a known ResNet"):
         backbone.load(file, small.config("psp", "jpu").model)

@@ -38,7 +38,7 @@ def official_shapes(head: str, neck: str) -> dict[str, tuple[int, ...]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("head", "neck"), OFFICIAL_MODELS)
 def test_official_models_round_trip(head, neck):
-    """Every tensor comes back as it went in, but for the classifier that the models never run."""
+    """Every tensor survives the round trip, except for the classifier that the models never use."""
     config = small.config(head, neck, "official")
     tensors = dict(small.official_tensors(head, neck))
     fitted = fit.to_variables(file_of(tensors), config.model, 59)
@@ -64,7 +64,7 @@ def test_written_names_are_the_official_codes(head, neck):
 
 
 @pytest.mark.parametrize(("head", "neck"), OFFICIAL_MODELS)
-def test_official_models_are_told_by_their_shapes(head, neck):
+def test_official_models_are_recognised_by_their_shapes(head, neck):
     names = official_names.to_mmseg_names(official_shapes(head, neck))
     unknown = [n for n, ours in names.items() if ours is None]
     assert unknown == list(official_names.IGNORED)
@@ -135,7 +135,7 @@ def test_another_model_is_refused(psp, changes, message):
     config.model.update(changes)
     with pytest.raises(UserError, match=message) as caught:
         fit.to_variables(file_of(psp), config.model, 19)
-    others = {"base_width": 2}.get(next(iter(changes)), 1)  # nothing else is said to differ
+    others = {"base_width": 2}.get(next(iter(changes)), 1)  # nothing else is reported as different
     assert str(caught.value).count("the configuration ") <= others
 
 
@@ -162,7 +162,7 @@ def test_another_class_count():
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300])
-def test_weights_that_are_no_numbers_are_refused(value):
+def test_weights_with_nan_or_infinity_are_refused(value):
     tensors = dict(small.official_tensors("psp", "jpu"))
     tensors["jpu.conv5.1.running_var"] = tensors["jpu.conv5.1.running_var"].astype(np.float64)
     tensors["jpu.conv5.1.running_var"][2] = value

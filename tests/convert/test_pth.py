@@ -1,4 +1,4 @@
-"""The .pth reader: every kind of file that PyTorch writes, and harmful and broken ones."""
+"""The .pth reader: every kind of file that PyTorch writes, and malicious and damaged ones."""
 
 import builtins
 import io
@@ -88,25 +88,25 @@ def test_views_that_share_a_storage(tmp_path, is_zip):
     assert all(tensor.flags.c_contiguous and tensor.flags.aligned for tensor in tensors.values())
 
 
-def test_module_prefixes_go(tmp_path):
+def test_module_prefixes_are_removed(tmp_path):
     weights = network().state_dict()
     prefixed = OrderedDict({f"module.module.{name}": v for name, v in weights.items()})
     assert_same(pth.read(save(tmp_path / "a.pth", {"state_dict": prefixed})).tensors, weights)
 
 
-def test_prefixes_go_as_often_as_every_name_has_them(tmp_path):
+def test_prefixes_are_removed_as_often_as_all_names_have_them(tmp_path):
     weights = {"module.module.a": torch.zeros(3), "module.b": torch.zeros(3)}
     assert list(pth.read(save(tmp_path / "a.pth", weights)).tensors) == ["module.a", "b"]
 
 
 @pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "\udcff", "module." * 700_000, "a" * 201])
-def test_names_that_would_spoil_a_terminal_are_refused(tmp_path, name):
-    """(Taking the 700 000 prefixes off one by one took 20 seconds.)"""
+def test_unprintable_and_huge_names_are_refused(tmp_path, name):
+    """(Removing 700 000 prefixes one by one took 20 seconds.)"""
     path = save(tmp_path / "a.pth", {name: torch.zeros(3), f"{name}b": torch.zeros(3)})
-    assert_refused_cheaply(path, "its weights have names that no program gives")
+    assert_refused_cheaply(path, "its weights have names that are not printable or too long")
 
 
-def test_names_of_code_are_told_without_their_control_characters(tmp_path):
+def test_names_of_code_are_shown_without_control_characters(tmp_path):
     write_archive(tmp_path / "a.pth", {"a/data.pkl": b"\x80\x02cos\n\x1b[2J\n)R."})
     with pytest.raises(UserError) as caught:
         pth.read(tmp_path / "a.pth")
@@ -114,7 +114,7 @@ def test_names_of_code_are_told_without_their_control_characters(tmp_path):
 
 
 def test_mmengine_training_file(tmp_path):
-    """As `Runner.save_checkpoint` composes it, logs and optimizer included."""
+    """As written by `Runner.save_checkpoint`, with logs and optimizer."""
     from mmengine.logging import MessageHub
 
     model = network()
@@ -187,11 +187,11 @@ class _Call:
 
 
 def forged(storage, offset, shape, strides):
-    """A tensor that nothing has checked."""
+    """A tensor with arbitrary, unchecked fields."""
     return _Call(torch._utils._rebuild_tensor_v2, storage, offset, shape, strides, False, {})
 
 
-# Files that mean harm.
+# Malicious files.
 
 
 @CONTAINERS
@@ -233,7 +233,7 @@ def test_tensors_out_of_bounds(tmp_path, is_zip, what):
 
 
 def assert_refused_cheaply(path, message):
-    """One sentence that starts with the path, for little memory."""
+    """Refused with one sentence that starts with the path, using little memory."""
     tracemalloc.start()
     try:
         with pytest.raises(UserError, match=message) as caught:
@@ -253,7 +253,7 @@ def test_header_of_a_billion_elements(tmp_path):
     assert struct.unpack_from("<q", data, at) == (16,)
     # ... in the storage's own header only, then in the description as well.
     path.write_bytes(data[:at] + struct.pack("<q", 1_000_000_000) + data[at + 8 :])
-    assert_refused_cheaply(path, "has another size than its tensors say")
+    assert_refused_cheaply(path, "has another size than its tensors")
     described = data[:at].replace(b"K\x10", b"J\x00\xca\x9a\x3b")
     assert described != data[:at]
     path.write_bytes(described + struct.pack("<q", 1_000_000_000) + data[at + 8 :])
@@ -293,7 +293,7 @@ EXHAUSTING = {
 
 
 def test_pickles_that_exhaust(tmp_path):
-    """In a process of their own: the type checks of this one cost more than the reading."""
+    """In a separate process: the type checks in this one cost more than the reading."""
     for number, body in enumerate(EXHAUSTING.values()):
         write_archive(tmp_path / f"{number}.zip.pth", {"a/data.pkl": b"\x80\x02}" + body})
     paths = sorted(map(str, tmp_path.glob("*.pth")))
@@ -334,7 +334,7 @@ def read_archive(path):
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-# Broken files and files of another kind.
+# Damaged files and files of other kinds.
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,7 @@ def test_whole_pickled_model(tmp_path):
         pth.read(save(tmp_path / "a.pth", network()))
 
 
-def test_entries_that_are_no_tensors_are_reported(tmp_path):
+def test_entries_that_are_not_tensors_are_reported(tmp_path):
     weights = OrderedDict(w=torch.zeros(3), extra=7, sparse=torch.eye(3).to_sparse())
     result = pth.read(save(tmp_path / "a.pth", weights))
     assert list(result.tensors) == ["w"]
@@ -447,5 +447,5 @@ def test_entries_that_are_no_tensors_are_reported(tmp_path):
 def test_short_fuzz():
     outcomes = fuzz_pth.fuzz(900, seed=1)
     assert outcomes["read"] + outcomes["refused"] == 900
-    assert outcomes["refused"] > 400  # the mutations do damage
-    assert outcomes["read"] > 50  # ... and do not only damage
+    assert outcomes["refused"] > 400  # some mutations do damage
+    assert outcomes["read"] > 50  # ... and some do not

@@ -1,4 +1,4 @@
-"""Where weights stand in files of PyTorch users: other keys, prefixes, averaged copies."""
+"""Finding weights in files of PyTorch users: other keys, prefixes, averaged copies."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_weights_under_other_keys_and_prefixes(tmp_path, content, keys, prefix):
     assert (result.found.keys, result.found.prefix) == (keys, prefix)
 
 
-def test_what_stands_beside_the_model_is_named_and_left_out(tmp_path):
+def test_entries_outside_the_model_are_named_and_left_out(tmp_path):
     """A SWA model counts its averages; Lightning saves the weights of losses."""
     result = read(tmp_path, {"n_averaged": torch.tensor(3), **weights("module.")})
     assert tuple(result.tensors) == NAMES
@@ -57,7 +57,7 @@ def test_averaged_weights_are_taken_unless_the_others_are_asked_for(tmp_path):
         read(tmp_path, {"model": weights()}, "ema")
 
 
-def test_mmengine_exchanges_the_two(tmp_path):
+def test_mmengine_swaps_averaged_and_plain_weights(tmp_path):
     """Its `state_dict` is what it evaluates: the averaged weights; `ema_state_dict` has the others.
 
     Saved by the hook itself.

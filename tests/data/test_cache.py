@@ -1,4 +1,4 @@
-"""The decoded cache: the same pixels, built once whoever asks, whole after a kill."""
+"""The decoded cache: the same pixels, built once for all processes, intact after a kill."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def test_a_cache_holds_the_samples_of_its_source(photos, tmp_path):
     cached = cache.open_or_build(str(tmp_path / "cache"), source)
     assert_same(cached, source)
     assert_same(pickle.loads(pickle.dumps(cached)), source)
-    assert not cached[3].image.flags.owndata  # views: what is not touched is not read
+    assert not cached[3].image.flags.owndata  # views: pixels are read only when accessed
     assert not cached[3].label.flags.owndata
 
 
@@ -122,7 +122,7 @@ def test_two_builders_at_once_build_one_cache(photos, tmp_path):
     assert_same(cache.open_or_build(str(tmp_path / "cache"), source_of(photos)), source_of(photos))
 
 
-def test_a_build_killed_half_way_goes_on_where_it_stopped(photos, tmp_path):
+def test_a_killed_build_resumes_where_it_stopped(photos, tmp_path):
     builder = start(photos, tmp_path / "cache", 0.02)
     while builder.stdout.readline().strip() != "15":
         assert builder.poll() is None
@@ -138,7 +138,7 @@ def test_a_build_killed_half_way_goes_on_where_it_stopped(photos, tmp_path):
     again = start(photos, tmp_path / "cache", 0)
     lines = again.communicate(timeout=120)[0].splitlines()
     assert lines[-1] == f"finished {COUNT}"
-    assert int(lines[0]) >= 15  # nothing that was done is done again
+    assert int(lines[0]) >= 15  # no completed work is repeated
     assert_same(cache.open_or_build(str(tmp_path / "cache"), source_of(photos)), source_of(photos))
 
 
@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_written_is_named(photos, tmp_path):
     assert "cannot be written (Not a directory); set data.cache to another disk" in text
 
 
-def test_a_bad_file_is_named_and_the_build_goes_on_once_it_is_mended(photos, tmp_path):
+def test_a_bad_file_is_named_and_the_build_resumes_once_it_is_repaired(photos, tmp_path):
     path = photos / "trainannot" / "07.png"
     good = path.read_bytes()
     path.write_bytes(good[:40])
@@ -204,8 +204,8 @@ def swap_two_samples(folder):
 
 DAMAGE = {
     "samples instead of": drop_last_sample,
-    "its index are not": swap_two_samples,
-    "its bytes are not": lambda folder: cut(folder / "pixels.bin"),
+    "its index changed": swap_two_samples,
+    "its bytes changed": lambda folder: cut(folder / "pixels.bin"),
     "0 samples": lambda folder: (folder / "index.jsonl").write_bytes(b""),
     "pixels.bin": lambda folder: (folder / "pixels.bin").unlink(),
     "Expecting value": lambda folder: (folder / "finished").write_bytes(b""),
@@ -215,9 +215,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("sentence", "damage"), DAMAGE.items(), ids=DAMAGE)
-def test_a_finished_cache_that_is_not_whole_is_built_anew(
-    photos, tmp_path, capsys, sentence, damage
-):
+def test_a_damaged_cache_is_rebuilt(photos, tmp_path, capsys, sentence, damage):
     source = source_of(photos)
     before = cache.open_or_build(str(tmp_path), source)
     label = before[0].label
@@ -227,8 +225,8 @@ def test_a_finished_cache_that_is_not_whole_is_built_anew(
     assert_same(cache.open_or_build(str(tmp_path), source), source)
     (line,) = (x for x in capsys.readouterr().err.splitlines() if "warning" in x)
     assert sentence in line
-    assert line.endswith("; the cache is built anew")
-    np.testing.assert_array_equal(label, content)  # whoever reads the old pixels goes on
+    assert line.endswith("; rebuilding the cache")
+    np.testing.assert_array_equal(label, content)  # still mapped
     assert_same(cache.open_or_build(str(tmp_path), source), source)
     assert "warning" not in capsys.readouterr().err
 
@@ -242,7 +240,7 @@ def test_a_finished_cache_is_read_where_nothing_can_be_written(photos, tmp_path,
 
 
 @pytest.mark.parametrize("lost", ["end of the pixels", "page of the pixels", "line of the index"])
-def test_a_build_that_lost_its_power_goes_on_where_all_is_whole(photos, tmp_path, capsys, lost):
+def test_after_a_power_failure_a_build_resumes_where_all_is_intact(photos, tmp_path, capsys, lost):
     source = source_of(photos)
     folder = Path(cache.open_or_build(str(tmp_path), source).path).parent
     (folder / "finished").unlink()

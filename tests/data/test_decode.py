@@ -1,4 +1,4 @@
-"""Pictures as people's disks hold them: damaged ones are refused, sound ones keep their pixels."""
+"""Image files in practice: damaged ones are refused, intact ones keep their pixels."""
 
 import io
 import struct
@@ -94,7 +94,7 @@ class TestDamage:
             decode.image(data[: len(data) // 2], "x.jpg")
 
     @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-    def test_bytes_behind_the_end_do_no_harm(self, kind):
+    def test_bytes_after_the_end_are_ignored(self, kind):
         data = encoded(PHOTO, kind)
         expected = decode.image(data, "x")
         for extra in (b"\0" * 10000, data, b"\xff\xd8\xff"):
@@ -190,7 +190,7 @@ class TestOrientation:
         assert expected.shape[0] == (331 if 5 <= value <= 8 else 237)
         np.testing.assert_array_equal(api.as_array(Image.open(path)), expected)
 
-    def test_a_directory_that_ends_too_early_turns_nothing(self):
+    def test_a_truncated_exif_directory_is_ignored(self):
         block = b"II*\0" + struct.pack("<IH", 8, 500) + struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
         assert exif.orientation(block) == 6
         for length in range(len(block)):
@@ -198,7 +198,7 @@ class TestOrientation:
 
 
 def tiff(bands, bits, sample_format):
-    """A sound TIFF of 4x4 pixels."""
+    """An intact TIFF of 4x4 pixels."""
     at = 8 + 2 + 12 * 9 + 4
     tags = [(256, 4), (257, 4), (258, bits), (259, 1), (262, 1), (273, at), (277, bands)]
     tags += [(279, 16 * bands * bits // 8), (339, sample_format)]
@@ -245,7 +245,7 @@ class TestReasons:
 
 
 def declared(kind, width, height):
-    """A picture that says how large it is, and holds next to nothing."""
+    """An image whose header claims a size, with almost no data."""
     data = bytearray(encoded(LABEL, kind, "P" if kind == "PNG" else "L"))
     if kind == "PNG":
         data[16:24] = struct.pack(">II", width, height)

@@ -1,4 +1,4 @@
-"""Which files of a folder count."""
+"""Listing the files of a folder."""
 
 import os
 import socket
@@ -38,10 +38,10 @@ def test_circles_of_links_pipes_and_broken_links_are_named(tmp_path):
     assert [p.name for p in found.files] == ["a.jpg"]
     said = dict(line.removeprefix(f"{tmp_path}/").split(": ") for line in found.unreadable)
     assert said == {
-        "gone.jpg": "a link to nothing",
+        "gone.jpg": "a broken link",
         "pipe.jpg": "a pipe, not a file",
         "s.jpg": "a socket, not a file",
-        "sub/up": "a link to a folder that it lies in",
+        "sub/up": "a link to a folder that contains it",
     }
 
 

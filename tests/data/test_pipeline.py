@@ -1,4 +1,4 @@
-"""The training order: a function of seed and step, whatever threads and hosts read it."""
+"""The training order depends only on seed and step, not on the number of threads and hosts."""
 
 import hashlib
 from functools import partial
@@ -58,7 +58,7 @@ def test_every_epoch_shows_every_image_once_in_another_order(two_epochs):
     assert first.tolist() != sorted(first)
 
 
-def test_the_same_image_is_augmented_anew_each_epoch(two_epochs):
+def test_the_same_image_is_augmented_differently_each_epoch(two_epochs):
     def crop_of(index, epoch):
         for batch in epoch:
             for place in np.flatnonzero(batch["index"] == index):
@@ -87,7 +87,7 @@ def test_two_hosts_read_the_two_halves_of_the_global_batch(two_epochs):
     assert list(map(digest, joined)) == list(map(digest, two_epochs))
 
 
-def test_a_run_resumed_on_another_number_of_hosts_goes_on_with_the_same_batches(two_epochs):
+def test_a_run_resumed_on_another_number_of_hosts_gets_the_same_batches(two_epochs):
     halves = [batches(3, start_step=9, shard=(host, 2)) for host in (0, 1)]
     for step, parts in enumerate(zip(*halves, strict=True), 9):
         joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
@@ -120,7 +120,7 @@ def test_another_seed_gives_other_batches(two_epochs):
 
 
 def test_a_sample_is_augmented_with_the_generator_of_its_position(two_epochs):
-    """Position = step * batch size + place: what makes a logged sample reproducible alone."""
+    """Position = step * batch size + place, so that a single logged sample can be reproduced."""
     batch, place = two_epochs[5], 3
     sample = SCENES[batch["index"][place]]
     again = AUGMENT(sample.image, sample.label, np.random.default_rng((3, 5 * 8 + place)))

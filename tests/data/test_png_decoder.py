@@ -35,7 +35,7 @@ def test_pixels_are_those_that_were_stored(pixels):
 
 
 @pytest.mark.parametrize(("kind", "content"), [(b"gAMA", b"\0\3\r@"), (b"sBIT", b"\5\6\5")])
-def test_what_a_file_says_about_its_colours_changes_none(kind, content):
+def test_colour_metadata_do_not_change_pixels(kind, content):
     np.testing.assert_array_equal(png_decoder.decode(with_chunk(kind, content)), RGB)
 
 
@@ -65,7 +65,7 @@ def test_other_kinds_and_damaged_files_are_left_to_opencv(data):
     assert png_decoder.decode(data) is None
 
 
-def test_whatever_byte_is_wrong_no_wrong_pixel_comes_out():
+def test_no_damaged_byte_gives_wrong_pixels():
     rng, pixels, refused = np.random.default_rng(1), RGB[:8, :8], 0
     data = encoded(pixels)
     for _ in range(300):

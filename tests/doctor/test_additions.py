@@ -1,4 +1,4 @@
-"""Photographs that come later: lists grow, classes and the split of the old ones stay."""
+"""Photographs added later: lists grow, classes and the split of the old ones do not change."""
 
 import json
 
@@ -61,7 +61,7 @@ def test_the_fifth_of_the_new_is_spread_over_the_classes(root):
 def test_a_photograph_that_is_gone_leaves_the_lists(root):
     gone = next(iter(listed(root, "train")))
     (root / gone).unlink()
-    assert f"taken off the lists, as it is gone: {gone}" in adopt.adopt(root, update=True)
+    assert f"removed from the lists, as it is missing: {gone}" in adopt.adopt(root, update=True)
     assert gone not in listed(root)
 
 
@@ -70,7 +70,7 @@ def test_a_new_value_is_refused_with_the_file(root):
     before = (root / "train.txt").read_bytes()
     with pytest.raises(Exception, match="2 files cannot be used") as caught:
         adopt.adopt(root, update=True)
-    assert "masks/010.png: 3 is no class of classes.json" in str(caught.value)
+    assert "masks/010.png: 3 is not a class of classes.json" in str(caught.value)
     assert (root / "train.txt").read_bytes() == before
     assert "0 new photos" in "\n".join(adopt.adopt(root, update=True, skip_bad=True))
 
@@ -119,7 +119,7 @@ def test_classes_of_several_values(root):
     assert "1 new photo, 1 to train on, 0 to validate" in adopt.adopt(root, update=True)
 
 
-def test_a_folder_that_was_not_adopted(tmp_path):
+def test_a_folder_that_was_not_prepared(tmp_path):
     lay(tmp_path, "images/{}.jpg", "masks/{}.png", 2)
     text = sentence(lambda: adopt.adopt(tmp_path, update=True))
-    assert "classes.json: missing; make the folder ready first, without --update" in text
+    assert "classes.json: missing; prepare the folder first, without --update" in text

@@ -1,4 +1,4 @@
-"""What the doctor finds, and the configuration it writes for a folder of one's own photos."""
+"""What the doctor finds, and the configuration it writes for a folder of photos."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ COLORS = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
 
 
 def lay(root, labels, classes, split="train"):
-    """A folder data set with one photo a label."""
+    """A folder data set with one photo per label."""
     for i, label in enumerate(labels):
         write_png(root / "images" / split / f"p{i}.png", photo(i, label.shape[:2]))
         write_png(root / "labels" / split / f"p{i}.png", label)
@@ -33,7 +33,7 @@ def found(source, crop_size=(8, 8)):
 
 
 def problem(source):
-    problems = [f for f in found(source) if f.level == "problem" and "mend or" not in f.remedy]
+    problems = [f for f in found(source) if f.level == "problem" and "repair or" not in f.remedy]
     return problems[-1]
 
 
@@ -52,7 +52,7 @@ def test_a_sound_data_set_has_no_problem(tmp_path):
         ((0, 255), ["no", "yes"], "only 0 and 255", '"value": 255'),
         ((1, 2, 3), ["a", "b", "c"], "count from 1", '"value": 1 to 3'),
         ((0, 1, 2, 3), ["a", "b", "c"], "one value more", '"ignore": [0]'),
-        ((0, 1, 77), ["a", "b", "c"], "no class: 77", "under ignore"),
+        ((0, 1, 77), ["a", "b", "c"], "not classes: 77", "under ignore"),
     ],
 )
 def test_label_patterns_are_named_with_their_remedy(tmp_path, stored, classes, text, remedy):
@@ -132,7 +132,7 @@ def test_the_whole_report(tmp_path, capsys, monkeypatch):
         "train: 4 images",
         "GiB on each device",
         "checkpoints take",
-        "samples a second",
+        "samples per second",
         "b  ",
     ):
         assert part in text
@@ -275,7 +275,7 @@ class TestOwnPhotos:
             self.lay(tmp_path, values(0, 1), names, photos.format(part), labels.format(part))
         lines = adopt.adopt(tmp_path)
         assert "3 photos to train on, 2 to validate" in lines
-        said = "  this split is that of the folders train and val (--split fifth for one by chance)"
+        said = "  the split follows the folders train and val (--split fifth for a random one)"
         assert said in lines
         assert any("neither of the two: 1 photos" in line for line in lines)
         ids = {s: datasets.load("folder", str(tmp_path), s).ids for s in ("train", "val")}
@@ -340,7 +340,7 @@ class TestOwnPhotos:
         self.lay(tmp_path, mask if void == 255 else np.stack([mask] * 3, -1), "abc")
         lines = adopt.adopt(tmp_path)
         assert any("255 is a class here" in line for line in lines)
-        assert any("written anew" in line for line in lines) == (void != 255)
+        assert any("converted into" in line for line in lines) == (void != 255)
         source = datasets.load("folder", str(tmp_path), "train")
         np.testing.assert_array_equal(source[0].label, mask // 255)
 

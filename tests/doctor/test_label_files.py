@@ -1,4 +1,4 @@
-"""What the doctor makes of label files: classes, names, ignored values, and labels to be mended."""
+"""What the doctor makes of label files: classes, names, ignored values, and repaired labels."""
 
 import json
 
@@ -24,7 +24,7 @@ def values(root, key="value"):
 
 
 def labels(root):
-    """Photograph's number -> class indices as training reads them."""
+    """Number of the photograph -> class indices as training reads them."""
     found = {}
     for split in ("train", "val"):
         source = datasets.load("folder", str(root), split)
@@ -105,7 +105,7 @@ class TestValues:
         for i, read in labels(tmp_path).items():
             np.testing.assert_array_equal(read, index(i, classes=2))
 
-    def test_one_value_alone_is_nothing_to_learn(self, tmp_path):
+    def test_a_single_value_is_refused(self, tmp_path):
         laid(tmp_path, lambda i: np.zeros((24, 32), np.uint8))
         assert "all labels hold the one value 0" in sentence(lambda: adopt.adopt(tmp_path))
 
@@ -137,7 +137,7 @@ class TestMixtures:
         for i, read in labels(tmp_path).items():
             np.testing.assert_array_equal(read, index(i))
 
-    def test_palettes_numbered_anew_in_every_file(self, tmp_path):
+    def test_palettes_that_differ_from_file_to_file(self, tmp_path):
         lay(tmp_path, "images/{}.jpg", "masks/{}.png")
         for i in range(6):
             order = np.roll(np.arange(3), i)
@@ -147,7 +147,7 @@ class TestMixtures:
                 COLORS[order],
             )
         lines = adopt.adopt(tmp_path)
-        assert any("their numbers (--palettes numbers for these)" in x for x in lines)
+        assert any("their numbers (--palettes numbers uses these)" in x for x in lines)
         palette = datasets.load("folder", str(tmp_path), "train").info.palette
         for i, read in labels(tmp_path).items():
             np.testing.assert_array_equal(palette[read], COLORS[index(i)])
@@ -166,7 +166,7 @@ class TestMixtures:
         picture[:9, :9] = (9, 200, 9)
         put(tmp_path / "masks/2.png", picture)
         lines = adopt.adopt(tmp_path)
-        assert "  labels with palettes stand for their colours, like the others" in lines
+        assert "  labels with palettes are read as colours, like the others" in lines
         assert len(values(tmp_path, "color")) == 4
 
     def test_binary_masks_of_1_and_of_255(self, tmp_path):
@@ -232,7 +232,7 @@ class TestMending:
         assert "images/3.jpg" not in listed(adopt_skipping(tmp_path))
 
     @pytest.mark.parametrize("clean", [False, True])
-    def test_a_stray_pixel_is_no_class(self, tmp_path, clean):
+    def test_a_stray_pixel_is_not_a_class(self, tmp_path, clean):
         laid(tmp_path, lambda i: COLORS[index(i, (72, 96))])
         for i in range(6):
             put(tmp_path / f"images/{i}.jpg", photo(i, (72, 96)))
@@ -241,7 +241,7 @@ class TestMending:
         put(tmp_path / "masks/3.png", picture)
         lines = adopt.adopt(tmp_path, clean=clean)
         assert len(classes(tmp_path)["classes"]) == 3
-        assert any("[251, 50, 83] is taken for a slip" in x for x in lines) == (not clean)
+        assert any("[251, 50, 83] is taken for noise" in x for x in lines) == (not clean)
         stray = labels(tmp_path)[3][2, 2]
         order = np.argsort([0, 2, 1])
         assert stray == (order[1] if clean else 255)
@@ -249,7 +249,7 @@ class TestMending:
     def test_thin_lines_are_a_class(self, tmp_path):
         def label(i):
             picture = index(i, classes=2)
-            picture[5, ::2] = 2  # no pixel among equals
+            picture[5, ::2] = 2  # no pixel has four equal neighbours
             return picture
 
         adopt.adopt(laid(tmp_path, label))
@@ -320,7 +320,7 @@ class TestNames:
             ("classes.txt", "back\ncat\n"),  # too few for the numbers
         ],
     )
-    def test_files_that_are_no_list_name_nothing(self, tmp_path, name, text):
+    def test_files_that_are_not_lists_name_nothing(self, tmp_path, name, text):
         laid(tmp_path, index)
         (tmp_path / name).write_text(text)
         lines = adopt.adopt(tmp_path)
@@ -348,12 +348,12 @@ class TestNames:
         (tmp_path / "other.txt").write_text("x\ny\nz\nnever seen\n")
         lines = adopt.adopt(tmp_path, names="other.txt")
         assert list(values(tmp_path)) == ["x", "y", "z"]
-        assert any("in the list but in no label, so no class: never seen" in x for x in lines)
+        assert any("in the list but in no label, so not a class: never seen" in x for x in lines)
         adopt.adopt(tmp_path, names="none", overwrite=True)
         assert list(values(tmp_path)) == ["class_0", "class_1", "class_2"]
         (tmp_path / "empty.txt").write_text("")
         text = sentence(lambda: adopt.adopt(tmp_path, names="empty.txt", overwrite=True))
-        assert "empty.txt: no list of classes" in text
+        assert "empty.txt: not a list of classes" in text
 
     def test_the_list_in_a_folder_of_the_split(self, tmp_path):
         for part, count in (("train", 4), ("valid", 2)):  # Roboflow

@@ -39,7 +39,7 @@ def photos(root, place="images/{}.jpg", count=3):
 
 
 def labels(root):
-    """Photograph's number -> class names as training reads them, in an array."""
+    """Number of the photograph -> array of class names as training reads them."""
     found = {}
     for part in ("train", "val"):
         source = datasets.load("folder", str(root), part)
@@ -143,7 +143,7 @@ def test_labelme(tmp_path):
         (tmp_path / f"{i}.json").write_text(json.dumps(content))
     lines = adopt.adopt(tmp_path)
     check(tmp_path)
-    assert "  not drawn, as it is no area: point (3)" in lines
+    assert "  not drawn, as it is not an area: point (3)" in lines
 
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
@@ -171,7 +171,7 @@ def test_cvat(tmp_path):
     (tmp_path / "annotations.xml").write_text(CVAT.format("".join(images)))
     lines = adopt.adopt(tmp_path)
     check(tmp_path)
-    assert "  not drawn, as it is no area: points (3)" in lines
+    assert "  not drawn, as it is not an area: points (3)" in lines
     info = datasets.load("folder", str(tmp_path), "train").info
     assert info.palette.tolist() == [[0, 0, 0], [51, 221, 255], [250, 50, 83]]
 
@@ -196,7 +196,7 @@ def test_pascal_voc_with_polygons(tmp_path, program):
         )
     lines = adopt.adopt(tmp_path)
     check(tmp_path)
-    assert "  not drawn, as it is no area: box without an outline (3)" in lines
+    assert "  not drawn, as it is not an area: box without an outline (3)" in lines
 
 
 def percent(ring):
@@ -318,7 +318,7 @@ def test_yolo_of_roboflow(tmp_path):
     lines = adopt.adopt(tmp_path)
     check(tmp_path)
     assert "2 photos to train on, 1 to validate" in lines
-    assert "  not drawn, as it is no area: box without an outline (3)" in lines
+    assert "  not drawn, as it is not an area: box without an outline (3)" in lines
 
 
 class TestChoices:
@@ -339,7 +339,7 @@ class TestChoices:
             put(tmp_path / f"masks/{i}.png", expected(i))
         (tmp_path / "a.json").write_text(json.dumps(coco()))
         lines = adopt.adopt(tmp_path)
-        assert "  outlines in a.json are not read (--labels a.json takes them instead)" in lines
+        assert "  outlines in a.json are not used (--labels a.json uses them instead)" in lines
         assert set(listed(tmp_path).values()) == {f"masks/{i}.png" for i in range(3)}
         adopt.adopt(tmp_path, labels="a.json", overwrite=True)
         check(tmp_path)
@@ -383,7 +383,7 @@ class TestChoices:
         content = coco()
         del content["annotations"][0]["image_id"]
         (tmp_path / "a.json").write_text(json.dumps(content))
-        assert "a.json: not as its program writes it" in sentence(lambda: adopt.adopt(tmp_path))
+        assert "a.json: not valid for its format" in sentence(lambda: adopt.adopt(tmp_path))
 
     def test_new_photographs_keep_the_numbers_of_classes(self, tmp_path):
         photos(tmp_path)
@@ -398,7 +398,7 @@ class TestChoices:
         content["annotations"][0]["category_id"] = 1
         (tmp_path / "a.json").write_text(json.dumps(content))
         text = sentence(lambda: adopt.adopt(tmp_path, update=True))
-        assert "'ant' is no class of classes.json" in text
+        assert "'ant' is not a class of classes.json" in text
 
 
 class TestShapes:

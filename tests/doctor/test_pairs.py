@@ -46,7 +46,9 @@ def test_names_that_differ_by_what_a_picture_is(tmp_path, photos, labels):
     assert {p: Path(label).stem for p, label in listed(tmp_path).items()} == (
         expected
         if not labels.endswith("gif")
-        else {p: Path(p).stem for p in expected}  # written anew under the photograph's name
+        else {
+            p: Path(p).stem for p in expected
+        }  # the converted copy has the name of the photograph
     )
     source = datasets.load("folder", str(tmp_path), "train")
     number = int("".join(c for c in source.ids[0].replace("8bit", "") if c.isdigit()))
@@ -91,7 +93,7 @@ def test_two_labels_of_a_photograph_are_refused_with_both_names(tmp_path):
 def test_names_that_repeat_in_scenes_stay_in_their_scene(tmp_path):
     for s in range(2):
         lay(tmp_path, f"seq{s}/Images/00{{}}.png", f"seq{s}/Labels/00{{}}.png", 3)
-    # A photograph without a label beside a label without its photograph: no pair.
+    # A photograph without a label and a label without a photograph are not a pair.
     (tmp_path / "seq0/Images/001.png").unlink()
     (tmp_path / "seq1/Labels/001.png").unlink()
     adopt.adopt(tmp_path)
@@ -210,7 +212,7 @@ def test_a_list_says_the_split(tmp_path):
     lines = adopt.adopt(tmp_path)
     assert set(listed(tmp_path, "train")) == {f"JPEGImages/2007_{i}.jpg" for i in (0, 3)}
     assert set(listed(tmp_path, "val")) == {f"JPEGImages/2007_{i}.jpg" for i in (1, 4)}
-    assert any("that of ImageSets/Segmentation/train.txt and" in line for line in lines)
+    assert any("split follows ImageSets/Segmentation/train.txt and" in line for line in lines)
     adopt.adopt(tmp_path, split="fifth", overwrite=True)
     assert len(listed(tmp_path, "train")) == 5
 
@@ -233,7 +235,7 @@ def test_lists_of_something_else_say_nothing(tmp_path):
 
 
 def test_a_fifth_is_spread_over_the_classes(tmp_path):
-    # Five photographs hold a rare class: one of them, and no more, is for validation.
+    # Five photographs have a rare class: exactly one of them is for validation.
     lay(tmp_path, "images/{}.jpg", "labels/{}.png", 40, lambda i: index(i, classes=2 + (i < 5)))
     adopt.adopt(tmp_path)
     held = [int(Path(p).stem) for p in listed(tmp_path, "val")]

@@ -1,4 +1,4 @@
-"""Exported files: equal to their source, refused where they are not, and run by `predict`."""
+"""Exported files: equal to their source, refused if not, and run by `predict`."""
 
 import importlib.util
 import json
@@ -92,7 +92,7 @@ def test_a_file_answers_like_its_folder(folder, files, file_format):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_photographs_of_another_shape_are_not_distorted(files, file_format):
-    """What a tall photograph leaves of the input is padding, and is cut away again."""
+    """The input that a tall photograph does not fill is padding, and is cropped away again."""
     file = readers.load(files[file_format])
     image = scene(80, 50)
     assert file(image).shape == (80, 50)
@@ -148,7 +148,7 @@ def test_a_flipped_bit_is_noticed(files, tmp_path, file_format):
     data = bytearray(files[file_format].read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / f"m.{file_format}").write_bytes(data)
-    with pytest.raises(UserError, match=r"Bad CRC-32|not those that were written"):
+    with pytest.raises(UserError, match=r"Bad CRC-32|do not match their checksum"):
         readers.load(tmp_path / f"m.{file_format}")
 
 
@@ -165,7 +165,7 @@ def test_onnx_properties_are_for_other_programs_too(files):
 
 @pytest.mark.parametrize("height", [15, 45])
 def test_full_width_is_exported_for_any_batch_size(height):
-    """A form that asks how large the batch is finds no number there: 480x480 ended so."""
+    """The batch size is symbolic: an implementation that needs a number failed at 480x480."""
     images = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), height, height, 128), "float32")
     kernel = jax.ShapeDtypeStruct((3, 3, 128, 128), "float32")
     program = jax.export.export(jax.jit(FAST.convolve), platforms=writers.PLATFORMS)
@@ -181,7 +181,7 @@ def test_stablehlo_is_for_every_platform(files):
 
 
 def test_a_file_that_disagrees_is_not_written(folder, tmp_path, monkeypatch):
-    """A writer whose classifier is 1 % too large: the comparison finds it, nothing is left."""
+    """The comparison detects a classifier that is 1 % too large, and no file is left."""
 
     def wrong(job, path, metadata):
         changed = jax.tree.map(np.copy, job.variables)
@@ -189,13 +189,13 @@ def test_a_file_that_disagrees_is_not_written(folder, tmp_path, monkeypatch):
         writers.safetensors(job._replace(variables=changed), path, metadata)
 
     monkeypatch.setitem(writers.WRITERS, "safetensors", wrong)
-    with pytest.raises(UserError, match="is not written: run beside its source"):
+    with pytest.raises(UserError, match="is not written, as it disagrees with its source"):
         export.export(folder, tmp_path / "m.safetensors", SIZE, "safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_files_are_as_readable_as_any_other(files):
-    """(safetensors makes them for their owner alone.)"""
+    """(safetensors' own writer makes files that only their owner can read.)"""
     mask = os.umask(0o022)
     os.umask(mask)
     for path in files.values():
@@ -232,7 +232,7 @@ def test_bad_requests(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["m.stablehlo", "m.onnx", "m.safetensors"])
-def test_files_that_are_no_exports(tmp_path, name):
+def test_files_that_are_not_exports(tmp_path, name):
     (tmp_path / name).write_bytes(b"accuracy: 79.26\n" * 100)
     with pytest.raises(UserError, match="not a file that this program exported"):
         readers.load(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Exported files that mean harm or make no sense: one sentence each, and little memory."""
+"""Malicious or invalid exported files are refused with one sentence, using little memory."""
 
 import io
 import json
@@ -56,8 +56,8 @@ ABSURD = {
         changed([[0, 0, 0], [0.5, 0, 0]], "dataset", "palette"),
         changed([[0, 0, 0], [0, 0]], "dataset", "palette"),
     ],
-    "no lineage": [changed("caffe", "config", "model", "lineage"), changed([], "config")],
-    "no dictionary": [[SAID], 3],
+    "no known lineage": [changed("caffe", "config", "model", "lineage"), changed([], "config")],
+    "not a dictionary": [[SAID], 3],
 }
 
 
@@ -77,7 +77,7 @@ def test_endless_descriptions():
 
 
 def npy(shape: tuple[int, ...], data: bytes = b"", dtype: str = "<f4") -> bytes:
-    """A part of an archive that claims `shape`, whatever it holds."""
+    """A part of an archive that claims `shape`, whatever its contents."""
     part = io.BytesIO()
     header = {"descr": dtype, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(part, header)
@@ -102,7 +102,7 @@ def path(tmp_path, jax_is_there):
 
 @pytest.fixture(scope="module")
 def jax_is_there():
-    """What JAX takes up on its first call is no cost of a file."""
+    """Makes JAX allocate its own memory first, so that it does not count as a file's."""
     jax.export.export(jax.jit(abs))(1.0).serialize()
 
 
@@ -131,7 +131,7 @@ def test_one_part_under_a_thousand_names(path):
 
 
 def write_program(path: Path, call) -> None:
-    """A file of `SAID` around a program that makes `call`, which JAX does not let pass itself."""
+    """A file with a program that contains `call`, which JAX itself would refuse to export."""
     unchecked = [jax.export.DisabledSafetyCheck.custom_call(call.__name__)]
     images = jax.ShapeDtypeStruct((1, 32, 48, 3), np.uint8)
     program = jax.export.export(jax.jit(call), platforms=["cpu"], disabled_checks=unchecked)
@@ -154,7 +154,7 @@ def test_a_program_that_calls_the_machine_is_not_run(path, name):
         readers.load(path)
 
 
-def test_a_program_that_does_something_else_is_told(path):
+def test_a_program_that_does_something_else_is_refused(path):
     def double(images):
         return {"labels": images[..., 0], "logits": images + images}
 

@@ -1,4 +1,4 @@
-"""What `predict` finds and writes where names, folders and disks are not as one would like."""
+"""What `predict` finds and writes with unusual names, folders and disks."""
 
 import os
 import types
@@ -43,7 +43,7 @@ def predict(source: Path, output: Path) -> list[str]:
     )
 
 
-def test_names_that_are_no_utf_8_get_their_results(tmp_path):
+def test_names_that_are_not_utf_8_get_results(tmp_path):
     lay(tmp_path / "in", b"stra\xdfe.png", b"\xe4/b.png", "ok.png")
     assert predict(tmp_path / "in", tmp_path / "out") == []
     for name in (b"stra\xdfe", b"\xe4/b", b"ok"):
@@ -70,7 +70,7 @@ def test_what_cannot_be_written_is_one_sentence_and_the_rest_is_done(tmp_path, n
         assert failures == []
 
 
-def test_a_full_disk_is_what_is_said_whatever_the_clean_up_meets(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_even_if_the_clean_up_fails(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -104,7 +104,7 @@ def test_what_is_left_out_is_counted_by_type(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.png")
     assert [photo.stem for photo in inputs.find(str(tmp_path))] == ["a"]
     said = capsys.readouterr().out
-    assert "left out, as they are no image that is read: 2 .heic, 1 .avif, 1 without" in said
+    assert "left out, as they are not supported images: 2 .heic, 1 .avif, 1 without" in said
     assert "pipe.png: a pipe, not a file" in said
     (tmp_path / "a.gif").unlink()
     with pytest.raises(UserError, match=r"holds no image \(.*\), but 2 \.heic, 1 \.avif"):
@@ -126,8 +126,8 @@ def test_results_of_two_photographs_have_names_of_their_own(tmp_path):
     assert stems == ["a_png", "a_overlay_png", "b_png"]
 
 
-def test_a_video_whose_name_is_no_utf_8_is_a_sentence(tmp_path):
+def test_a_video_whose_name_is_not_utf_8_is_refused(tmp_path):
     path = tmp_path / os.fsdecode(b"\xdf.mp4")
     path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"\\xdf\.mp4: OpenCV opens videos of UTF-8 names"):
+    with pytest.raises(UserError, match=r"\\xdf\.mp4: OpenCV needs a UTF-8 name"):
         inputs.Video(path)

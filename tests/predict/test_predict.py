@@ -1,4 +1,4 @@
-"""The predict command on a small model: every kind of input, every file it leaves, broken ones."""
+"""The predict command on a small model: every kind of input and output, and damaged files."""
 
 import shutil
 import struct
@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Two photographs of different sizes, one cut off, one text file."""
+    """Two photographs of different sizes, a truncated one, and a text file."""
     path = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for name, (height, width) in {"a.png": (70, 90), "b.jpg": (60, 101)}.items():
@@ -147,7 +147,7 @@ def test_a_video_gives_a_video_and_a_label_map_a_frame(folder, tmp_path):
         (("--input", "-", "--tile", "64", "--protocol", "official"), "own resolution"),
     ],
 )
-def test_bad_arguments_are_one_sentence(folder, tmp_path, arguments, words):
+def test_bad_arguments_give_one_sentence(folder, tmp_path, arguments, words):
     result = run("--checkpoint", folder, "--output", tmp_path / "out", *arguments)
     assert result.returncode == 2
     assert words in result.stderr.decode()
@@ -169,7 +169,7 @@ def test_a_photograph_is_never_overwritten(folder, photos, tmp_path, name):
 def test_a_tree_of_photographs_gives_a_tree(folder, photos, tmp_path):
     (tmp_path / "in" / "x").mkdir(parents=True)
     shutil.copy(photos / "a.png", tmp_path / "in" / "x")
-    for _ in range(2):  # the second time its results lie in the tree
+    for _ in range(2):  # the second time, the tree contains its results
         result = run(
             "--checkpoint", folder, "--input", tmp_path / "in", "--output", tmp_path / "in" / "out"
         )
@@ -237,7 +237,7 @@ def test_tile_sizes_are_those_of_all_tiles():
 
 
 def huge_png(width, height):
-    """A PNG that says how large it is, and holds nothing."""
+    """A PNG with a size in its header and no pixels."""
     start = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
     header = b"IHDR" + struct.pack(">II", width, height) + start[24:29]
     return start[:12] + header + struct.pack(">I", zlib.crc32(header)) + start[33:]
@@ -277,7 +277,7 @@ def test_batches_and_arrays_in_python_answer_in_order(folder, photos):
         (np.zeros((0, 60, 3), np.uint8), r"not ndarray uint8 \(0, 60, 3\)"),
     ],
 )
-def test_what_is_no_image_is_one_sentence(image, words):
+def test_what_is_not_an_image_is_one_sentence(image, words):
     with pytest.raises(UserError, match=words):
         api.as_array(image)
 

@@ -1,4 +1,4 @@
-"""The local page: its answers, its limits, and itself in a browser."""
+"""The local page: its replies, its limits, and the page itself in a browser."""
 
 import base64
 import contextlib
@@ -102,7 +102,7 @@ def test_bad_uploads_are_one_sentence(address, photo, monkeypatch):
 def test_limits_and_strangers_are_refused(address, photo, monkeypatch):
     monkeypatch.setattr(handler, "MAX_BYTES", 100)
     assert post(address, b"x" * 101)[0] == 413
-    assert post(address, b"x" * 5_000_000)[0] == 413  # all of it is taken: no reset instead
+    assert post(address, b"x" * 5_000_000)[0] == 413  # read to its end: no reset
     monkeypatch.undo()
     assert post(address, photo.read_bytes(), X_Requested_With="other")[0] == 403
     assert post(address, photo.read_bytes(), Host="evil.example")[0] == 403
@@ -139,7 +139,7 @@ STRANGE = [
 
 
 def raw(address, request: bytes) -> tuple[int, bytes]:
-    """Status and body of an answer to these bytes, after which the client sends no more."""
+    """Status and body of the reply to these bytes, after which the client sends nothing."""
     with socket.create_connection(address, timeout=30) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
@@ -157,7 +157,7 @@ def test_strange_requests_are_answered(address, capfd, request_bytes, status):
     assert capfd.readouterr().err == ""
 
 
-def test_a_fault_of_the_server_is_answered_and_told_on_the_terminal(address, capfd, photo):
+def test_an_internal_error_is_answered_and_printed(address, capfd, photo):
     def fails(self, image):
         raise ZeroDivisionError("a bug")
 
@@ -165,7 +165,7 @@ def test_a_fault_of_the_server_is_answered_and_told_on_the_terminal(address, cap
         patch.setattr(Halves, "predict", fails)
         status, result = post(address, photo.read_bytes())
     assert status == 500
-    assert result == {"error": "the server failed at this request; its terminal says why"}
+    assert result == {"error": "the server failed on this request; its terminal shows why"}
     told = capfd.readouterr().err
     assert told.startswith("error: while answering POST '/predict':")
     assert "ZeroDivisionError: a bug" in told

@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks off, stalls, lies and sends elsewhere."""
+"""Downloads from a server that disconnects, stalls, sends wrong headers and redirects."""
 
 import hashlib
 import http.client
@@ -19,7 +19,7 @@ OTHER = CONTENT[::-1]
 
 @pytest.fixture
 def server(monkeypatch):
-    """Serves /a.pth; and there are no pauses."""
+    """Serves /a.pth, with no pauses between attempts."""
     monkeypatch.setattr(fetch, "FIRST_PAUSE", 0.0)
     for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -33,7 +33,7 @@ def get(server, path, checksum=CHECKSUM, name="/a.pth"):
 
 
 def parts(folder):
-    """Whatever lies there beside locks."""
+    """All files there except for locks."""
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 
@@ -47,7 +47,7 @@ def test_a_file_arrives_whole_and_once(server, tmp_path):
 
 
 @pytest.mark.parametrize("checksum", [CHECKSUM, ""])
-def test_a_transfer_that_breaks_off_goes_on(server, tmp_path, checksum):
+def test_an_interrupted_transfer_resumes(server, tmp_path, checksum):
     server.breaks = [1 << 20, 1 << 19]
     get(server, tmp_path / "a.pth", checksum)
     assert (tmp_path / "a.pth").read_bytes() == CONTENT
@@ -55,7 +55,7 @@ def test_a_transfer_that_breaks_off_goes_on(server, tmp_path, checksum):
     assert ranges == [None, f"bytes={1 << 20}-", f"bytes={(1 << 20) + (1 << 19)}-"]
 
 
-def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
+def test_a_later_call_resumes_where_an_earlier_one_gave_up(server, tmp_path):
     server.breaks = [1 << 20] + [0] * (fetch.ATTEMPTS - 1)
     with pytest.raises(UserError, match=f"{1 << 20} of {3 << 20} bytes arrived; REMEDY"):
         get(server, tmp_path / "a.pth")
@@ -66,8 +66,8 @@ def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
     assert (tmp_path / "a.pth").read_bytes() == CONTENT
 
 
-def test_a_file_that_changed_meanwhile_starts_anew(server, tmp_path):
-    """`If-Range` tells: the beginning of one file and the end of another are no file."""
+def test_a_file_that_changed_meanwhile_starts_over(server, tmp_path):
+    """`If-Range` prevents joining the beginning of one file with the end of another."""
     server.breaks = [1 << 20] * fetch.ATTEMPTS
     server.ranges = False
     with pytest.raises(UserError):
@@ -77,13 +77,13 @@ def test_a_file_that_changed_meanwhile_starts_anew(server, tmp_path):
     assert (tmp_path / "a.pth").read_bytes() == OTHER
 
 
-def test_without_a_validator_the_checksum_tells(server, tmp_path):
+def test_without_a_validator_the_checksum_decides(server, tmp_path):
     server.etag = ""
     (tmp_path / ".a.pth.part").write_bytes(b"the beginning of another file")
     get(server, tmp_path / "a.pth")
     assert (tmp_path / "a.pth").read_bytes() == CONTENT
     assert [asked for _, asked in server.asked] == ["bytes=29-", None]
-    # ... and without a checksum either, nothing is taken on trust.
+    # ... and without a checksum, the download starts over.
     server.asked.clear()
     (tmp_path / ".b.pth.part").write_bytes(b"the beginning of another file")
     get(server, tmp_path / "b.pth", "")
@@ -91,7 +91,7 @@ def test_without_a_validator_the_checksum_tells(server, tmp_path):
     assert server.asked == [("/a.pth", None)]
 
 
-def test_a_server_that_cannot_resume_starts_anew(server, tmp_path):
+def test_a_server_that_cannot_resume_starts_over(server, tmp_path):
     server.ranges, server.breaks = False, [1 << 20]
     get(server, tmp_path / "a.pth")
     assert (tmp_path / "a.pth").read_bytes() == CONTENT
@@ -111,19 +111,19 @@ def test_a_stalled_connection_is_given_up_and_resumed(server, tmp_path, monkeypa
     assert len(server.asked) > 1
 
 
-def test_lies_about_the_length(server, tmp_path):
+def test_wrong_content_lengths(server, tmp_path):
     server.lengths = [5 << 20] * fetch.ATTEMPTS
     server.ranges = False
     with pytest.raises(UserError, match=f"{3 << 20} of {5 << 20} bytes arrived"):
         get(server, tmp_path / "a.pth")
-    server.lengths = [1 << 20, 1 << 20]  # too short: the checksum tells, not the length
+    server.lengths = [1 << 20, 1 << 20]  # too short: detected by the checksum, not by the length
     with pytest.raises(UserError, match="another file"):
         get(server, tmp_path / "b.pth")
     assert not (tmp_path / "a.pth").exists()
     assert not (tmp_path / "b.pth").exists()
 
 
-def test_another_file_than_the_checksums_is_not_kept(server, tmp_path):
+def test_a_file_with_another_checksum_is_not_kept(server, tmp_path):
     server.files["/a.pth"] = b"<!DOCTYPE html><p>Quota exceeded"
     with pytest.raises(UserError) as caught:
         get(server, tmp_path / "a.pth")
@@ -132,7 +132,7 @@ def test_another_file_than_the_checksums_is_not_kept(server, tmp_path):
     assert len(server.asked) == 1
 
 
-def test_busy_servers_are_asked_again_and_refusals_believed(server, tmp_path):
+def test_busy_servers_are_retried_and_refusals_are_not(server, tmp_path):
     server.statuses = [503, 429]
     get(server, tmp_path / "a.pth")
     assert len(server.asked) == 3
@@ -174,7 +174,7 @@ def test_without_a_network_one_sentence_says_what_to_do(server, tmp_path):
 
 
 def test_the_proxy_of_the_environment_is_asked(server, tmp_path, monkeypatch):
-    """A proxy is asked for whole addresses; ours has one such file."""
+    """A proxy is asked for full URLs; this one serves one such file."""
     server.files["http://weights.example/a.pth"] = CONTENT
     monkeypatch.setenv("http_proxy", server.address)
     fetch.download("http://weights.example/a.pth", tmp_path / "a.pth", checksum=CHECKSUM)
@@ -182,7 +182,7 @@ def test_the_proxy_of_the_environment_is_asked(server, tmp_path, monkeypatch):
 
 
 def test_two_at_once_fetch_once(server, tmp_path):
-    """Locks of two open files exclude each other also within one process."""
+    """Locks on two open files also exclude each other within one process."""
     threads = [threading.Thread(target=get, args=(server, tmp_path / "a.pth")) for _ in range(2)]
     with fetch.locked(tmp_path / "a.pth"):
         for thread in threads:

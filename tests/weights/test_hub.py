@@ -1,4 +1,4 @@
-"""Folders as the Hugging Face hub has them: written, read back, sent and fetched through a mock."""
+"""Folders in the Hugging Face hub's format: written, read, uploaded and downloaded with a mock."""
 
 import json
 import shutil
@@ -75,7 +75,7 @@ def test_a_folder_comes_back_bit_for_bit(trained, written):
 
 
 def test_the_weights_are_a_state_dict_of_the_lineage(trained, written):
-    """PyTorch's users, and `convert`, read the file by itself."""
+    """PyTorch users and `convert` can read the file on its own."""
     converted = convert.read(written / "model.safetensors")
     wanted = model_folder.load_model(trained)
     jax.tree.map(np.testing.assert_array_equal, converted.variables, wanted.variables)
@@ -96,7 +96,7 @@ def test_the_card_says_what_the_hub_and_a_reader_ask(written):
     }
     assert "mIoU 41.25" in body
     assert "a page" in body
-    assert "| 1 | side/walk | (3, 4, 5) |" in body  # a bar would end the cell
+    assert "| 1 | side/walk | (3, 4, 5) |" in body  # a bar would end the table cell
     config = json.loads((written / "config.json").read_text())
     assert config["id2label"]["2"] == "großes Gebäude"
     assert config["preprocessing"]["channels"] == "RGB"
@@ -114,7 +114,7 @@ def test_the_command_writes_and_refuses(trained, tmp_path, capsys):
     assert COMMAND.main([*there[:3], "onnx", "--output", str(tmp_path / "b.onnx")]) == 2
     said = capsys.readouterr().err
     assert "already exists" in said
-    assert "none.json: is no metrics.json" in said
+    assert "none.json: is not a metrics.json" in said
     assert "--size is missing" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
@@ -125,7 +125,7 @@ def test_the_command_writes_and_refuses(trained, tmp_path, capsys):
         (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "another kind"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda f: (f / "config.json").write_text('{"model_type": "fastfcn_jax"}'), "lacks"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"PK"), "no whole .safetensors"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"PK"), "not a complete .safetensors"),
     ],
 )
 def test_folders_that_are_damaged(written, tmp_path, change, message):
@@ -198,7 +198,7 @@ def test_without_the_package(monkeypatch):
 
 
 def test_the_real_packages_functions_take_what_we_pass():
-    """The mock above is only as good as this."""
+    """The real functions must accept the arguments that the mock above accepts."""
     import inspect
 
     library = pytest.importorskip("huggingface_hub")

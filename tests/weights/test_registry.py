@@ -81,7 +81,7 @@ def torch_shape(path, leaf) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry.name)
 def test_every_configuration_takes_a_file_of_its_names_and_shapes(entry):
-    """At full width, by shapes alone: what the file tells of itself is what is configured."""
+    """At full width, by shapes alone: the model recognised in the file is the configured one."""
     model = experiment.load(entry.config).model
     shapes = shapes_of(json.dumps(model.to_dict()))
     if model.lineage == "official":  # by way of the official names
@@ -97,5 +97,5 @@ def test_published_names_are_taken_too_and_others_answered():
     assert registry.find("resnet50-ebb6acbb.pth").name == "resnet50_official"
     with pytest.raises(UserError, match="did you mean jpu_psp_cityscapes"):
         registry.find("jpu_psp_cityscape")
-    with pytest.raises(UserError, match="`fastfcn weights list` has them"):
+    with pytest.raises(UserError, match="see `fastfcn weights list`"):
         registry.find("w")

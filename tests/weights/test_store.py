@@ -59,7 +59,7 @@ def server(monkeypatch, tmp_path):
 
 
 def stand_in(name: str) -> bytes:
-    """A file of the names and narrow shapes of the published one."""
+    """A file with the names of the published one and narrow shapes."""
     config = experiment.load(name)
     info = datasets.info(config.data.name, "")
     variables = small.variables(config.model, info.num_classes)
@@ -118,13 +118,13 @@ def test_another_file_is_not_converted(server, monkeypatch):
     assert not place.is_here
 
 
-def test_a_file_put_there_by_hand_goes_on(server, monkeypatch, capsys):
-    """The official models have a page and no address; and so it is without a network."""
+def test_a_file_put_there_by_hand_is_used(server, monkeypatch, capsys):
+    """The official models have a page but no address; without a network it is the same for all."""
     name = "official_encnet_pcontext"
     with pytest.raises(UserError) as caught:
         store.get(name)
     place = store.where(name)
-    assert f"save the file as {place.file} and go on with `fastfcn weights get {name}`" in str(
+    assert f"save it as {place.file} and continue with `fastfcn weights get {name}`" in str(
         caught.value
     )
     place.file.parent.mkdir(parents=True)
@@ -140,7 +140,7 @@ def test_offline_says_address_folder_and_command(server, monkeypatch, capsys):
     assert COMMAND.main(["get", "jpu_psp_ade20k", "--offline"]) == 2
     said = capsys.readouterr().err
     assert registry.ENTRIES["jpu_psp_ade20k"].address in said
-    assert f"put it into {local.cache()} and go on with `fastfcn weights get" in said
+    assert f"put it into {local.cache()} and continue with `fastfcn weights get" in said
     assert server.asked == []
     assert not local.cache().exists()
 
@@ -190,7 +190,7 @@ def test_training_starts_from_names(server, monkeypatch):
     assert "layer4_1" in variables["params"]["backbone"]
 
 
-def test_the_official_backbone_comes_out_of_its_archive(server, monkeypatch):
+def test_the_official_backbone_is_extracted_from_its_archive(server, monkeypatch):
     content = saved(imagenet("official"))
     name = registry.ENTRIES["resnet50_official"].file
     archive = io.BytesIO()
@@ -204,11 +204,11 @@ def test_the_official_backbone_comes_out_of_its_archive(server, monkeypatch):
     backbone.load(path, experiment.load("official_psp_pcontext").model)
     path.unlink()
     publish(monkeypatch, server, "resnet50_official", b"PK no archive", checksum=sha1)
-    with pytest.raises(UserError, match="is no zip archive with resnet50-ebb6acbb"):
+    with pytest.raises(UserError, match="is not a zip archive that contains resnet50-ebb6acbb"):
         store.backbone("resnet50_official")
 
 
-def test_checkpoints_that_are_no_names(server, tmp_path):
+def test_checkpoints_that_are_not_names(server, tmp_path):
     assert store.checkpoint(tmp_path) == tmp_path
     with pytest.raises(UserError, match="did you mean jpu_psp_cityscapes:4x4"):
         store.checkpoint("jpu_psp_cityscapes:4x5")

@@ -1,1 +1,1 @@
-"""Outlines that annotation programs store, read from their files and drawn as index labels."""
+"""Reads outlines from the files of annotation programs and draws them as index labels."""

@@ -1,4 +1,4 @@
-"""COCO's JSON, also as Roboflow, CVAT, Label Studio and others export it; polygons and RLE."""
+"""Reads COCO's JSON, which Roboflow, CVAT and others also export: polygons and RLE."""
 
 from collections import Counter, defaultdict
 from typing import Any
@@ -14,7 +14,7 @@ def matches(content: Any) -> bool:
 
 
 def parse(content: dict[str, Any]) -> Annotations:
-    """Raises: KeyError, TypeError or ValueError where something is not as COCO has it."""
+    """Raises KeyError, TypeError or ValueError if the content is not valid COCO."""
     categories = sorted(content["categories"], key=lambda c: c["id"])
     names = {c["id"]: str(c["name"]) for c in categories}
     shapes, left_out = defaultdict(list), Counter()

@@ -1,4 +1,4 @@
-"""CVAT's XML for images (version 1.1): polygons, boxes, ellipses and masks, by their z order."""
+"""Reads CVAT's XML for images (version 1.1): polygons, boxes, ellipses and masks, in z order."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ def matches(root: Element) -> bool:
 
 
 def parse(root: Element) -> Annotations:
-    """Raises: KeyError, TypeError or ValueError where something is not as CVAT has it."""
+    """Raises KeyError, TypeError or ValueError if the content is not valid."""
     colors: dict[str, tuple[int, int, int]] = {}
     listed = []
     for label in root.iterfind(".//labels/label"):

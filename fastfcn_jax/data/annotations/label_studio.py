@@ -1,4 +1,4 @@
-"""Label Studio's JSON and JSON-MIN: polygons, rectangles and ellipses in percent, and brushes."""
+"""Reads Label Studio's JSON and JSON-MIN: polygons, rectangles, ellipses and brushes."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ def matches(content: Any) -> bool:
 
 
 def parse(content: list[dict[str, Any]]) -> Annotations:
-    """Raises: KeyError, TypeError or ValueError where something is not as Label Studio has it."""
+    """Raises KeyError, TypeError or ValueError if the content is not valid."""
     pictures, left_out = [], Counter()
     for task in content:
         found, size = [], None
@@ -55,7 +55,7 @@ def _results(task: dict[str, Any], left_out: Counter) -> Iterator[dict[str, Any]
 
 
 def _names(task: dict[str, Any]) -> tuple[str, ...]:
-    """The photograph's name, then without the eight digits that an upload puts before it."""
+    """The photograph's name, with and without the eight digits that uploading prepends."""
     data = task.get("data", task)
     path = next((v for k, v in data.items() if k == "image"), None)
     path = path or next(v for v in data.values() if isinstance(v, str))
@@ -84,9 +84,9 @@ def _area(kind: str, value: dict[str, Any], height: int, width: int) -> Area:
 def _brush(packed: list[int]) -> np.ndarray:
     """Red, green, blue and alpha of every pixel, from Label Studio's run lengths.
 
-    A header gives how many numbers there are (32 bits), the bits of a number less 1 (5) and the
-    bits of four kinds of lengths less 1 (4 each). A block is one bit (a run or not), the kind of
-    its length (2 bits), its length less 1, and one number for a run, else all of them.
+    The header has the count of numbers (32 bits), the bits per number minus 1 (5 bits) and the bits
+    of four kinds of lengths minus 1 (4 bits each). A block has one bit (run or not), the kind of
+    its length (2 bits), its length minus 1, then one number for a run, or else all numbers.
     """
     bits = "".join(f"{byte:08b}" for byte in packed)
     place = 0

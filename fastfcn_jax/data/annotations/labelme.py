@@ -1,4 +1,4 @@
-"""labelme's JSON, one file a photograph."""
+"""Reads labelme's JSON, one file per photograph."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ def matches(content: Any) -> bool:
 
 
 def parse(content: dict[str, Any]) -> Annotations:
-    """Raises: KeyError, TypeError or ValueError where something is not as labelme has it."""
+    """Raises KeyError, TypeError or ValueError if the content is not valid."""
     found, left_out = [], Counter()
     for shape in content["shapes"]:
         area = _area(shape)

@@ -1,4 +1,4 @@
-"""Reads a file of outlines, whichever program wrote it."""
+"""Reads a file of outlines from any supported program."""
 
 import json
 from pathlib import Path
@@ -24,10 +24,10 @@ SUFFIXES = (".json", ".xml", ".yaml", ".yml")
 
 
 def read(path: Path) -> Annotations | None:
-    """The outlines in a file, or None if it is of no known kind.
+    """The outlines in a file, or None if its format is not known.
 
     Raises:
-      UserError: the file is of a known kind and something in it is wrong.
+      UserError: the format is known, but the content is not valid.
     """
     content = _content(path)
     if content is None:
@@ -41,9 +41,7 @@ def read(path: Path) -> Annotations | None:
         found = next((f.parse(content) for f in formats if f.matches(content)), None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(
-            f"{path}: not as its program writes it ({reason}); export it again."
-        ) from error
+        raise UserError(f"{path}: not valid for its format ({reason}); export it again.") from error
     if found is not None and found.program == "Supervisely":
         name = path.name.removesuffix(".json")
         return found._replace(pictures=[p._replace(names=(name,)) for p in found.pictures])

@@ -1,4 +1,4 @@
-"""Areas of pixels by name, and the index label that they make, the later over the earlier."""
+"""Named areas of pixels, drawn into an index label, later ones over earlier ones."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ BACKGROUND = "background"
 
 
 class Shape(NamedTuple):
-    """A named area; `area(height, width)` gives its pixels. A greater `order` lies further up."""
+    """A named area; `area(height, width)` returns its pixels. Higher `order` is on top."""
 
     name: str
     area: Area
@@ -23,8 +23,8 @@ class Shape(NamedTuple):
 class Picture(NamedTuple):
     """The shapes of one photograph.
 
-    names: what the file calls the photograph, the likeliest first; size: (height, width) that
-    the file says, or None.
+    names: possible names of the photograph, the most likely first; size: (height, width) according
+    to the file, or None.
     """
 
     names: tuple[str, ...]
@@ -33,9 +33,9 @@ class Picture(NamedTuple):
 
 
 class Annotations(NamedTuple):
-    """What a file holds.
+    """The contents of a file.
 
-    colors: class name -> RGB where the file gives one; left_out: what is no area -> how often.
+    colors: class name -> RGB if the file gives one; left_out: kind of item without area -> count.
     """
 
     program: str
@@ -48,7 +48,7 @@ class Annotations(NamedTuple):
 def draw(
     picture: Picture, size: tuple[int, int], values: Mapping[str, int], background: int
 ) -> UInt8[np.ndarray, "h w"]:
-    """The label of a photograph of `size` (height, width)."""
+    """Draws the label of a photograph of `size` (height, width)."""
     label = np.full(size, background, np.uint8)
     for shape in sorted(picture.shapes, key=lambda s: s.order):
         label[shape.area(*size)] = values[shape.name]
@@ -56,7 +56,7 @@ def draw(
 
 
 def polygon(rings: Sequence[Ring]) -> Area:
-    """The pixels whose centres lie within an odd number of rings of (x, y), corners from 0, 0."""
+    """Pixels whose centres are inside an odd number of rings of (x, y); the corner is (0, 0)."""
 
     def area(height: int, width: int) -> np.ndarray:
         crossings = np.zeros((height, width + 1), np.int32)
@@ -102,7 +102,7 @@ def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0.0) -> A
 
 
 def bitmap(pixels: np.ndarray, left: int = 0, top: int = 0) -> Area:
-    """Pixels that are not 0, the first of them at column `left` and row `top`."""
+    """The nonzero pixels of a bitmap whose top left corner is at column `left`, row `top`."""
 
     def area(height: int, width: int) -> np.ndarray:
         result = np.zeros((height, width), bool)

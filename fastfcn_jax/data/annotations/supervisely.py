@@ -1,4 +1,4 @@
-"""Supervisely's JSON, one file a photograph: polygons, rectangles and bitmaps."""
+"""Reads Supervisely's JSON, one file per photograph: polygons, rectangles and bitmaps."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ def matches(content: Any) -> bool:
 
 
 def parse(content: dict[str, Any]) -> Annotations:
-    """Raises: KeyError, TypeError or ValueError where something is not as Supervisely has it."""
+    """Raises KeyError, TypeError or ValueError if the content is not valid."""
     found, left_out = [], Counter()
     for item in content["objects"]:
         area = _area(item)
@@ -28,7 +28,7 @@ def parse(content: dict[str, Any]) -> Annotations:
             found.append(Shape(str(item["classTitle"]), area))
     size = int(content["size"]["height"]), int(content["size"]["width"])
     classes = sorted({shape.name for shape in found})
-    # The photograph is called like the file, less .json; the reader adds that.
+    # `read.read` adds the photograph's name: that of the file without .json.
     return Annotations("Supervisely", classes, [Picture((), size, found)], {}, dict(left_out))
 
 

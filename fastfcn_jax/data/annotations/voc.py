@@ -1,4 +1,4 @@
-"""Pascal VOC's XML with polygons, as Roboflow (x1, y1, x2, ...) and LabelMe (pt) write them."""
+"""Reads Pascal VOC's XML with polygons as written by Roboflow (x1, y1, ...) and LabelMe (pt)."""
 
 from collections import Counter
 from xml.etree.ElementTree import Element
@@ -12,7 +12,7 @@ def matches(root: Element) -> bool:
 
 
 def parse(root: Element) -> Annotations:
-    """Raises: KeyError, TypeError or ValueError where something is not as VOC has it."""
+    """Raises KeyError, TypeError or ValueError if the content is not valid."""
     found, left_out = [], Counter()
     for item in root.iterfind("object"):
         if item.findtext("deleted", "0") == "1":

@@ -1,4 +1,4 @@
-"""YOLO's segmentation layout, as Roboflow and Ultralytics write it: data.yaml and .txt files."""
+"""Reads the YOLO segmentation layout of Roboflow and Ultralytics: data.yaml and .txt files."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ def matches(content: Any) -> bool:
 
 
 def parse(content: dict[str, Any], folder: Path) -> Annotations:
-    """Outlines of all `labels/**/x.txt` below the folder of data.yaml.
+    """Reads the outlines of all `labels/**/x.txt` below the folder of data.yaml.
 
-    Raises: KeyError, TypeError or ValueError where something is not as YOLO has it.
+    Raises KeyError, TypeError or ValueError if the content is not valid.
     """
     given = content["names"]
     names = {
@@ -41,7 +41,7 @@ def parse(content: dict[str, Any], folder: Path) -> Annotations:
 
 
 def _scaled(ring: list[tuple[float, float]]):
-    """Points are given as shares of the photograph's width and height."""
+    """Points are fractions of the photograph's width and height."""
     return lambda height, width: shapes.polygon([[(x * width, y * height) for x, y in ring]])(
         height, width
     )

@@ -1,4 +1,4 @@
-"""The data sets by name; a new one is one file here and one line in the table."""
+"""The data sets by name; a new one takes one module here and one line in the table."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ DATASETS = {
 
 
 def load(name: str, root: str, split: str) -> Source:
-    """Opens a split of a data set that lies in `root`.
+    """Opens a split of the data set in `root`.
 
     `root` holds the data set in its own published layout, or as prepared by TensorFlow Datasets
     in ArrayRecord files (`fastfcn prepare`).
@@ -45,7 +45,7 @@ def load(name: str, root: str, split: str) -> Source:
 
 
 def info(name: str, root: str) -> DatasetInfo:
-    """Classes and colours of a data set; only `folder` has them in `root`.
+    """Classes and colours of a data set; only `folder` reads them from `root`.
 
     Raises:
       UserError: unknown name, or a folder without classes.json.

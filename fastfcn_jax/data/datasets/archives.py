@@ -1,4 +1,4 @@
-"""Reading images and labels out of zip files in place, from any thread or process."""
+"""Reads images and labels from zip files in place, from any thread or process."""
 
 import threading
 import zipfile
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastfcn_jax.data.source import Encoded
 from fastfcn_jax.errors import UserError
 
-_open = threading.local()  # path -> ZipFile, each thread its own: a ZipFile seeks
+_open = threading.local()  # path -> ZipFile per thread: threads wait for each other on a shared one
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ZipFiles:
         )
 
     def files(self) -> tuple[str, ...]:
-        """All it reads from."""
+        """All files that it reads."""
         return self.image_archive, self.label_archive
 
 
@@ -38,7 +38,7 @@ def members(archive: str) -> list[str]:
     """Sorted names of an archive's files.
 
     Raises:
-      UserError: it is no complete zip file.
+      UserError: it is not a complete zip file.
     """
     try:
         with zipfile.ZipFile(archive) as opened:

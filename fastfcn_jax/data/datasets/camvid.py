@@ -31,7 +31,7 @@ SPLIT_SIZES = {"train": 367, "val": 101, "test": 233}
 
 
 def load(root: str, split: str) -> Source:
-    """Reads `<split>.txt` (`photo label` a line), or pairs `<split>/` with `<split>annot/`."""
+    """Reads `<split>.txt` (lines of `photo label`), or pairs `<split>/` with `<split>annot/`."""
     holds = "the CamVid folder that holds train/ and trainannot/"
     images_folder = layout.folder(root, split, holds=holds)
     listing = Path(root, f"{split}.txt")
@@ -45,5 +45,5 @@ def load(root: str, split: str) -> Source:
 
 
 def _is_foreign(listing: Path) -> bool:
-    """SegNet's own lists name files by absolute paths of its authors' machine."""
+    """Whether it is one of SegNet's own lists, with absolute paths of its authors' machine."""
     return text.read(listing).lstrip().startswith("/")

@@ -48,12 +48,12 @@ ARCHIVES = ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip")
 
 
 def load(root: str, split: str) -> Source:
-    """Reads leftImg8bit/ with gtFine/, unpacked or out of the two official zip files.
+    """Reads leftImg8bit/ with gtFine/, unpacked or from the two official zip files.
 
-    Labels are `labelIds` as published, else prepared `labelTrainIds`.
+    Labels are the published `labelIds`, or else `labelTrainIds` made from them.
 
     Raises:
-      UserError: neither layout is there, or an image lacks its label.
+      UserError: neither layout is found, or an image has no label.
     """
     photos, labels_zip = (str(Path(root, name)) for name in ARCHIVES)
     zipped = Path(photos).is_file() and Path(labels_zip).is_file()
@@ -76,7 +76,7 @@ def load(root: str, split: str) -> Source:
 
 
 def _photographs(folder: Path) -> list[Path]:
-    """Those in the folders of the cities."""
+    """Images in the city folders."""
     found = layout.pictures(folder, suffixes=(IMAGE_SUFFIX.lower(),))
     return [p for p in found if p.parent.parent == folder]
 

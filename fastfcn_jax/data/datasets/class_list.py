@@ -1,4 +1,4 @@
-"""classes.json and classes.yaml: what they may say, and a sentence about everything else."""
+"""Reads classes.json and classes.yaml, with a clear message about anything invalid."""
 
 import colorsys
 import json
@@ -24,7 +24,7 @@ Color = tuple[int, int, int]
 
 
 class Class(NamedTuple):
-    """A class as written; the tuples are empty where the file gives none."""
+    """A class as written in the file; `values` or `colors` is empty if it gives none."""
 
     name: str
     values: tuple[int, ...]
@@ -41,7 +41,7 @@ class ClassList(NamedTuple):
 
     @property
     def values(self) -> list[tuple[int, ...]]:
-        """Stored values of each class: its place in the list where none is given."""
+        """Stored values of each class; its position in the list if none is given."""
         return [c.values or (k,) for k, c in enumerate(self.classes)]
 
 
@@ -55,7 +55,7 @@ def read(path: Path) -> ClassList:
     """Reads and checks classes.json or .yaml.
 
     Raises:
-      UserError: the file is missing or says something that cannot be.
+      UserError: the file is missing or invalid.
     """
     if not path.is_file():
         raise UserError(f"{path}: missing; write the class names there (see docs/datasets.md).")
@@ -67,7 +67,7 @@ def read(path: Path) -> ClassList:
 
 
 def _parsed(path: Path) -> Any:
-    """The file's content. UserError if it is no JSON or YAML."""
+    """The file's content. UserError if it is not JSON or YAML."""
     written = text.read(path)
     if len(written) > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB; is it a list of classes?")
@@ -83,7 +83,7 @@ def _parsed(path: Path) -> Any:
 
 
 def _checked(content: Any) -> ClassList:
-    """ValueError (a clause without a full stop) where something cannot be."""
+    """Raises ValueError (its message has no full stop) if something is invalid."""
     if not isinstance(content, dict) or "classes" not in content:
         raise ValueError('expected {"classes": [{"name": ...}, ...]}')
     _refuse_unknown(content, _KEYS, "the file")
@@ -93,7 +93,7 @@ def _checked(content: Any) -> ClassList:
     is_color = kind == "color"
     classes = tuple(_class(entry) for entry in _entries(content["classes"], is_color))
     if not 0 < len(classes) <= LabelTable.UNKNOWN:
-        raise ValueError(f"{len(classes)} classes; a label has room for 1, at most 254 classes")
+        raise ValueError(f"{len(classes)} classes; a label file can hold 1 to 254")
     _refuse_equal_names(classes)
     ignore = _list(content.get("ignore", []), is_color)
     if is_color:
@@ -110,15 +110,15 @@ def _checked(content: Any) -> ClassList:
         _refuse_repeats([*values, *dict.fromkeys(ignored)], "a label value")
     palette = [c.colors[0] if c.colors else distinct_color(k) for k, c in enumerate(classes)]
     name = _name(content.get("name", "folder"), "the data set")
-    if not re.fullmatch(r"[\w .+-]*\w[\w .+-]*", name):  # it is part of the cache's folder
-        raise ValueError(f'"name": {_quoted(name)} has signs other than letters, digits, " .+-_"')
+    if not re.fullmatch(r"[\w .+-]*\w[\w .+-]*", name):  # part of the cache's folder name
+        raise ValueError(f'"name": {_quoted(name)} may have only letters, digits and " .+-_"')
     names = tuple(c.name for c in classes)
     info = DatasetInfo(name, names, np.array(palette, np.uint8))
     return ClassList(info, classes, ignored, is_color)
 
 
 def _entries(classes: Any, is_color: bool) -> list[dict]:
-    """One {"name", "value", "color"} a class, of a list or of a mapping in either direction."""
+    """One {"name", "value", "color"} per class, from a list or a mapping in either direction."""
     if isinstance(classes, list):
         return [entry if isinstance(entry, dict) else {"name": entry} for entry in classes]
     if not isinstance(classes, dict):
@@ -127,7 +127,7 @@ def _entries(classes: Any, is_color: bool) -> list[dict]:
     if by_value and all(isinstance(v, str) for v in classes.values()):
         entries = [{"name": name, "value": int(key)} for key, name in classes.items()]
     elif by_value:
-        raise ValueError('"classes" maps numbers to something else than names; write a list')
+        raise ValueError('"classes" maps numbers to something other than names; write a list')
     else:
         key = "color" if is_color else "value"
         entries = [
@@ -143,7 +143,7 @@ def _entries(classes: Any, is_color: bool) -> list[dict]:
 
 def _class(entry: dict) -> Class:
     if "name" not in entry:
-        raise ValueError(f'expected "name" in each class, there is {_quoted(entry)}')
+        raise ValueError(f'expected "name" in each class, not {_quoted(entry)}')
     name = _name(entry["name"], "a class")
     _refuse_unknown(entry, _CLASS_KEYS, f'class "{name}"')
     empty = [key for key in ("value", "color") if entry.get(key) == []]
@@ -155,16 +155,16 @@ def _class(entry: dict) -> Class:
 
 def _name(name: Any, whose: str) -> str:
     if not isinstance(name, str):
-        raise ValueError(f"{_quoted(name)} is no name of {whose}; put it in quotes")
+        raise ValueError(f"{_quoted(name)} is not a name for {whose}; put it in quotes")
     if not name.strip() or not name.isprintable() or len(name) > MAX_NAME:
         raise ValueError(
-            f"{_quoted(name)} is no name of {whose}: it takes 1 to {MAX_NAME} signs in one line"
+            f"{_quoted(name)} is not a name for {whose}: use 1 to {MAX_NAME} characters in one line"
         )
     return name
 
 
 def _list(given: Any, of_colors: bool) -> list:
-    """What is given, one or several, as a list of values or of colours."""
+    """One or several values (or colours) as a list."""
     if not isinstance(given, list):
         return [given]
     is_one_color = of_colors and given and not isinstance(given[0], list | str)
@@ -195,7 +195,7 @@ def _refuse_unknown(found: dict, known: set[str], where: str) -> None:
     unknown = [key for key in found if key not in known]
     if unknown:
         raise ValueError(
-            f"{_quoted(unknown[0])} in {where} means nothing; there is {', '.join(sorted(known))}"
+            f"{_quoted(unknown[0])} in {where} is unknown; possible are {', '.join(sorted(known))}"
         )
 
 
@@ -216,7 +216,7 @@ def _refuse_repeats(stored: list, what: str) -> None:
 
 
 def _quoted(content: Any) -> str:
-    """A short JSON text of anything that a file held."""
+    """Part of a file's content as JSON, shortened for a message."""
     written = json.dumps(content, ensure_ascii=False, default=str, skipkeys=True)
     return written if len(written) <= 60 else f"{written[:57]}..."
 
@@ -226,16 +226,16 @@ def _without_repeats(pairs: list[tuple[Hashable, Any]]) -> dict:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{_quoted(twice)} is there twice")
+        raise ValueError(f"{_quoted(twice)} occurs twice")
     return found
 
 
 class _Loader(yaml.SafeLoader):
-    """Without aliases, of which a few lines make gigabytes, and without repeated keys."""
+    """Refuses aliases, since a few lines of them expand to gigabytes, and repeated keys."""
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not read")
+            raise yaml.YAMLError("aliases (*name) are not supported")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
@@ -246,7 +246,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def distinct_color(k: int) -> Color:
-    """Colours for classes that name none: steps of the golden angle around the colour circle."""
+    """Colour of class k if the file gives none: steps of the golden angle around the wheel."""
     rgb = colorsys.hsv_to_rgb(k * 0.618034 % 1, 0.75 - 0.25 * (k % 2), 0.95 - 0.3 * (k % 3 == 2))
     red, green, blue = (round(255 * c) for c in rgb)
     return red, green, blue

@@ -16,7 +16,7 @@ def load(root: str, split: str) -> Source:
     """Pairs `images/<split>/X.*` with `labels/<split>/X.png`, or reads `<split>.txt` if it exists.
 
     Raises:
-      UserError: something of the layout is missing or classes.json does not fit it.
+      UserError: a file or folder is missing, or classes.json is invalid.
     """
     base = layout.folder(root, holds="your folder with images/, labels/ and classes.json")
     info, to_classes = read_classes(class_list.file_of(base))
@@ -35,13 +35,13 @@ def load(root: str, split: str) -> Source:
 
 
 def _label(image: Path) -> Path:
-    """The label at the image's place among the labels; some programs write `.PNG`."""
+    """The label with the image's name; some programs write `.PNG`."""
     label, upper = image.with_suffix(".png"), image.with_suffix(".PNG")
     return upper if not label.is_file() and upper.is_file() else label
 
 
 def _check_ids(ids: list[str], images: list[Path]) -> None:
-    """One name for two images would give both the label and the predictions of one."""
+    """Refuses two images with one name: they would share a label and overwrite predictions."""
     first: dict[str, Path] = {}
     for name, image in zip(ids, images, strict=True):
         if first.setdefault(name, image) != image:  # a list may repeat an image
@@ -54,7 +54,7 @@ def read_classes(path: Path) -> tuple[DatasetInfo, "LabelTable | ColorTable"]:
     """Reads classes.json or .yaml: the classes, and how stored labels become class indices.
 
     Raises:
-      UserError: the file is missing or says something that cannot be.
+      UserError: the file is missing or invalid.
     """
     found = class_list.read(path)
     if found.is_color:
@@ -65,8 +65,8 @@ def read_classes(path: Path) -> tuple[DatasetInfo, "LabelTable | ColorTable"]:
 
 @dataclass
 class ColorTable:
-    """RGB label -> class index: the `colors` of each class in label order, `ignore` those that
-    become 255. No colour may be there twice.
+    """Maps RGB labels to class indices: `colors` of each class in label order; colours in `ignore`
+    become 255. No colour may occur twice.
     """
 
     colors: Sequence[Sequence[class_list.Color]]
@@ -92,7 +92,7 @@ class ColorTable:
         if wrong.any():
             color = stored[wrong][0].tolist()
             raise UserError(
-                f"{name}: colour {color} is no class of {self.what}; list it there under "
+                f"{name}: colour {color} is not a class of {self.what}; list it there under "
                 '"classes" or "ignore" (a lossy JPEG label cannot be used).'
             )
         return self._indices[position]

@@ -1,4 +1,4 @@
-"""Finding files of a data set in folders, with one clear sentence when something is missing."""
+"""Finds the files of a data set in folders, with one clear sentence if something is missing."""
 
 import os
 import sys
@@ -13,10 +13,10 @@ from fastfcn_jax.errors import UserError
 
 
 def folder(root: str | os.PathLike, *parts: str, holds: str) -> Path:
-    """`root/parts`, which must be a folder.
+    """The folder `root/parts`.
 
     Raises:
-      UserError: it is not; `holds` says in words what `root` should be.
+      UserError: it does not exist; `holds` says in words what `root` should be.
     """
     if not str(root):
         raise UserError(f"data.root is empty; set it to {holds}.")
@@ -27,10 +27,10 @@ def folder(root: str | os.PathLike, *parts: str, holds: str) -> Path:
 
 
 def pair(images: list[Path], labels: list[Path], what: str) -> Files:
-    """Files to read, each image beside its label.
+    """Pairs each image with its label.
 
     Raises:
-      UserError: no image at all, or an image whose label does not exist.
+      UserError: there is no image, or the label of one does not exist.
     """
     if not images:
         raise UserError(f"{what}: no image found; check data.root and the split.")
@@ -47,7 +47,7 @@ def pair(images: list[Path], labels: list[Path], what: str) -> Files:
 def pictures(
     folder: Path, *, suffixes: Sequence[str] = IMAGE_SUFFIXES, recursive: bool = True
 ) -> list[Path]:
-    """Files of a folder whose name ends so, whatever the case; what cannot be read is said."""
+    """Files of a folder with these suffixes in any case; prints which entries cannot be read."""
     found = listing.below(folder, recursive=recursive)
     for sentence in found.unreadable:
         print(f"left out: {text.shown(sentence)}", file=sys.stderr)
@@ -55,9 +55,9 @@ def pictures(
 
 
 def listed_pairs(file: Path, root: Path) -> tuple[list[Path], list[Path]]:
-    """Images and labels named in a text file of `image label` lines relative to `root`.
+    r"""Images and labels named in a text file of `image label` lines relative to `root`.
 
-    Bytes of names that are no UTF-8, tabs and the like are written as `\xdf`.
+    In a name, bytes that are not UTF-8, tabs and the like are written as `\xdf`.
 
     Raises:
       UserError: a line that is not two names below `root`, or an image that does not exist.
@@ -66,7 +66,7 @@ def listed_pairs(file: Path, root: Path) -> tuple[list[Path], list[Path]]:
     for number, line in enumerate(text.lines(text.read(file)), 1):
         if not line.strip():
             continue
-        # A tab lets names hold blanks.
+        # With a tab between them, names may contain spaces.
         names = line.strip().split("\t") if "\t" in line else line.split()
         if len(names) != 2:
             raise UserError(f"{file}, line {number}: expected 'image label', got '{line[:200]}'.")
@@ -79,15 +79,15 @@ def listed_pairs(file: Path, root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def named(root: Path, name: str, where: str) -> Path:
-    """The file that a list names.
+    """The path of a file named in a list.
 
     Raises:
-      UserError: the name leads out of `root`; `where` says in which line.
+      UserError: the path leaves `root`; `where` is the list's line, for the message.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise UserError(
-            f"{where}: {text.shown(name)} is no name below {root}; write it relative to that "
+            f"{where}: {text.shown(name)} is not a path below {root}; write it relative to that "
             "folder, or set data.root to one that holds all files."
         )
     return root / path

@@ -83,7 +83,7 @@ ANNOTATIONS = "trainval_merged.json"
 def load(root: str, split: str) -> Source:
     """Reads VOC 2010's JPEGImages/ with label maps, or with the Detail annotations.
 
-    Label maps are what mmsegmentation's converter leaves: `SegmentationClassContext/X.png` and
+    Label maps are those of mmsegmentation's converter: `SegmentationClassContext/X.png` and
     `ImageSets/SegmentationContext/<split>.txt`. Without them `trainval_merged.json` is read.
     `root` is the VOC2010 folder, or the one that holds VOCdevkit/.
     """
@@ -112,6 +112,6 @@ def _with_label_maps(
     if listing.is_file():
         names = text.read(listing).split()
     else:
-        raise UserError(f"{listing}: missing; it lists the photos of the split, one name a line.")
+        raise UserError(f"{listing}: missing; it lists the photos of the split, one name per line.")
     images = [layout.named(images_folder, f"{n}.jpg", str(listing)) for n in names]
     return images, [layout.named(maps, f"{n}.png", str(listing)) for n in names]

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from fastfcn_jax.data.source import Encoded, read_file
 from fastfcn_jax.errors import UserError
 
-# The 59 classes and background among the 459 categories; the place in this list is the label.
+# Background and the 59 classes among the 459 categories; the index in this list is the label.
 # fmt: off
 CATEGORIES = (
     0, 2, 9, 18, 19, 22, 23, 25, 31, 33, 34, 44, 45, 46, 59, 65, 68, 72, 80, 85, 98, 104, 105, 113,
@@ -40,15 +40,15 @@ class DetailFiles:
         return Encoded(read_file(path), png, path, name)
 
     def files(self) -> tuple[str, ...]:
-        """All it reads from."""
+        """All files that it reads."""
         return (*self.images, self.annotations)
 
 
 def load(annotations: Path, images: Path, split: str) -> DetailFiles:
-    """Reads the annotation file, which takes its time: some hundred megabytes of JSON.
+    """Reads the annotation file: several hundred megabytes of JSON, which is slow.
 
     Raises:
-      UserError: it is not the file of PASCAL in Detail, or has nothing for `split`.
+      UserError: it is not the file of PASCAL in Detail, or has no image of `split`.
     """
     try:
         content = json.loads(annotations.read_text("utf-8"))
@@ -75,10 +75,11 @@ def load(annotations: Path, images: Path, split: str) -> DetailFiles:
 
 
 def decode_runs(code: str, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """COCO's compressed run lengths: alternately outside and inside, down the columns.
+    """Decodes COCO's compressed run lengths, alternately outside and inside, in column order.
 
-    Each number is written in groups of 5 bits, least first, as characters from '0' on with bit 5
-    set while more follow; from the fourth on it is the difference to the one two before.
+    A number is written in groups of 5 bits, least significant first, as characters from '0' on;
+    bit 5 says that more groups follow. From the fourth run on, the number is the difference from
+    the run two before.
     """
     runs: list[int] = []
     value = shift = 0

@@ -16,7 +16,7 @@ class Scene:
     """One street seen from its middle, painted from far to near onto image and label.
 
     An object on the ground at nearness t (0 at the horizon, 1 at the lower border) stands at
-    row `horizon + t * (height - horizon)` and is t times as tall as it would be in front.
+    row `horizon + t * (height - horizon)` and is t times as tall as at the lower border.
     """
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]):
@@ -44,7 +44,7 @@ class Scene:
         self._paint(np.ones((self.h, self.w), np.uint8), sky, SKY, rough=35, cell=24)
 
     def _ground(self) -> None:
-        """Sidewalks over the whole width below the horizon, the road as a wedge upon them."""
+        """Sidewalk over the whole width below the horizon, with the road as a wedge on top."""
         below = self._polygon(
             [(0, self.horizon), (self.w, self.horizon), (self.w, self.h), (0, self.h)]
         )
@@ -180,7 +180,7 @@ class Scene:
         self._paint(self._box(x, y, size, size), color, IGNORE_LABEL, rough=50, cell=2)
 
     def _shadow(self, t: float) -> None:
-        """Darkens a band of whatever lies there; labels stay."""
+        """Darkens an ellipse on the ground; labels do not change."""
         x, y = self._on_road(self.rng.uniform(-0.3, 1.3), t)
         band = self._ellipse(x, y, 0.4 * self.w * t, 0.1 * self.h * t)
         self.image[band > 0] *= self.rng.uniform(0.45, 0.75)
@@ -209,7 +209,7 @@ class Scene:
     def _paint(
         self, where: np.ndarray, color: np.ndarray, index: int, *, rough: int = 0, cell: int = 1
     ) -> None:
-        """Fills `where` (uint8, not 0 inside), with `rough` grey levels of noise of size `cell`."""
+        """Fills `where` (uint8, nonzero inside), with `rough` grey levels of `cell`-sized noise."""
         x, y, w, h = cv2.boundingRect(where)
         box = np.s_[y : y + h, x : x + w]
         inside = where[box] > 0
@@ -236,7 +236,7 @@ class Scene:
         return color.astype(np.float32)
 
     def _texture(self, cell: int) -> np.ndarray:
-        """Smooth noise in about -1..1 with patches of `cell` pixels; drawn once a scene."""
+        """Smooth noise in about -1..1 with patches of `cell` pixels; drawn once per scene."""
         if cell not in self.textures:
             coarse = self.rng.normal(0, 0.5, (self.h // cell + 2, self.w // cell + 2))
             fine = cv2.resize(coarse, (self.w, self.h), interpolation=cv2.INTER_CUBIC)

@@ -52,7 +52,7 @@ class StreetScenes:
 
 
 def load(root: str, split: str) -> Source:
-    """The scenes of `split`; `root` does not matter, nothing is read.
+    """The scenes of `split`; `root` is not used.
 
     Raises:
       UserError: a split other than train and val.

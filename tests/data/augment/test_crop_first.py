@@ -1,4 +1,4 @@
-"""Cropping before resizing gives what resizing before cropping gives, up to rounding."""
+"""Cropping before resizing equals resizing before cropping, up to rounding."""
 
 import functools
 
@@ -49,7 +49,7 @@ def test_labels_are_equal_and_images_differ_by_rounding_alone(size):
 
 
 def test_the_same_draws_in_the_same_order():
-    """With distortion too: a draw more or less would shift every colour."""
+    """With distortion too: one more or fewer random draw would shift every colour."""
     for seed in range(10):
         full, fast = both(seed, (90, 160), photometric=True)
         difference = np.abs(fast.image.astype(int) - full.image)

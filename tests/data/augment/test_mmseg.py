@@ -82,7 +82,7 @@ def test_the_pipeline_equals_mmseg_given_the_same_draws():
 
 
 def test_photometric_distortion_equals_mmseg_on_every_colour():
-    """On noise, where a rounding or an order of steps that differs would show at once."""
+    """On noise, where any difference in rounding or order of steps becomes visible."""
     reference = mmseg_pipeline(DISTORT)
     image = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
     label = np.zeros((48, 48), np.uint8)
@@ -144,7 +144,7 @@ def test_a_class_that_fills_its_share_is_found_as_by_counting_all_classes():
         label[rng.random((32, 48)) < rng.choice([0, 0.3, 0.9])] = 255
         labels.append(label)
     hidden = np.full((64, 64), 9, np.uint8)
-    hidden[::16, ::16] = np.arange(16).reshape(4, 4)  # all that the first look sees
+    hidden[::16, ::16] = np.arange(16).reshape(4, 4)  # all that the first, coarse count sees
     exact = np.repeat(np.array([0, 1, 2, 3], np.uint8), 4).reshape(4, 4)
     answers = []
     for label in [*labels, hidden, exact]:

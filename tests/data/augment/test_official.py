@@ -82,6 +82,6 @@ def test_equal_to_the_official_code_given_the_same_draws(rotate):
         assert random.random() == after
         np.testing.assert_array_equal(result.image, expected_image)
         np.testing.assert_array_equal(result.label, expected_label)
-        assert result.size == (CROP, CROP)  # black borders are picture, not padding
+        assert result.size == (CROP, CROP)  # black borders are part of the image, not padding
         padded += (expected_image[-1] == 0).all()
     assert 1 < padded < 28

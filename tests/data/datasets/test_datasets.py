@@ -1,4 +1,4 @@
-"""Each data set from its own layout; each thing that can be wrong gives its one sentence."""
+"""Each data set is read from its own layout; each possible error gives one clear sentence."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_label_id_out_of_range(camvid_root):
     label = np.full((12, 20), 3, np.uint8)
     label[4, 5] = 37
     text = bad_label(camvid_root, label)
-    assert "label value 37 is no class of CamVid" in text
+    assert "label value 37 is not a class of CamVid" in text
 
 
 def test_label_larger_than_its_image(camvid_root):
@@ -137,7 +137,7 @@ def test_truncated_jpeg(camvid_root):
 
 
 def test_damaged_png(camvid_root):
-    """All there, but the compressed pixels are not what was written."""
+    """The file is complete, but its compressed pixels have changed."""
     path = camvid_root / "train" / "0.png"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
@@ -211,7 +211,7 @@ class TestFolder:
     def test_a_colour_that_is_no_class(self, tmp_path, index):
         content = {"labels": "color", "classes": [{"name": "a", "color": [1, 2, 3]}]}
         source = self.lay(tmp_path, [np.full((12, 20, 3), 7, np.uint8)], content)
-        assert "colour [7, 7, 7] is no class" in sentence(lambda: source[0])
+        assert "colour [7, 7, 7] is not a class" in sentence(lambda: source[0])
 
     @pytest.mark.parametrize("kind", ["color", "index"])
     def test_more_classes_than_a_label_has_room_for(self, tmp_path, kind):
@@ -219,7 +219,7 @@ class TestFolder:
         (tmp_path / "classes.json").write_text(json.dumps({"labels": kind, "classes": classes}))
         wrong = sentence(lambda: folder.read_classes(tmp_path / "classes.json"))
         assert "classes.json" in wrong
-        assert "at most 254 classes" in wrong
+        assert "can hold 1 to 254" in wrong
 
     def test_split_files_name_pairs_anywhere_below_the_root(self, tmp_path, index):
         self.lay(tmp_path, [index, index], {"classes": self.CLASSES})
@@ -268,19 +268,22 @@ class TestFolder:
             ('{"classes": "road"}', 'expected a list under "classes", not "road"'),
             ('{"classes": []}', "0 classes"),
             ('{"classes": ["a", "b", "a"]}', 'two classes are called "a"; give each a name'),
-            ('{"classes": ["a"], "name": 7}', "7 is no name of the data set"),
-            ('{"classes": ["a"], "name": "../../x"}', "has signs other than letters"),
-            ('{"classes": ["a", 7]}', "7 is no name of a class; put it in quotes"),
+            ('{"classes": ["a"], "name": 7}', "7 is not a name for the data set"),
+            ('{"classes": ["a"], "name": "../../x"}', "may have only letters"),
+            ('{"classes": ["a", 7]}', "7 is not a name for a class; put it in quotes"),
             ('{"classes": ["a\\nb"]}', "in one line"),
             ('{"classes": ["  "]}', "in one line"),
-            ('{"classes": [{"name": "a", "colour": [0, 0, 0]}]}', '"colour" in class "a" means'),
-            ('{"classes": ["a"], "ignored": [0]}', '"ignored" in the file means nothing'),
+            (
+                '{"classes": [{"name": "a", "colour": [0, 0, 0]}]}',
+                '"colour" in class "a" is unknown',
+            ),
+            ('{"classes": ["a"], "ignored": [0]}', '"ignored" in the file is unknown'),
             ('{"classes": [{"name": "a", "color": [300, 0, 0]}]}', "integers 0..255"),
             ('{"classes": [{"name": "a", "color": "red"}]}', '"#rrggbb", not "red"'),
             ('{"classes": [{"name": "a", "value": true}]}', "integers 0..255, not true"),
             ('{"classes": [{"name": "a", "value": []}]}', 'an empty "value"'),
-            ('{"classes": {"0": 1}}', "numbers to something else than names"),
-            ('{"classes": {"a": 0, "a": 1}}', '"a" is there twice'),
+            ('{"classes": {"0": 1}}', "numbers to something other than names"),
+            ('{"classes": {"a": 0, "a": 1}}', '"a" occurs twice'),
             ('{"classes": [{"name": "a", "value": [0, 1]}, "b"]}', "two classes"),
             ('{"classes": [{"name": "a", "value": 1' + "0" * 5000 + "}]}", "expected"),
             ("[" * 100000, "expected"),
@@ -323,9 +326,9 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("written", "says"),
         [
-            ("a: &a [x, x]\nclasses: [*a, *a]", "aliases (*name) are not read"),
-            ("classes: [no, yes]", "false is no name of a class; put it in quotes"),
-            ("classes: {a: 0, a: 1}", '"a" is there twice'),
+            ("a: &a [x, x]\nclasses: [*a, *a]", "aliases (*name) are not supported"),
+            ("classes: [no, yes]", "false is not a name for a class; put it in quotes"),
+            ("classes: {a: 0, a: 1}", '"a" occurs twice'),
             ("classes: [2024-99-99]", "expected"),
             ("classes:\n- {2024-01-01: 3}", 'expected "name"'),
         ],
@@ -335,11 +338,11 @@ class TestFolder:
         assert says in sentence(lambda: datasets.info("folder", str(tmp_path)))
 
     @pytest.mark.parametrize("name", ["/etc/hostname", "../x.png", "images/../../x.png"])
-    def test_a_list_does_not_lead_out_of_the_folder(self, tmp_path, index, name):
+    def test_a_list_cannot_leave_the_folder(self, tmp_path, index, name):
         self.lay(tmp_path / "data", [index], {"classes": self.CLASSES})
         (tmp_path / "data" / "val.txt").write_text(f"\n{name} labels/train/p0.png\n")
         text = sentence(lambda: datasets.load("folder", str(tmp_path / "data"), "val"))
-        assert f"val.txt, line 2: {name} is no name below" in text
+        assert f"val.txt, line 2: {name} is not a path below" in text
 
     def test_a_list_with_a_byte_order_mark_and_names_that_are_no_utf_8(self, tmp_path, index):
         self.lay(tmp_path, [index, index], {"classes": self.CLASSES})
@@ -376,7 +379,7 @@ class TestFolder:
             assert sentence(lambda i=i: source[i]) == said[i - 1]
         assert sentence(lambda: cache.open_or_build(str(tmp_path / "cache"), source)) == said[0]
 
-    def test_hidden_files_are_no_images_and_links_are_followed(self, tmp_path, index, capsys):
+    def test_hidden_files_are_skipped_and_links_followed(self, tmp_path, index, capsys):
         self.lay(tmp_path / "store", [index, index], {"classes": self.CLASSES})
         hidden = tmp_path / "store/images/train/.ipynb_checkpoints/p0-checkpoint.png"
         write_png(hidden, photo())

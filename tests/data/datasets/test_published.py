@@ -110,7 +110,7 @@ def encode_runs(mask):
 
 
 def test_pascal_context_from_detail_annotations(voc):
-    """The official route: category ids and run lengths give the very label map."""
+    """The official route: category ids and run lengths give the same label map."""
     base = voc / "VOCdevkit" / "VOC2010"
     expected = datasets.load("pascal_context", str(voc), "val")[0]
     stored = np.array(Image.open(base / "SegmentationClassContext59" / "2009_001858.png"))

@@ -39,7 +39,7 @@ def test_a_prepared_data_set_gives_the_samples_of_its_files(cityscapes_prepared,
     )
 
 
-def test_it_travels_to_worker_processes_and_serves_threads(cityscapes_prepared):
+def test_it_works_in_worker_processes_and_threads(cityscapes_prepared):
     source = pickle.loads(
         pickle.dumps(datasets.load("cityscapes", str(cityscapes_prepared), "train"))
     )
@@ -112,7 +112,7 @@ def test_records_that_need_tensorflow_are_named(tmp_path):
 
 @pytest.fixture
 def many(camvid_root, monkeypatch):
-    """Twelve CamVid photos, four a shard."""
+    """Twelve CamVid photos, four per shard."""
     monkeypatch.setattr(builders, "EXAMPLES_PER_SHARD", 4)
     for i in range(2, 12):
         write_png(camvid_root / "train" / f"{i:02}.png", np.full((12, 20, 3), 20 * i, np.uint8))
@@ -120,7 +120,7 @@ def many(camvid_root, monkeypatch):
     return camvid_root
 
 
-def test_a_stopped_run_goes_on_with_the_first_missing_file(many, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_with_the_first_missing_file(many, tmp_path, monkeypatch):
     output = tmp_path / "out"
     real_open, read = builtins.open, []
 
