@@ -1,7 +1,7 @@
 # make demo   train, evaluate and predict on generated street scenes (no data set needed)
 # make check  the linter, the types and the tests that take seconds: for every commit
 # make test   the linter, the types and every test, against the real PyTorch references
-# make lock   write requirements.lock anew: the newest versions that pyproject.toml allows
+# make lock   update requirements.lock: the newest versions that pyproject.toml allows
 #
 # Another Python: make test PYTHON=python3.13 VENV=.venv313
 PYTHON ?= python3

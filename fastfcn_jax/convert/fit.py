@@ -28,7 +28,7 @@ class Report(NamedTuple):
       detected: the model recognised from names and shapes.
       mapped: names of the tensors used by the model.
       ignored: names of the tensors left out, by reason.
-      reset: names of the classifiers that were initialised anew.
+      reset: names of the classifiers that were reinitialised.
       step: training steps of the weights, from BatchNorm's counters (0: unknown).
       notes: where in the file the weights were, and what was assumed about their classes.
     """

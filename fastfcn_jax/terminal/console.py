@@ -38,7 +38,7 @@ class Console:
             print(text, flush=True)
 
     def restart_clock(self) -> None:
-        """Starts measuring anew, so that evaluation or compilation does not count."""
+        """Restarts the clock, so that evaluation or compilation does not count."""
         self._start, self._waited, self._steps = time.monotonic(), 0.0, 0
 
     def waited_for_data(self, seconds: float) -> None:

@@ -58,7 +58,7 @@ def kernel_gradient_by_rows(
     """The same with all nine sums in one reduction, over at most 31 rows at a time.
 
     XLA makes one loop of that, which reads both maps once and keeps the sums in registers; nine
-    sums of their own would read the maps anew for every second tap, or write the products out.
+    sums of their own would read the maps again for every second tap, or write the products out.
     """
     _, h, _, c = x.shape
     blocks = -(-h // 31)
