@@ -26,6 +26,9 @@ from fastfcn_jax.files import first_line, unwritable
 
 METRIC = "mIoU"
 UNFINISHED = ".orbax-checkpoint-tmp"  # part of a folder's name while Orbax writes it
+# Where Orbax puts what it no longer keeps, in one move: a kill while it deletes file by file would
+# leave what looks like a damaged checkpoint.
+DELETING = "deleting"
 URI_SCHEMES = ("gs", "s3", "az", "hf")  # Orbax takes the path /gs/… for the address gs://…
 
 # Orbax logs a traceback of errors that it also raises, and asyncio one of exceptions that Orbax
@@ -105,6 +108,7 @@ def open_manager(folder: Path, policy: Any) -> ocp.CheckpointManager:
         best_mode="max",
         cleanup_tmp_directories=True,
         create=True,
+        todelete_subdir=DELETING,
     )
     try:
         return ocp.CheckpointManager(folder, options=options)
@@ -192,6 +196,12 @@ def read_meta(folder: Path) -> dict[str, Any]:
         return meta
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"meta: {first_line(error)}") from error
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a folder of checkpoints no longer keeps, and what a kill left unfinished."""
+    for path in [folder / DELETING, *folder.glob(f"*{UNFINISHED}*")]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def set_score(folder: Path, miou: float) -> None:

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +66,7 @@ class Checkpoints:
             if step in self._manager.all_steps():
                 self._score(step, miou)
                 return
+            self._sweep()
             meta = {"format": FORMAT, "step": step, "notes": notes or {}}
             orbax_store.write(self._manager, step, _items(state), meta, miou=miou)
         except Exception as error:
@@ -137,8 +137,14 @@ class Checkpoints:
             raise files.unwritable(self.folder, error) from error
 
     def close(self) -> None:
-        self.wait()
+        self._sweep()
         self._manager.close()
+
+    def _sweep(self) -> None:
+        """Waits for the save under way and removes what it has replaced."""
+        self.wait()
+        if jax.process_index() == 0:
+            orbax_store.sweep(self.folder)
 
     def _score(self, step: int, miou: float | None) -> None:
         if miou is None:
@@ -168,8 +174,7 @@ class Checkpoints:
 
         Orbax does not delete every unfinished folder of a killed process; they would fill the disk.
         """
-        for unfinished in self.folder.glob(f"*{orbax_store.UNFINISHED}*"):
-            shutil.rmtree(unfinished)
+        orbax_store.sweep(self.folder)
         for step, fault in damaged.items():
             warn_of(self.folder / str(step), Damaged(fault))
             aside = self.folder.parent / "damaged_checkpoints"

@@ -291,6 +291,20 @@ def test_a_score_found_later_is_added_to_its_checkpoint(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in arrays.rglob("*")} == written
 
 
+def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_no_half_of_it(tmp_path, monkeypatch):
+    run = checkpointer.Checkpoints(tmp_path)
+    monkeypatch.setattr(orbax_store, "sweep", lambda _: None)  # killed before it deletes
+    for step in range(1, 6):
+        run.save(make(step))
+    run.close()
+    assert model_folder.finished_steps(tmp_path) == [4, 5]
+    assert (tmp_path / "checkpoints" / orbax_store.DELETING).is_dir()
+    monkeypatch.undo()
+    assert int(restore(tmp_path).state.step) == 5
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["4", "5"]
+    assert not (tmp_path / "damaged_checkpoints").exists()
+
+
 def test_a_state_of_another_shape_is_refused(tmp_path):
     save(tmp_path, {4: None})
     with pytest.raises(UserError, match=r"does not fit the configured model: 3 arrays differ"):
