@@ -295,7 +295,7 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_no_half_of_it(tmp_path
     run = checkpointer.Checkpoints(tmp_path)
     monkeypatch.setattr(orbax_store, "sweep", lambda _: None)  # killed before it deletes
     for step in range(1, 6):
-        run.save(make(step))
+        run.save(make(step), notes=notes([0.5]))
     run.close()
     assert model_folder.finished_steps(tmp_path) == [4, 5]
     assert (tmp_path / "checkpoints" / orbax_store.DELETING).is_dir()
