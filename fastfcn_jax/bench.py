@@ -24,8 +24,8 @@ from fastfcn_jax import cli, files, measure, models, runtime
 from fastfcn_jax import config as configs
 from fastfcn_jax.data import datasets, pipeline
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.models.ops.bilinear import resize
 from fastfcn_jax.models.ops.forms import Forms
-from fastfcn_jax.models.ops.resize import resize
 from fastfcn_jax.training import initial, losses, optim, step
 from fastfcn_jax.training import state as states
 
