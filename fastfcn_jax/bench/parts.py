@@ -14,8 +14,8 @@ from fastfcn_jax import models, runtime
 from fastfcn_jax.bench import measure
 from fastfcn_jax.data import datasets, pipeline
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.models.ops.bilinear import resize
 from fastfcn_jax.models.ops.forms import Forms
-from fastfcn_jax.models.ops.resize import resize
 from fastfcn_jax.training import initial_weights, losses, optim, step
 from fastfcn_jax.training import state as states
 

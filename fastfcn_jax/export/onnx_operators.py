@@ -80,7 +80,7 @@ class Graph:
         return self.add("Concat", maps, axis=1)
 
     def resize(self, x: str, size: tuple[int, int]) -> str:
-        """Bilinear resize to `size`, like `ops.resize`."""
+        """Bilinear resize to `size`, like `ops.bilinear.resize`."""
         shape = self.add("Shape", [x], start=0, end=2)
         sizes = self.add("Concat", [shape, self.constant(np.array(size, np.int64))], axis=0)
         mode = "align_corners" if self.align_corners else "half_pixel"

@@ -17,7 +17,7 @@ from fastfcn_jax import models
 from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models import folding
-from fastfcn_jax.models.ops.resize import resize
+from fastfcn_jax.models.ops.bilinear import resize
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from fastfcn_jax.models import layers, normalize
 from fastfcn_jax.models.ops.forms import FAST, Forms
-from fastfcn_jax.training import fused_update, losses
+from fastfcn_jax.training import losses, update
 from fastfcn_jax.training.optim import Optimizer, map_paths
 from fastfcn_jax.training.state import TrainState
 
@@ -121,11 +121,11 @@ def make_train_step(
             grads, parts, batch_stats = accumulated(state, batch, key, over)
         if axis_name is not None:
             grads, parts = jax.lax.psum((grads, parts), axis_name)
-        norm = fused_update.global_norm(grads, forms)
+        norm = update.global_norm(grads, forms)
         rate = optimizer.learning_rate(state.step)
         new = _updated(state, optimizer, grads, norm, rate, batch_stats, ema_decay)
         finite = jnp.isfinite(parts["loss"]) & jnp.isfinite(norm)
-        new = fused_update.select(finite, new, state, forms)
+        new = update.select(finite, new, state, forms)
         metrics = {**parts, "grad_norm": norm, "learning_rate": rate, "finite": finite}
         return dataclasses.replace(new, step=state.step + 1), metrics
 

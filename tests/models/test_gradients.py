@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fastfcn_jax.models.ops import batch_norm as norms
-from fastfcn_jax.models.ops.resize import resize, resize_plain
+from fastfcn_jax.models.ops.bilinear import resize, resize_plain
 
 
 def noise(*shape, seed=0):

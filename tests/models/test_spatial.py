@@ -9,7 +9,7 @@ import torch
 
 from fastfcn_jax.models import pooling
 from fastfcn_jax.models.ops import max_pool
-from fastfcn_jax.models.ops.resize import resize
+from fastfcn_jax.models.ops.bilinear import resize
 
 
 def noise(*shape):

@@ -16,12 +16,12 @@ from jaxtyping import Array, Float
 from fastfcn_jax.models.ops import (
     bands,
     batch_norm,
+    bilinear,
     convolution,
     depthwise,
     max_pool,
     phases,
     pyramid_conv,
-    resize,
     taps,
     winograd,
 )
@@ -77,7 +77,7 @@ TABLE = {
     "batch norm": _both(batch_norm.normalize, "GPU: 0.14 ms a map of 512 channels, 0.22 without"),
     "batch norm before 1x1": _both(True, "GPU: 0.69 ms a branch of the JPU, 1.06 without"),
     "max pool": _both(max_pool.max_pool, "GPU, deterministic: 0.2 ms, without 1.1 and a sort"),
-    "resize": _both(resize.resize, "GPU: the loss of 150 classes takes 3.3 ms, 4.4 without"),
+    "resize": _both(bilinear.resize, "GPU: the loss of 150 classes takes 3.3 ms, 4.4 without"),
     "barrier": Row(_as_they_are, _barrier, "GPU: psp 0.3 GiB less; what jax cannot compile"),
 }
 
@@ -87,7 +87,7 @@ PLAIN = {
     "batch norm": batch_norm.normalize_plain,
     "batch norm before 1x1": False,
     "max pool": max_pool.max_pool_plain,
-    "resize": resize.resize_plain,
+    "resize": bilinear.resize_plain,
     "barrier": _as_they_are,
 }
 

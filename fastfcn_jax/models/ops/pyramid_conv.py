@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fastfcn_jax.models.ops.bilinear import bilinear_taps
 from fastfcn_jax.models.ops.precision import wide_type
-from fastfcn_jax.models.ops.resize import bilinear_taps
 from fastfcn_jax.models.padding import Size, blank_outside
 
 
