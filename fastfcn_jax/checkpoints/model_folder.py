@@ -154,7 +154,7 @@ def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) 
         "dataset": {
             "name": info.name,
             "class_names": list(info.class_names),
-            "palette": np.asarray(info.palette).tolist(),
+            "palette": np.asarray(info.palette, np.uint8).tolist(),
         },
         "preprocessing": {"mean": segmentor.MEAN, "std": segmentor.STD, "channels": "RGB"},
         "versions": versions,
