@@ -1,6 +1,7 @@
 """Writes a published data set into ArrayRecord files: one sequential read per sample."""
 
 import hashlib
+import os
 import shutil
 import sys
 from argparse import Namespace
@@ -56,7 +57,7 @@ def prepare(name: str, root: str, output: str, splits: tuple[str, ...]) -> Path:
 def _unfinished_folder(output: Path, name: str, sources: dict[str, datasets.Source]) -> Path:
     """Named after its samples, so that a changed data set does not resume with old shards."""
     ids = "\n".join(f"{split} {i}" for split, source in sources.items() for i in source.ids)
-    folder = output / f"{name}.unfinished-{hashlib.sha256(ids.encode()).hexdigest()[:12]}"
+    folder = output / f"{name}.unfinished-{hashlib.sha256(os.fsencode(ids)).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

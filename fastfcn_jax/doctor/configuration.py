@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fastfcn_jax import text
+
 NAME = "fastfcn_config.py"
 
 
@@ -26,7 +28,7 @@ def configuration(folder: Path, sizes: list[tuple[int, int]], count: int) -> str
     scale, crop, small = _pixels(sizes)
     batch = min(8, count)
     steps = int(np.clip(count * 100 // batch, 2_000, 40_000))
-    return f'''"""FastFCN with a PSP head on the photos in {folder.resolve().name}.
+    return f'''"""FastFCN with a PSP head on the photos in {text.shown(folder.resolve().name)}.
 
 fastfcn train --config {NAME}          ResNet-50, for a GPU
 fastfcn train --config {NAME}:small    ResNet-18 of half the width, for a CPU

@@ -1,6 +1,7 @@
 """Splits photographs into training and validation: by lists or folders, or one in five."""
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -89,7 +90,7 @@ def a_fifth(
     Starts with a fifth of the photographs that have the rarest class, then the next rarest.
     """
     wanted = max(round(len(photos) / 5), min(at_least, len(photos)))
-    order = sorted(photos, key=lambda p: hashlib.sha256(p.stem.encode()).digest())
+    order = sorted(photos, key=lambda p: hashlib.sha256(os.fsencode(p.stem)).digest())
     having = Counter(v for p in photos for v in values.get(p, ()))
     held: dict[Path, None] = {}
     for value, count in sorted(having.items(), key=lambda item: (item[1], repr(item[0]))):

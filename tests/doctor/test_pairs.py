@@ -117,6 +117,16 @@ def test_accents_that_macos_stores_in_two_parts(tmp_path):
     assert len(datasets.load("folder", str(tmp_path), "train")) == 2
 
 
+def test_names_that_are_not_utf_8(tmp_path):
+    """As old zip files leave them; the folder's own name too."""
+    root = tmp_path / os.fsdecode(b"fo\xdfo")
+    lay(root, os.fsdecode(b"images/stra\xdfe{}.png"), os.fsdecode(b"masks/stra\xdfe{}.png"))
+    assert adopt.adopt(root)[0] == "6 photos with a label each"
+    train = datasets.load("folder", str(root), "train")
+    assert len(train) == 5
+    assert all("stra\udcdfe" in name for name in train.ids)
+
+
 @pytest.mark.parametrize(
     ("photos", "taken", "others"),
     [
