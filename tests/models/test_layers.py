@@ -38,18 +38,21 @@ def test_convolution_is_torchs(size, kernel_size, stride, dilation):
     np.testing.assert_allclose(ours, oracle.to_numpy(expected), atol=1e-5)
 
 
-def test_batch_norm_trains_like_torch():
+# With a small spread around 30, E[x^2] - mean^2 would cancel; with a spread of 1, the running
+# variance tells the unbiased variance from the biased one.
+@pytest.mark.parametrize(("centre", "spread", "atol"), [(30, 0.01, 2e-2), (0, 1, 1e-5)])
+def test_batch_norm_trains_like_torch(centre, spread, atol):
     reference = torch.nn.BatchNorm2d(4).train()
     ours = layers.BatchNorm(Common())
     variables = ours.init(jax.random.key(0), jnp.zeros((1, 1, 1, 4)))
     for step in range(3):
-        x = 30 + 0.01 * noise(2, 3, 5, 4, seed=step)  # where E[x^2] - mean^2 would cancel
+        x = centre + spread * noise(2, 3, 5, 4, seed=step)
         y, updates = ours.apply(variables, jnp.asarray(x), train=True, mutable=["batch_stats"])
         expected = oracle.to_numpy(reference(oracle.to_torch(x)))
-        np.testing.assert_allclose(y, expected, atol=2e-2)
+        np.testing.assert_allclose(y, expected, atol=atol)
         variables = {**variables, **updates}
     stats = variables["batch_stats"]
-    np.testing.assert_allclose(stats["mean"], reference.running_mean.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(stats["mean"], reference.running_mean.numpy(), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(stats["var"], reference.running_var.numpy(), rtol=1e-5)
     x = noise(1, 2, 3, 4)
     expected = oracle.to_numpy(reference.eval()(oracle.to_torch(x)))
