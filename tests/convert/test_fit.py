@@ -142,7 +142,7 @@ def test_another_model_is_refused(psp, changes, message):
 def test_another_class_count():
     model = small.config("enc", "jpu").model
     tensors = fit.to_tensors(small.variables(model, 19), "mmseg")
-    words = r"num_classes: the file has 19, the configuration 150 \(--reset-head starts"
+    words = r"num_classes: the file has 19, the configuration 150 \(--reset-head initialises"
     with pytest.raises(UserError, match=words):
         fit.to_variables(file_of(tensors), model, 150)
     fitted = fit.to_variables(file_of(tensors), model, 150, reset_head=True, seed=3)

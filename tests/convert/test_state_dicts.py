@@ -112,7 +112,7 @@ def test_safetensors_are_read_as_pth(tmp_path):
     )
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    with pytest.raises(UserError, match=r"a\.safetensors: is no whole \.safetensors file"):
+    with pytest.raises(UserError, match=r"a\.safetensors: is not a complete \.safetensors file"):
         weight_file.read(path)
     with pytest.raises(UserError, match=r"b\.safetensors: cannot be read"):
         weight_file.read(tmp_path / "b.safetensors")

@@ -216,7 +216,10 @@ class TestReasons:
     @pytest.mark.parametrize(
         ("data", "words"),
         [
-            (b"\0\0\0\x18ftypheic" + bytes(40), "a HEIC picture, which is not read; save it as"),
+            (
+                b"\0\0\0\x18ftypheic" + bytes(40),
+                "a HEIC picture, which is not supported; save it as",
+            ),
             (b"\0\0\0\x18ftypisom" + bytes(40), "a video"),
             (tiff(8, 8, 1), "a TIFF of 8 bands"),
             (cv2.imencode(".tif", PHOTO.astype(np.float32))[1].tobytes(), "floating-point|float32"),
