@@ -44,12 +44,12 @@ TIMING = ("images_per_second", "data_wait", "seconds_per_step", "seconds")
 
 
 class StopInTheMiddle:
-    """Stands in for the agreement of processes to stop: all wish to after some steps."""
+    """Stands in for the agreement of processes to stop: all are asked after some steps."""
 
     def __init__(self):
         self.asked = 0
 
-    def stop(self, wish: bool) -> bool:
+    def stop(self, asked: bool) -> bool:
         self.asked += 1
         return self.asked > MIDDLE
 
@@ -86,7 +86,7 @@ def end(child: int) -> int:
         time.sleep(0.01)
         if time.monotonic() > until:
             os.kill(child, 15)
-            os.kill(child, 15)  # the first one is a wish
+            os.kill(child, 15)  # the first one asks it to stop
             until += PATIENCE
     return os.waitstatus_to_exitcode(ended[1])
 

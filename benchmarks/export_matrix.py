@@ -3,8 +3,8 @@
 python benchmarks/export_matrix.py [--formats stablehlo,onnx,safetensors] [--heads psp,enc,aspp]
     [--sizes 360x480,480x480,512x1024]
 
-FastFCN with ResNet-50, 19 classes, random weights with random BatchNorm statistics. Every file is
-run beside its source on a drawn street scene, as `fastfcn export` does; what cannot be written is a
+FastFCN with ResNet-50, 19 classes, random weights with random BatchNorm statistics. Every file and
+its source are run on a drawn street scene, as `fastfcn export` does; what cannot be written is a
 line of the table too, and the exit status is 1. The package is the installed one, so a clean
 environment shows what an installation lacks:
 

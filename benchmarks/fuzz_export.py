@@ -4,7 +4,7 @@
 
 Starts from a narrow model in StableHLO, ONNX and safetensors and damages the files, as
 `fuzz_pth.py` does; half of the mutated archives get new checksums, as an attacker would give them.
-The files are read in a process of its own that is started anew where one of the libraries takes it
+The files are read in a process of its own that is started again where one of the libraries takes it
 down; such deaths are counted, as are files that take minutes.
 """
 

@@ -9,6 +9,9 @@ why dropout is 0 and the learning rate 1e-6 on both sides. Printed are medians, 
 in each round (median, smallest, largest) and peak memory: on a GPU what the framework allocated, on
 a CPU the resident set of the process.
 
+Two commits of this package are compared by `--contenders=ours@OLD,ours`, where OLD is a checkout of
+the older one.
+
 `mmseg` is PyTorch by default, `mmseg+channels_last+compile+bf16` is tuned; see contenders.py. Needs
 mmsegmentation and PyTorch (`make test` installs them) and, for `+compile`, a C++ compiler.
 """
@@ -107,7 +110,7 @@ def summarize(job: contenders.Job, result: dict) -> dict:
         del row["evidence"]
     ratios = {}
     for ours, other in itertools.product(names, names):
-        if ours.startswith("ours") and other.startswith("mmseg"):
+        if ours.startswith("ours") and other.startswith(("mmseg", "ours@")) and ours != other:
             pairs = zip(result[ours]["seconds"], result[other]["seconds"], strict=True)
             each = sorted(a / b for a, b in pairs)
             ratios[f"{ours} / {other}"] = {

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,10 +36,10 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except Exception as error:
-        mended = unwritable(path, error)
-        if mended is error:
+        explained = unwritable(path, error)
+        if explained is error:
             raise
-        raise mended from error
+        raise explained from error
     finally:
         with contextlib.suppress(OSError):  # an error here would hide why the write failed
             temporary.unlink(missing_ok=True)
@@ -108,16 +109,18 @@ def name_of(sample_id: str) -> str:
 
 
 def make_folder(output: Path) -> Path:
-    """Creates the folder given as --output unless it exists.
+    """Creates the folder given as --output unless it exists, and checks that it can be written.
 
     Raises:
-      UserError: a file has that name, or the folder cannot be created.
+      UserError: a file has that name, or the folder cannot be created or written.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
     except OSError as error:
         raise UserError(
-            f"--output {output}: the folder cannot be created ({error.strerror}); give another."
+            f"--output {output}: the folder cannot be written ({error.strerror}); give another."
         ) from error
     return output
 

@@ -180,7 +180,7 @@ def test_eval_refuses_bad_flags_before_it_starts(raw, tmp_path):
         assert done.returncode == 2, done.stderr
         return done.stderr
 
-    words = "the folder cannot be created (File exists); give another."
+    words = "the folder cannot be written (File exists); give another."
     assert errors("--output", "LICENSE") == f"error: --output LICENSE: {words}\n"
     card["dataset"]["class_names"].reverse()
     (folder / "model.json").write_text(json.dumps(card))

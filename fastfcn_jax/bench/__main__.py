@@ -2,12 +2,22 @@
 
 import sys
 from argparse import Namespace
+from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from fastfcn_jax import cli
+from fastfcn_jax.errors import UserError
 
 
 def define(parser: cli.Parser) -> None:
-    parser.add_config("Experiment to measure.")
+    parser.add_config("Experiment to measure.", needed=False)
+    parser.add_argument(
+        "--checkpoint",
+        type=cli.path,
+        metavar="DIR",
+        help="Measure the experiment of this checkpoint folder or published name instead.",
+    )
     parser.add_argument(
         "--batch",
         type=cli.at_least(0),
@@ -28,8 +38,10 @@ def run(arguments: Namespace) -> None:
     from fastfcn_jax import files
     from fastfcn_jax.bench import parts
 
+    if (arguments.config is None) == (arguments.checkpoint is None):
+        raise UserError("give --config or --checkpoint; for example --config jpu_psp_cityscapes.")
     found = parts.measured(
-        arguments.config,
+        arguments.config or experiment_of(arguments.checkpoint),
         batch=arguments.batch,
         rounds=arguments.rounds,
         with_twin=arguments.twin,
@@ -37,6 +49,22 @@ def run(arguments: Namespace) -> None:
     print(parts.table(found))
     if arguments.json is not None:
         files.write_json(arguments.json, found)
+
+
+def experiment_of(folder: str | Path) -> ConfigDict:
+    """The experiment of a checkpoint folder or published name, with its number of classes.
+
+    Raises:
+      UserError: it is neither.
+    """
+    from fastfcn_jax.checkpoints import model_folder
+    from fastfcn_jax.weights import store
+
+    path = store.checkpoint(folder)
+    config, info = model_folder.from_card(model_folder.read_card(path), path / "model.json")
+    with config.unlocked():
+        config.model.num_classes = info.num_classes
+    return config
 
 
 COMMAND = cli.Command(

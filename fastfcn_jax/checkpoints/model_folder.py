@@ -85,6 +85,7 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
             warn_of(step_folder(folder, step), damage)
             continue
         _check_count(folder, card, variables)
+        _check_shapes(folder, config, info, variables)
         return LoadedModel(config, info, variables, step)
     raise UserError(f"{folder}/checkpoints has no intact checkpoint; train or convert one first.")
 
@@ -232,6 +233,30 @@ def _check_count(folder: Path, card: dict[str, Any], variables: dict[str, Any]) 
         raise UserError(
             f"{folder}/model.json: dataset.class_names has {named} names, but the weights have "
             f"{weights} classes; {REMEDY}."
+        )
+
+
+def _check_shapes(folder: Path, config: ConfigDict, info: DatasetInfo, variables: dict) -> None:
+    """Raises UserError if the weights are not of the configured model, as after an edit by hand."""
+    from fastfcn_jax import models
+
+    model = models.build(config.model, info.num_classes)
+    wanted = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    shapes = [
+        {"/".join(str(key.key) for key in path): leaf.shape for path, leaf in leaves}
+        for leaves, _ in map(jax.tree_util.tree_flatten_with_path, (wanted, variables))
+    ]
+    differing = sorted(
+        name
+        for name in shapes[0].keys() | shapes[1].keys()
+        if shapes[0].get(name) != shapes[1].get(name)
+    )
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"{folder}/model.json: config.model describes another model than the weights are of: "
+            f"{name} is {shapes[1].get(name, 'missing')}, not {shapes[0].get(name, 'unused')} "
+            f"({len(differing)} differ); {REMEDY}."
         )
 
 

@@ -1,5 +1,6 @@
 """`fastfcn config`: prints, compares and documents configurations."""
 
+import contextlib
 import sys
 from argparse import Namespace
 
@@ -40,8 +41,12 @@ def run(arguments: Namespace) -> None:
             print(completion.script(shell, flags))
         case ["rename-class", folder, old, new]:
             from fastfcn_jax.checkpoints.rename_class import rename_class
+            from fastfcn_jax.training import workdir
 
-            print("\n".join(rename_class(cli.path(folder), old, new)))
+            path = cli.path(folder)
+            is_run = (path / "run.json").is_file()  # a training of it would write the old name back
+            with workdir.hold(path) if is_run else contextlib.nullcontext():
+                print("\n".join(rename_class(path, old, new)))
         case _:
             raise UserError(f"usage: fastfcn {USAGE}.")
 

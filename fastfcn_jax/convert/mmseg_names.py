@@ -64,7 +64,7 @@ def flax_path(name: str, ndim: int) -> Path:
 def torch_name(path: Path, siblings: Container[Path]) -> str:
     """State-dict name of a Flax path; `siblings` holds the paths of the whole model."""
     *modules, leaf = path
-    # The Encoding layer also has a `scale` (beside `codewords`); it is not a BatchNorm weight.
+    # The Encoding layer also has a `scale` (next to `codewords`); it is not a BatchNorm weight.
     if leaf == "kernel" or (leaf == "scale" and (*modules, "codewords") not in siblings):
         leaf = "weight"
     elif leaf in ("mean", "var"):

@@ -29,7 +29,7 @@ class ReadResult(NamedTuple):
       tensors: weights by name, without prefixes such as `module.`, in their stored dtype.
       kind: what wrote the file and its container, for the report.
       stubbed: names of Python objects in the file that were not read.
-      others: names of entries beside the weights that are not tensors.
+      others: names of entries next to the weights that are not tensors.
       found: where in the file the weights were; None: not from a file.
       meta: the file's metadata on classes and training.
     """

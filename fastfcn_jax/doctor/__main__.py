@@ -15,7 +15,10 @@ def define(parser: cli.Parser) -> None:
         "--folder", type=cli.path, metavar="PHOTOS", help="Folder of photographs and labels."
     )
     parser.add_argument(
-        "--checkpoint", type=cli.path, metavar="DIR", help="Model to compare with the data."
+        "--checkpoint",
+        type=cli.path,
+        metavar="DIR",
+        help="Model to compare with the data: a folder or a published name.",
     )
     parser.add_argument(
         "--images", type=cli.path, metavar="OUT", help="Folder for pictures of augmented samples."

@@ -61,15 +61,15 @@ def add(folder: Path, options: Options) -> list[str]:
     bad = [*collected.bad, *found.bad, *_unknown(folder, found, known, clean=options.clean)]
     lines = bad_files.settle(bad, skip=options.skip_bad)
     found = found.without(bad)
-    anew, line = reading.to_write(folder, found.facts, _reading(known, clean=options.clean))
+    redrawn, line = reading.to_write(folder, found.facts, _reading(known, clean=options.clean))
     divided = _divide(folder, collected, found, known, options)
     for part, photos in (("train", divided.train), ("val", divided.val)):
         pairs = {pair.photo: pair for pair in found.facts}
         lists[part] |= {
-            p: anew[pairs[p]][0] if pairs[p] in anew else pairs[p].label for p in photos
+            p: redrawn[pairs[p]][0] if pairs[p] in redrawn else pairs[p].label for p in photos
         }
     texts = {name: writing.listing(lists[part].items()) for part, name in LISTS.items()}
-    writing.write(folder, texts, anew.values(), adds=True)
+    writing.write(folder, texts, redrawn.values(), adds=True)
     added = f"{counted(len(divided.train) + len(divided.val), 'new photo')}, "
     return [
         *collected.lines,

@@ -59,7 +59,7 @@ def adopt(
       update: adds new photographs to a folder prepared earlier, see `additions.add`.
       overwrite: replaces what was written before; files with other content are kept as `.bak`.
       skip_bad: leaves out files that cannot be used.
-      clean: assigns pixels whose value is not a class to a class, see `clean.mend`.
+      clean: assigns pixels whose value is not a class to a class, see `clean.repair`.
       empty: photographs without any outline become background instead of being left out.
       palettes: what labels with a palette mean, see `unify.decide`.
 
@@ -92,8 +92,8 @@ def _adopt(folder: Path, options: Options) -> list[str]:
     if options.split == "auto":
         parts = division.find_parts(folder, collected.texts, collected.photos)
     divided = division.divide(list(values), parts, values)
-    anew, line = reading.to_write(folder, read.facts, meant.reading)
-    place_of = {p.photo: anew[p][0] if p in anew else p.label for p in read.facts}
+    redrawn, line = reading.to_write(folder, read.facts, meant.reading)
+    place_of = {p.photo: redrawn[p][0] if p in redrawn else p.label for p in read.facts}
     texts = {
         "train.txt": writing.listing((p, place_of[p]) for p in divided.train),
         "val.txt": writing.listing((p, place_of[p]) for p in divided.val),
@@ -102,7 +102,7 @@ def _adopt(folder: Path, options: Options) -> list[str]:
             folder, list(read.sizes.values()), len(divided.train)
         ),
     }
-    kept = writing.write(folder, texts, anew.values())
+    kept = writing.write(folder, texts, redrawn.values())
     return [
         *collected.lines,
         *lines,
@@ -162,13 +162,13 @@ def _form(folder, collected: Collected, read: Survey, options: Options):
 def _labels(folder, read: Survey, form, found, names, said, options: Options) -> Labels:
     counts, _ = totals([unify.values(f, form) for f in read.facts.values()])
     mends = options.clean and bool(found.smooth or found.stray)
-    mended = sum(counts[v] for v in (*found.smooth, *found.stray)) + sum(
+    repaired = sum(counts[v] for v in (*found.smooth, *found.stray)) + sum(
         f.rest for f in read.facts.values()
     )
     lines = [] if mends else _stray_lines(read, form, found)
     if mends:
-        counts = reading.counted_as_mended(counts, found)
-        lines = [f"  {mended} pixels of no class are assigned to a class, as --clean says"]
+        counts = reading.counted_as_repaired(counts, found)
+        lines = [f"  {repaired} pixels of no class are assigned to a class, as --clean says"]
     if len(counts) - (0 if mends else len(found.stray)) < 2:
         raise UserError(
             f"{folder}: all labels hold the one value {next(iter(counts))}: there is nothing to "

@@ -50,7 +50,7 @@ def assess(
     return Cleanliness(sorted((v for v in counts if v not in stray), key=code_of), stray, [])
 
 
-def mend(pixels: np.ndarray, classes: Collection[Value], *, are_ordered: bool) -> np.ndarray:
+def repair(pixels: np.ndarray, classes: Collection[Value], *, are_ordered: bool) -> np.ndarray:
     """Assigns every pixel of no class to a class: that of the closest colour or nearest pixel.
 
     Args:
@@ -63,14 +63,14 @@ def mend(pixels: np.ndarray, classes: Collection[Value], *, are_ordered: bool) -
     wrong = ~np.isin(code, known)
     if not wrong.any():
         return pixels
-    mended = code.copy()
+    repaired = code.copy()
     by_value, is_near = _likest(code[wrong], known, pixels.ndim == 3)
     around = _around(code, wrong)
     takes_value = is_near | (len(known) == 2) if are_ordered or pixels.ndim == 3 else False
-    mended[wrong] = by_value if around is None else np.where(takes_value, by_value, around)
+    repaired[wrong] = by_value if around is None else np.where(takes_value, by_value, around)
     if pixels.ndim == 2:
-        return mended.astype(np.uint8)
-    return np.stack((mended >> 16, mended >> 8 & 255, mended & 255), -1).astype(np.uint8)
+        return repaired.astype(np.uint8)
+    return np.stack((repaired >> 16, repaired >> 8 & 255, repaired & 255), -1).astype(np.uint8)
 
 
 def _is_smooth(anchors: list[Value], others: list[Value], rest: int) -> bool:

@@ -18,6 +18,7 @@ from fastfcn_jax.doctor.checks import Finding
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import name_of, write_image
 from fastfcn_jax.training import setup, strategy
+from fastfcn_jax.weights import store
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
 
@@ -26,7 +27,7 @@ def examine(
     config: ConfigDict,
     *,
     samples: int,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     workdir: Path = Path("runs"),
 ) -> list[Finding]:
     """All findings about an experiment; those of level "problem" would stop or ruin a run."""
@@ -50,7 +51,7 @@ def examine(
         problems = any(f.level == "problem" for f in found)
         found += [] if problems else [*loading(config, source), *memory(config, source, workdir)]
         if checkpoint is not None:
-            found += fitting(checkpoint, source)
+            found += fitting(store.checkpoint(checkpoint), source)
     return found
 
 
@@ -187,7 +188,7 @@ def fitting(folder: Path, source: datasets.Source) -> list[Finding]:
 
 
 def draw(config: ConfigDict, folder: Path, count: int = 8) -> None:
-    """Saves augmented training samples beside their labels in colour."""
+    """Saves augmented training samples next to their labels in colour."""
     source = datasets.load(config.data.name, config.data.root, config.data.train_split)
     folder.mkdir(parents=True, exist_ok=True)
     stream = pipeline.build_train(config, source)

@@ -88,18 +88,20 @@ def to_write(
     folder: Path, facts: dict[Pair, Facts], reading: Reading
 ) -> tuple[dict[Pair, Drawing], list[str]]:
     """The labels that training cannot read directly, and a line about them."""
-    anew = {}
+    copies = {}
     for pair, found in facts.items():
         wrong = bool(reading.classes) and (
             found.rest or not unify.values(found, reading.form).keys() <= set(reading.classes)
         )
         if wrong or not unify.is_kept(found, reading.form):
-            anew[pair] = (label_place(pair.photo), _drawing(folder, pair, reading))
-    if not anew:
+            copies[pair] = (label_place(pair.photo), _drawing(folder, pair, reading))
+    if not copies:
         return {}, []
     where = label_place(Path("x")).parent
-    line = f"  {counted(len(anew), 'label')} converted into copies in {where}; yours are unchanged"
-    return anew, [line]
+    line = (
+        f"  {counted(len(copies), 'label')} converted into copies in {where}; yours are unchanged"
+    )
+    return copies, [line]
 
 
 def _drawing(folder: Path, pair: Pair, reading: Reading):
@@ -111,7 +113,7 @@ def read(folder: Path, pair: Pair, reading: Reading) -> np.ndarray:
     stored = pair.stored(folder)
     pixels = unify.apply(stored, reading.form)
     if reading.classes:
-        pixels = clean.mend(pixels, reading.classes, are_ordered=stored.kind != "palette")
+        pixels = clean.repair(pixels, reading.classes, are_ordered=stored.kind != "palette")
     if stored.transparent is not None and reading.transparent is not None:
         pixels = pixels.copy()
         pixels[stored.transparent] = reading.transparent
@@ -126,7 +128,7 @@ def transparent_value(content: dict[str, Any]) -> Value | None:
     return tuple(value) if isinstance(value, list) else value
 
 
-def counted_as_mended(counts: Counter, found: Cleanliness) -> Counter:
+def counted_as_repaired(counts: Counter, found: Cleanliness) -> Counter:
     """Only the values that remain after the repair; how many pixels they gain is not known."""
     return Counter({v: n for v, n in counts.items() if v in found.classes})
 

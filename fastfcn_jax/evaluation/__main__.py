@@ -17,7 +17,10 @@ def define(parser: cli.Parser) -> None:
     parser.add_config("Other data or test settings than the stored ones.", needed=False)
     parser.add_argument("--protocol", help="single | ms_flip | …; default: config.eval.protocol.")
     parser.add_argument(
-        "--output", type=cli.path, metavar="DIR", help="Default: eval/ in the checkpoint folder."
+        "--output",
+        type=cli.path,
+        metavar="DIR",
+        help="Default: eval/ in the checkpoint folder; eval_NAME/ for a published name.",
     )
     parser.add_argument(
         "--compare",

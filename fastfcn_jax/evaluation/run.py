@@ -1,5 +1,6 @@
 """Evaluates a checkpoint folder: the scores on the terminal, metrics.json and report.html."""
 
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -32,13 +33,14 @@ def evaluate_folder(
       config: data and test settings; None: as stored with the model.
         The model itself is always the stored one.
       protocol: overrides `config.eval.protocol`.
-      output: folder for metrics.json and report.html; None: `folder`/eval.
+      output: folder for metrics.json and report.html; None: eval/ in `folder`, or eval_NAME/
+        here for a published name.
       compare: metrics.json of another evaluation, for the report.
 
     Raises:
       UserError: no checkpoint, no data, other classes than the model has, or no output folder.
     """
-    folder = store.checkpoint(folder)
+    given, folder = folder, store.checkpoint(folder)
     runtime.cache_compilations()
     other = [] if compare is None else [baselines.read(compare)]
     loaded = model_folder.load_model(folder)
@@ -48,7 +50,7 @@ def evaluate_folder(
         print(note)
     model = models.build(loaded.config.model, loaded.info.num_classes)
     tested = predictor.build(config, model, loaded.variables, protocol=protocol)
-    output = make_folder(output or folder / "eval")  # fails now, not after the evaluation
+    output = make_folder(output or _output(given, folder))  # fails now, not after the evaluation
     result = evaluate(tested, source, announce=print)
     write_json(output / "metrics.json", result.metrics())
     print_table(result)
@@ -57,6 +59,13 @@ def evaluate_folder(
     )
     print(f"wrote {output / 'metrics.json'} and report.html")
     return result
+
+
+def _output(given: str | Path, folder: Path) -> Path:
+    """Where scores go by default: nobody looks for them in the cache of fetched weights."""
+    if Path(given).expanduser() == folder:
+        return folder / "eval"
+    return Path("eval_" + re.sub(r"[^\w.-]+", "_", Path(given).name))
 
 
 def print_table(result: Result) -> None:

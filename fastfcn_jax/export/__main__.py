@@ -26,6 +26,9 @@ def define(parser: cli.Parser) -> None:
     )
     parser.add_argument("--metrics", type=cli.path, help="hub: metrics.json for the model card.")
     parser.add_argument("--license", help="hub: licence of the weights: mit, apache-2.0, …")
+    parser.add_argument(
+        "--half", action="store_true", help="hub: kernels as float16, in half the bytes."
+    )
     parser.add_argument("--push", metavar="OWNER/NAME", help="hub: also upload the folder there.")
 
 
@@ -53,6 +56,7 @@ def _write_for_hub(arguments: Namespace) -> None:
         arguments.output,
         metrics=arguments.metrics,
         licence=arguments.license,
+        half=arguments.half,
     )
     print(f"read back, equal bit for bit -> {arguments.output}")
     if arguments.push is not None:

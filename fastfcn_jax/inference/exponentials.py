@@ -2,7 +2,7 @@
 
 The reference adds exp(logits) of all windows and scales, resized bilinearly, and takes the class
 with the largest sum. In float32 exp overflows above 88.7. Subtracting one value for the whole image
-would not do: pixels with small logits would underflow beside pixels with large ones. So every pixel
+would not do: pixels with small logits would underflow if others have large ones. So every pixel
 keeps the largest logit that has contributed to it so far, its shift, and sums relative to that, as
 in a running log-sum-exp. The result is the reference's, whatever the magnitude of the logits.
 """

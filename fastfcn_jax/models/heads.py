@@ -34,7 +34,7 @@ class FCNHead(nn.Module):
     """3x3 convolutions, then the classifier; also the auxiliary head.
 
     Long et al., https://arxiv.org/abs/1411.4038. concat_input: one more convolution over the
-    input beside the result (mmseg's FCN as main head).
+    input together with the result (mmseg's FCN as main head).
     """
 
     num_classes: int
@@ -58,7 +58,7 @@ class FCNHead(nn.Module):
 
 
 class PSPHead(nn.Module):
-    """Pyramid pooling: average pools of several scales beside the map itself.
+    """Pyramid pooling: average pools of several scales, joined to the map itself.
 
     Zhao et al., https://arxiv.org/abs/1612.01105.
     """

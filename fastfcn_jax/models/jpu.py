@@ -77,7 +77,7 @@ class JPUX(nn.Module):
 
 
 class JointUpsampling(nn.Module):
-    """Upsamples `low` to the size of `high`; returns it beside dilated branches over both.
+    """Upsamples `low` to the size of `high`; returns it and dilated branches over both.
 
     The branches are normalised by groups, the two entries by batch, as in the official code.
     """

@@ -60,15 +60,15 @@ class Agreement:
             replicated = NamedSharding(mesh, PartitionSpec())
             self._sum = jax.jit(jnp.sum, out_shardings=replicated)
 
-    def stop(self, wish: bool) -> bool:
+    def stop(self, asked: bool) -> bool:
         """Whether to stop now; every process must call this before every step.
 
         Args:
-          wish: whether this process was asked to stop.
+          asked: whether this process was asked to stop.
         """
         if self._alone:
-            return wish
-        mine = np.full(jax.local_device_count(), wish, np.int32)
+            return asked
+        mine = np.full(jax.local_device_count(), asked, np.int32)
         self._sums.append(self._sum(jax.make_array_from_process_local_data(self._sharding, mine)))
         if len(self._sums) <= self.LAG:
             return False

@@ -18,10 +18,10 @@ class Interrupted(Exception):
 
 
 class InterruptibleSource:
-    """Wraps a source; raises `Interrupted` instead of returning a sample once `wish()` is true."""
+    """Wraps a source; raises `Interrupted` instead of returning a sample once `asked()` is true."""
 
-    def __init__(self, source: Source, wish: Callable[[], bool]):
-        self._source, self._wish = source, wish
+    def __init__(self, source: Source, asked: Callable[[], bool]):
+        self._source, self._asked = source, asked
         self.info, self.ids = source.info, source.ids
         if (image_size := getattr(source, "image_size", None)) is not None:
             self.image_size = image_size  # lets the evaluation plan its padded sizes
@@ -30,7 +30,7 @@ class InterruptibleSource:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Sample:
-        if self._wish():
+        if self._asked():
             raise Interrupted
         return self._source[index]
 

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment
 from fastfcn_jax.convert import fit, weight_file
@@ -27,7 +30,12 @@ _FILES = (WEIGHTS, CONFIG, "README.md")
 
 
 def write(
-    folder: Path, output: Path, *, metrics: Path | None = None, licence: str | None = None
+    folder: Path,
+    output: Path,
+    *,
+    metrics: Path | None = None,
+    licence: str | None = None,
+    half: bool = False,
 ) -> Path:
     """Writes a checkpoint folder's best model as the hub expects it, and reads it back to compare.
 
@@ -35,9 +43,11 @@ def write(
       output: folder to create.
       metrics: metrics.json of an evaluation, for the model card; None: the one in `folder`/eval.
       licence: of the weights, as the hub abbreviates it ("mit", "apache-2.0"); None: unknown.
+      half: store kernels as float16, in half the bytes; biases and BatchNorm stay float32.
 
     Raises:
-      UserError: `folder` has no model, or `output` exists or cannot be written.
+      UserError: `folder` has no model, a kernel is too large for float16, or `output` exists or
+        cannot be written.
     """
     from safetensors.numpy import save_file
 
@@ -45,7 +55,11 @@ def write(
         raise UserError(f"--output {output}: already exists; remove it or give another.")
     loaded = model_folder.load_model(folder)
     stored = model_folder.read_card(folder)
+    if half:
+        loaded = loaded._replace(variables=jax.tree.map(_halved, loaded.variables))
     tensors = fit.to_tensors(loaded.variables, loaded.config.model.lineage, step=loaded.step)
+    if half:
+        tensors = {k: v.astype(np.float16) if v.ndim > 1 else v for k, v in tensors.items()}
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -83,13 +97,18 @@ def read(folder: Path) -> model_folder.LoadedModel:
     return model_folder.LoadedModel(config, info, variables, report.step)
 
 
-def as_checkpoint(folder: Path) -> Path:
-    """A checkpoint folder of the same model, converted once and kept in the cache."""
+def converted(folder: Path) -> Path:
+    """Where `as_checkpoint` keeps the checkpoint folder of a hub folder with this content."""
     with open(folder / WEIGHTS, "rb") as file:
         weights = fetch.digest(file, "sha256")
     with open(folder / CONFIG, "rb") as file:
         config = fetch.digest(file, "sha256")
-    target = local.cache() / "hub" / f"{weights[:16]}-{config[:16]}"
+    return local.cache() / "hub" / f"{weights[:16]}-{config[:16]}"
+
+
+def as_checkpoint(folder: Path) -> Path:
+    """A checkpoint folder of the same model, converted once and kept in the cache."""
+    target = converted(folder)
     with fetch.locked(target):
         if not target.exists():
             loaded = read(folder)
@@ -177,11 +196,17 @@ def _read_config(path: Path) -> dict[str, Any]:
     return content
 
 
+def _halved(array: np.ndarray) -> np.ndarray:
+    """A kernel rounded to what float16 can hold; variances would lose their small values there."""
+    if array.ndim < 2:
+        return array
+    if np.abs(array).max(initial=0.0) > np.finfo(np.float16).max:
+        raise UserError("a kernel has values above 65504, too large for float16; store float32.")
+    return array.astype(np.float16).astype(np.float32)
+
+
 def _compare(folder: Path, loaded: model_folder.LoadedModel) -> None:
     """Reads the written folder back; AssertionError if a bit has changed."""
-    import jax
-    import numpy as np
-
     again = read(folder)
     jax.tree.map(
         lambda x, y: np.testing.assert_array_equal(x, y, strict=True),

@@ -35,6 +35,10 @@ def where(name: str) -> Place:
       UserError: there is no such name.
     """
     entry = registry.find(name)
+    if entry.bundled is not None:
+        from fastfcn_jax.weights import hub
+
+        return Place(entry, entry.bundled / hub.WEIGHTS, hub.converted(entry.bundled))
     folder = None
     if not entry.is_backbone:
         tag = entry.checksum.rpartition(":")[2] or "as_found"
@@ -57,6 +61,10 @@ def get(name: str, *, offline: bool = False) -> Path:
         raise UserError(
             f"{name}: is a backbone, not a whole model; train with --config.init.backbone={name}."
         )
+    if place.entry.bundled is not None:
+        from fastfcn_jax.weights import hub
+
+        return hub.as_checkpoint(place.entry.bundled)
     if not place.is_here:
         file = get_file(name, offline=offline)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 import tiny
 
 from fastfcn_jax import files
@@ -18,6 +19,15 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.training import checkpointer, optim, state
 
 CLASSES = ("road", "car")
+
+
+CHECK_SHAPES = model_folder._check_shapes
+
+
+@pytest.fixture(autouse=True)
+def any_arrays(monkeypatch):
+    """The arrays that `make` returns are of no model."""
+    monkeypatch.setattr(model_folder, "_check_shapes", lambda *_: None)
 
 
 def make(step=0, *, ema=False, freeze=(), width=3):
@@ -419,6 +429,21 @@ def test_classes_that_do_not_fit_the_weights_are_refused(tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(edited))
     with pytest.raises(
         UserError, match=r"model\.json: dataset\.class_names has 3 names, but .* 2 cl"
+    ):
+        model_folder.load_model(tmp_path)
+
+
+def test_a_model_that_does_not_fit_the_weights_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_folder, "_check_shapes", CHECK_SHAPES)
+    config = small.config("psp", "jpu", backbone="resnet18")
+    info = DatasetInfo("two", CLASSES, np.zeros((2, 3), np.uint8))
+    made = model_folder.model_card(config, info, {})
+    model_folder.save_model(tmp_path, small.variables(config.model, 2), made)
+    assert model_folder.load_model(tmp_path).info.class_names == CLASSES
+    made["config"]["model"]["neck_channels"] += 8
+    (tmp_path / "model.json").write_text(json.dumps(made))
+    with pytest.raises(
+        UserError, match=r"model\.json: config\.model .* another model .*neck.* is \("
     ):
         model_folder.load_model(tmp_path)
 

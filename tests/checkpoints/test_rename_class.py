@@ -8,9 +8,10 @@ from layouts import sentence
 
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.checkpoints.rename_class import rename_class
+from fastfcn_jax.config.__main__ import COMMAND
 from fastfcn_jax.config.base import get_config
 from fastfcn_jax.data.source import DatasetInfo
-from fastfcn_jax.training import run_card
+from fastfcn_jax.training import run_card, workdir
 
 
 @pytest.fixture
@@ -33,6 +34,13 @@ def test_a_class_is_renamed_in_the_run_and_its_model(run):
     content = json.loads((run / "run.json").read_text())
     assert content == {"data": {"classes": ["road", "grass", "sky"]}, "starts": [1]}
     assert "class 1 is 'grass', was 'class_1'" in lines[0]
+
+
+def test_a_class_of_a_running_training_is_not_renamed(run, capsys):
+    with workdir.hold(run):
+        assert COMMAND.main(["rename-class", str(run), "sky", "air"]) == 2
+    assert f"another training is running in {run}" in capsys.readouterr().err
+    assert COMMAND.main(["rename-class", str(run), "sky", "air"]) == 0
 
 
 def test_a_class_is_renamed_in_a_converted_model(run):

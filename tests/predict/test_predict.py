@@ -183,7 +183,7 @@ def test_a_file_is_no_output_folder(folder, photos, tmp_path):
     source = photos / "a.png"
     result = run("--checkpoint", folder, "--input", source, "--output", tmp_path / "out")
     assert result.returncode == 2
-    assert b"the folder cannot be created (File exists); give another." in result.stderr
+    assert b"the folder cannot be written (File exists); give another." in result.stderr
     assert b"Traceback" not in result.stderr
     assert (tmp_path / "out").read_text() == "kept"
 

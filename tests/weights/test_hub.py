@@ -53,6 +53,23 @@ def written(trained, tmp_path_factory):
     return hub.write(trained, tmp_path_factory.mktemp("hub") / "my-model", licence="mit")
 
 
+def test_half_the_bytes_for_kernels_and_all_for_statistics(trained, tmp_path):
+    half = hub.write(trained, tmp_path / "half", half=True)
+    size = (half / hub.WEIGHTS).stat().st_size
+    whole = hub.write(trained, tmp_path / "whole")
+    assert size < 0.56 * (whole / hub.WEIGHTS).stat().st_size
+    wanted = model_folder.load_model(trained).variables
+    found = hub.read(half).variables
+
+    def check(ours, original):
+        assert ours.dtype == np.float32
+        kernel = original.ndim > 1
+        rounded = original.astype(np.float16).astype(np.float32) if kernel else original
+        np.testing.assert_array_equal(ours, rounded)
+
+    jax.tree.map(check, found, dict(wanted))
+
+
 def test_a_folder_comes_back_bit_for_bit(trained, written):
     assert sorted(path.name for path in written.iterdir()) == sorted(
         ["README.md", "config.json", "model.safetensors"]

@@ -17,10 +17,13 @@ import small
 import torch
 
 from fastfcn_jax import api, models
+from fastfcn_jax.bench.__main__ import experiment_of
 from fastfcn_jax.config import experiment
 from fastfcn_jax.convert import backbone, fit
 from fastfcn_jax.data import datasets
+from fastfcn_jax.doctor import examine
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation import run
 from fastfcn_jax.training import initial_weights
 from fastfcn_jax.weights import fetch, local, registry, store
 from fastfcn_jax.weights.__main__ import COMMAND
@@ -105,6 +108,22 @@ def test_a_name_becomes_a_model_that_predicts(server, monkeypatch, name):
     monkeypatch.setenv("FASTFCN_OFFLINE", "1")
     assert store.checkpoint(name) == store.where(name).folder
     assert len(server.asked) == asked == 2
+
+
+def test_commands_that_measure_and_check_take_names(server, monkeypatch, tmp_path):
+    name = "jpu_psp_ade20k:160k"
+    publish(monkeypatch, server, name, stand_in(name))
+    measured = experiment_of(name)
+    assert measured.model.num_classes == 150
+    assert measured.train.steps == 160_000
+    source = datasets.load("synthetic", "", "val")
+    (finding,) = examine.fitting(store.checkpoint(name), source)
+    assert finding.level == "problem"
+    assert "has 150 classes" in finding.text
+    # Scores of what was fetched do not vanish into the cache.
+    monkeypatch.chdir(tmp_path)
+    assert run._output(name, store.checkpoint(name)) == Path("eval_jpu_psp_ade20k_160k")
+    assert run._output("runs/a", Path("runs/a")) == Path("runs/a/eval")
 
 
 def test_another_file_is_not_converted(server, monkeypatch):

@@ -1,1 +1,1 @@
-"""Fast forms of single operations, each beside the direct form that it is tested against."""
+"""Fast forms of single operations, each with the direct form that it is tested against."""

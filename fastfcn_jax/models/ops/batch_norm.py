@@ -47,7 +47,8 @@ def _backward(axis_name, saved, cotangents):
     normal = (widen(x) - mean) * rstd
     both, count, replicas = _over_replicas(sums(gradient, gradient * normal), x, axis_name)
     of_x = (gradient - (both[0] + normal * both[1]) / count) * (scale * rstd)
-    # An equal share for each replica: to keep its own sums beside all takes a copy of them.
+    # The caller sums gradients over the replicas, and `both` is already such a sum: each replica
+    # returns an equal share, for which its own sums need not be kept.
     of_bias, of_scale = both / replicas
     return of_x.astype(x.dtype), of_scale, of_bias
 

@@ -22,7 +22,7 @@ from fastfcn_jax.models.padding import Size, blank_outside
 
 
 class Grid(NamedTuple):
-    """A pooled map that covers the true extent of the full maps beside it."""
+    """A pooled map that covers the true extent of the full maps that it is joined to."""
 
     values: Float[Array, "b s t c"]
 
