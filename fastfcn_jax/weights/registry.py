@@ -6,6 +6,7 @@ scores are in the configurations (`config.published`).
 """
 
 import difflib
+from pathlib import Path
 from typing import NamedTuple
 
 from fastfcn_jax.errors import UserError
@@ -36,7 +37,14 @@ class Entry(NamedTuple):
     def is_backbone(self) -> bool:
         return not self.config
 
+    @property
+    def bundled(self) -> Path | None:
+        """The folder inside this package that has the model, in the hub's format; mostly None."""
+        return Path(__file__).parent / self.file if self.name in _BUNDLED else None
 
+
+# Trained here and part of the package, each in a folder beside this file.
+_BUNDLED: dict[str, tuple[str, str, str]] = {}
 _OPENMMLAB = "https://download.openmmlab.com"
 # Configuration, mmsegmentation's config folder, file name, date and checksum.
 _MODELS = (
@@ -149,9 +157,14 @@ def _official_model(config: str) -> Entry:
     return Entry(config, "", "", config, "mit", _OFFICIAL_PAGE, file)
 
 
+def _bundled_model(name: str, folder: str, config: str, licence: str) -> Entry:
+    return Entry(name, "", "", config, licence, "in this package, docs/camvid.md", folder)
+
+
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
+        *(_bundled_model(name, *row) for name, row in _BUNDLED.items()),
         *(_model(*row) for row in _MODELS),
         *map(_backbone, _BACKBONES),
         *map(_official_backbone, _OFFICIAL_BACKBONES),
