@@ -58,7 +58,8 @@ def _write_for_hub(arguments: Namespace) -> None:
         licence=arguments.license,
         half=arguments.half,
     )
-    print(f"read back, equal bit for bit -> {arguments.output}")
+    rounded = ", after kernels were rounded to float16" if arguments.half else ""
+    print(f"read back, equal bit for bit{rounded} -> {arguments.output}")
     if arguments.push is not None:
         print(hub.push(arguments.output, arguments.push))
 

@@ -43,7 +43,7 @@ def table() -> str:
             published = experiment.load(entry.config).published
             figures = (published.miou, published.miou_ms_flip)
             scores = tuple(f"{x:.2f}" if x else "-" for x in figures)
-        here = "yes" if store.where(entry.name).is_here else ""
+        here = "yes" if entry.bundled or store.where(entry.name).is_here else ""
         lines.append(
             f"{entry.name:34} {scores[0]:>6} {scores[1]:>7}  {here:4}  {entry.licence:10} "
             f"{entry.source}"
@@ -57,10 +57,11 @@ def described(name: str) -> str:
 
     place = store.where(name)
     entry = place.entry
+    origin = entry.source if entry.bundled else f"linked from {entry.source}"
     here = {True: "", False: "  (not yet here)"}
     lines = [
         f"name      {entry.name}",
-        f"address   {entry.address or f'linked from {entry.source}'}",
+        f"address   {entry.address or origin}",
         f"checksum  {entry.checksum or 'none published'}",
         f"file      {place.file}{here[place.file.exists()]}",
     ]

@@ -1,17 +1,25 @@
 """Writes the model card: README.md of a model on the Hugging Face hub."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fastfcn_jax import stored
 from fastfcn_jax.checkpoints.model_folder import LoadedModel
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models import segmentor
 
 _HEADS = {"psp": "PSP", "aspp": "DeepLabV3 (ASPP)", "enc": "EncNet", "fcn": "FCN"}
 _NECKS = {"jpu": "JPU", "jpu_x": "JPU of two chained units", "none": "dilation instead of a JPU"}
+
+# Flags of a training's command that hold paths: they are private and mean nothing elsewhere.
+_LOCAL_PATHS = re.compile(
+    r"((?:--workdir|--config\.(?:data\.(?:root|cache)|init\.(?:checkpoint|backbone)))[ =])"
+    r"(?:'[^']*'|\S+)"
+)
 
 
 def read_metrics(path: Path, needed: bool) -> dict[str, Any]:
@@ -24,12 +32,37 @@ def read_metrics(path: Path, needed: bool) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text("utf-8"))
-        return {key: content[key] for key in ("mIoU", "mAcc", "aAcc", "protocol", "num_images")}
+        keys = ("mIoU", "mAcc", "aAcc", "protocol", "num_images", "per_class")
+        return {key: content[key] for key in keys}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is not a metrics.json written by eval.") from error
 
 
-def text(name: str, model: LoadedModel, metrics: dict[str, Any], licence: str | None) -> str:
+def read_training(folder: Path) -> str:
+    """How a run was trained: data, steps, command; "" for a folder without a run card.
+
+    Paths of this machine are replaced by DIR.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        return ""
+    run = stored.read(path, {"data": dict, "starts": [dict]}, "fix it or move it away")
+    words = str(run["starts"][0].get("command", "")) if run["starts"] else ""
+    command = _LOCAL_PATHS.sub(r"\1DIR", words)
+    data = run["data"]
+    return (
+        f"On {data.get('samples', '?')} images of {data.get('name', '?')}, as stored in "
+        f"`config.json`:\n\n```\n{command}\n```"
+    )
+
+
+def text(
+    name: str,
+    model: LoadedModel,
+    metrics: dict[str, Any],
+    licence: str | None,
+    training: str = "",
+) -> str:
     """The model card: YAML for the hub, then Markdown for people."""
     head = yaml.safe_dump(_head(name, model, metrics, licence), sort_keys=False, allow_unicode=True)
     m, data = model.config.model, model.config.data
@@ -46,11 +79,13 @@ def text(name: str, model: LoadedModel, metrics: dict[str, Any], licence: str | 
         'labels = model("photo.jpg")  # class indices, uint8 (height, width)\n```',
         "## Scores",
         _scores(model, metrics),
+        *(("## Training", training) if training else ()),
         "## Preprocessing",
         f"RGB, scaled to fit {data.test_scale} (width, height; (0, 0): not scaled), minus {mean}, "
         f"divided by {std}.",
         "## Classes",
-        "| number | name | colour |\n|---|---|---|\n" + "\n".join(_classes(model)),
+        "| number | name | colour | IoU | accuracy |\n|---|---|---|---|---|\n"
+        + "\n".join(_classes(model, metrics.get("per_class", {}))),
         "## Files",
         "`model.safetensors` has the names and layouts of the lineage's PyTorch state dict; "
         "`config.json` the configuration, classes, palette and preprocessing.",
@@ -94,9 +129,12 @@ def _scores(model: LoadedModel, metrics: dict[str, Any]) -> str:
     return "\n\n".join(lines) or "None measured."
 
 
-def _classes(model: LoadedModel) -> list[str]:
+def _classes(model: LoadedModel, scores: dict[str, Any]) -> list[str]:
+    def row(k: int, name: str, color: list[int]) -> str:
+        percents = (scores.get(name, {}).get(kind) for kind in ("IoU", "Acc"))
+        figures = ["-" if x is None else f"{x:.1f}" for x in percents]
+        shown = name.replace("|", "/")
+        return f"| {k} | {shown} | {tuple(color)} | {figures[0]} | {figures[1]} |"
+
     pairs = zip(model.info.class_names, model.info.palette.tolist(), strict=True)
-    return [
-        f"| {k} | {name.replace('|', '/')} | {tuple(color)} |"
-        for k, (name, color) in enumerate(pairs)
-    ]
+    return [row(k, name, color) for k, (name, color) in enumerate(pairs)]

@@ -67,7 +67,10 @@ def write(
         save_file(tensors, partial / WEIGHTS, {"format": "pt"})
         write_json(partial / CONFIG, _config(stored, loaded))
         scores = card.read_metrics(metrics or folder / "eval" / "metrics.json", metrics is not None)
-        write_text(partial / "README.md", card.text(output.name, loaded, scores, licence))
+        write_text(
+            partial / "README.md",
+            card.text(output.name, loaded, scores, licence, card.read_training(folder)),
+        )
         _compare(partial, loaded)
         os.rename(partial, output)
     except OSError as error:

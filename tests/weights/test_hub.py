@@ -17,9 +17,10 @@ from fastfcn_jax.convert import convert
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.export.__main__ import COMMAND
-from fastfcn_jax.weights import hub, store
+from fastfcn_jax.weights import card, hub, store
 
 METRICS = {"mIoU": 41.25, "mAcc": 52.5, "aAcc": 80.75, "protocol": "single", "num_images": 3}
+PER_CLASS = {"per_class": {"road": {"IoU": 61.25, "Acc": None}}}
 NAMES = ("road", "side|walk", "großes Gebäude")
 
 
@@ -44,7 +45,7 @@ def trained(request, tmp_path_factory):
     card = model_folder.model_card(config, info, {"jax": "0"})
     model_folder.save_model(folder, small.variables(config.model, 3), card, step=700)
     (folder / "eval").mkdir()
-    (folder / "eval" / "metrics.json").write_text(json.dumps({**METRICS, "per_class": {}}))
+    (folder / "eval" / "metrics.json").write_text(json.dumps(METRICS | PER_CLASS))
     return folder
 
 
@@ -113,11 +114,29 @@ def test_the_card_says_what_the_hub_and_a_reader_ask(written):
     }
     assert "mIoU 41.25" in body
     assert "a page" in body
-    assert "| 1 | side/walk | (3, 4, 5) |" in body  # a bar would end the table cell
+    assert "| 0 | road | (0, 1, 2) | 61.2 | - |" in body
+    assert "| 1 | side/walk | (3, 4, 5) | - | - |" in body  # a bar would end the table cell
     config = json.loads((written / "config.json").read_text())
     assert config["id2label"]["2"] == "großes Gebäude"
     assert config["preprocessing"]["channels"] == "RGB"
     assert config["dataset"]["palette"][2] == [6, 7, 8]
+
+
+def test_the_card_tells_the_training_without_private_paths(tmp_path):
+    assert card.read_training(tmp_path) == ""
+    command = (
+        "python train.py --config a.py --config.data.root='/home/me/my data' "
+        "--config.init.backbone=/home/me/r.pth --config.optim.lr=0.1 --workdir /home/me/run"
+    )
+    run = {"data": {"name": "camvid", "samples": 367}, "starts": [{"command": command}, {}]}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    text = card.read_training(tmp_path)
+    assert "On 367 images of camvid" in text
+    assert (
+        "python train.py --config a.py --config.data.root=DIR --config.init.backbone=DIR "
+        "--config.optim.lr=0.1 --workdir DIR\n"
+    ) in text
+    assert "/home" not in text
 
 
 def test_the_command_writes_and_refuses(trained, tmp_path, capsys):
