@@ -53,7 +53,15 @@ def get_config() -> ConfigDict:
     d.workers = 0  # worker processes, each with `threads` threads; 0: threads only, mostly faster
     d.prefetch = 4  # batches prepared ahead
 
-    s = c.loss = ConfigDict()  # cross entropy, its auxiliary terms and its denominator
+    s = c.loss = ConfigDict()  # terms, their settings and their denominator
+    # of the main head, each with ":weight" (1 if left out): cross_entropy | dice | class_dice |
+    # lovasz | focal | tversky | boundary; docs/training.md defines them
+    s.terms = ("cross_entropy",)
+    s.label_smoothing = 0.0  # cross entropy: share of the aim that is spread over all classes
+    s.focal_gamma = 2.0  # focal: exponent, how much less easy pixels count
+    s.focal_alpha = 0.5  # focal: weight of "is this class", against 1 - focal_alpha for "is not"
+    s.tversky_alpha = 0.3  # tversky: weight of false positives, 1 - this of false negatives
+    s.boundary_width = 3  # boundary: pixels around a border between classes that it counts
     # all_pixels (mmseg) | valid_pixels (official, over the global batch) |
     # valid_pixels_per_shard (exactly as the official trainer: the mean of each GPU's mean)
     s.normalization = "all_pixels"

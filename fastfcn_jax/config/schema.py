@@ -1,6 +1,7 @@
 """The allowed values of configuration keys."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -22,6 +23,7 @@ CHOICES = {
     "train.strategy": ("auto", "pmap", "jit"),
     "eval.protocol": ("single", "ms_flip", "ms_flip_0x", "slide", "official", "official_ms"),
 }
+LOSS_TERMS = ("cross_entropy", "dice", "class_dice", "lovasz", "focal", "tversky", "boundary")
 AT_LEAST = {
     "seed": 0,
     "train.steps": 1,
@@ -32,6 +34,11 @@ AT_LEAST = {
     "data.workers": 0,
     "data.flip": 0.0,
     "loss.ohem_min_kept": 0,
+    "loss.label_smoothing": 0.0,
+    "loss.focal_gamma": 0.0,
+    "loss.focal_alpha": 0.0,
+    "loss.tversky_alpha": 0.0,
+    "loss.boundary_width": 1,
     "optim.lr": 0.0,
     "optim.warmup_steps": 0,
     "model.dropout": 0.0,
@@ -58,7 +65,14 @@ SIZES = (
     "eval.crop_size",
     "eval.stride",
 )
-BELOW = {"seed": 2**32, "model.dropout": 1.0, "optim.momentum": 1.0, "train.ema_decay": 1.0}
+AT_MOST = {"loss.focal_alpha": 1.0, "loss.tversky_alpha": 1.0}
+BELOW = {
+    "seed": 2**32,
+    "model.dropout": 1.0,
+    "optim.momentum": 1.0,
+    "train.ema_decay": 1.0,
+    "loss.label_smoothing": 1.0,
+}
 
 
 def check(config: ConfigDict) -> None:
@@ -72,6 +86,9 @@ def check(config: ConfigDict) -> None:
     for key, least in AT_LEAST.items():
         if not values[key] >= least:
             raise UserError(f"config.{key}={values[key]} must be at least {least}.")
+    for key, most in AT_MOST.items():
+        if not values[key] <= most:
+            raise UserError(f"config.{key}={values[key]} must be at most {most}.")
     for key, limit in BELOW.items():
         if not values[key] < limit:
             raise UserError(f"config.{key}={values[key]} must be below {limit}.")
@@ -84,7 +101,34 @@ def check(config: ConfigDict) -> None:
     ratios = values["data.ratio_range"]
     if len(ratios) != 2 or not 0.0 < ratios[0] <= ratios[1]:
         raise UserError(f"config.data.ratio_range={ratios} must be (min, max), above 0.")
+    loss_terms(config.loss.terms)
     check_model(config.model)
+
+
+def loss_terms(terms: Sequence[Any]) -> tuple[tuple[str, float], ...]:
+    """`config.loss.terms` as (name, weight): ("cross_entropy", "dice:3") -> 1 and 3.
+
+    Raises:
+      UserError: a term is unknown or given twice, a weight is no number above 0, or there is none.
+    """
+    found: dict[str, float] = {}
+    for term in terms:
+        name, colon, weight = str(term).partition(":")
+        try:
+            value = float(weight) if colon else 1.0
+        except ValueError:
+            value = math.nan
+        if name not in LOSS_TERMS or not 0.0 < value < math.inf:
+            raise UserError(
+                f"config.loss.terms: {term!r} is not NAME or NAME:WEIGHT with a weight above 0; "
+                f"names are {', '.join(LOSS_TERMS)}."
+            )
+        if name in found:
+            raise UserError(f"config.loss.terms has {name} twice; add their weights.")
+        found[name] = value
+    if not found:
+        raise UserError("config.loss.terms is empty; ('cross_entropy',) is the default.")
+    return tuple(found.items())
 
 
 def check_model(model: ConfigDict) -> None:

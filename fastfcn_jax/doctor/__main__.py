@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from fastfcn_jax import cli
+from fastfcn_jax import cli, text
 from fastfcn_jax.errors import UserError
 
 
@@ -34,7 +34,32 @@ def define(parser: cli.Parser) -> None:
         action="store_true",
         help="Replace what --folder wrote before; the old files are kept as .bak.",
     )
+    _define_review(parser)
     _define_adoption(parser.add_argument_group("choices that --folder otherwise makes itself"))
+
+
+def _define_review(parser: cli.Parser) -> None:
+    parser.add_argument(
+        "--suspects",
+        type=cli.at_least(1),
+        metavar="N",
+        help="With --checkpoint: list the N labels that the model contradicts most.",
+    )
+    parser.add_argument(
+        "--next",
+        type=cli.path,
+        metavar="PHOTOS",
+        help="With --checkpoint: list which photographs of a folder to label next.",
+    )
+    parser.add_argument(
+        "--count", type=cli.at_least(1), default=20, metavar="N", help="How many --next lists."
+    )
+    parser.add_argument(
+        "--output",
+        type=cli.path,
+        metavar="DIR",
+        help="For these lists; default: suspects/ or next/ in the checkpoint folder.",
+    )
 
 
 def _define_adoption(group) -> None:
@@ -63,12 +88,12 @@ def _define_adoption(group) -> None:
         "--split",
         choices=("auto", "fifth"),
         default="auto",
-        help="auto follows lists and folders; fifth takes one photograph in five for validation.",
+        help="auto: by lists and folders; fifth: one photograph in five validates.",
     )
     group.add_argument(
         "--update",
         action="store_true",
-        help="Add new photographs to a folder prepared earlier, keeping its classes and split.",
+        help="Add new photographs to a folder, keeping its classes and split.",
     )
     group.add_argument(
         "--skip_bad", action="store_true", help="Leave out files that cannot be used."
@@ -106,6 +131,8 @@ def run(arguments: Namespace) -> int:
         )
         print("\n".join(lines))
         return 0
+    if arguments.suspects or arguments.next:
+        return _look(arguments)
     if arguments.config is None:
         raise UserError(
             "give --config CONFIG, or --folder PHOTOS for photographs of your own; for example "
@@ -126,6 +153,29 @@ def run(arguments: Namespace) -> int:
     return status
 
 
+def _look(arguments: Namespace) -> int:
+    """Looks at labels or photographs with a trained model."""
+    if arguments.checkpoint is None:
+        flag = "--suspects" if arguments.suspects else "--next"
+        raise UserError(f"{flag} needs a trained model, for example --checkpoint runs/demo.")
+    failures = []
+    options = {"config": arguments.config, "output": arguments.output}
+    if arguments.suspects:
+        from fastfcn_jax.doctor import suspects
+
+        suspects.review(arguments.checkpoint, arguments.suspects, **options)
+    if arguments.next:
+        from fastfcn_jax.doctor import next_labels
+
+        found = next_labels.suggest(
+            arguments.checkpoint, str(arguments.next), arguments.count, **options
+        )
+        failures = found.failures
+    for failure in failures:
+        print(f"skipped: {text.shown(failure)}", file=sys.stderr)
+    return int(bool(failures))
+
+
 COMMAND = cli.Command(
     name="doctor",
     example="fastfcn doctor --config jpu_psp_cityscapes --config.data.root=CITYSCAPES",
@@ -133,7 +183,8 @@ COMMAND = cli.Command(
 Each problem has a remedy; the exit status is 1 if one would stop or ruin a run.
 
 With --folder PHOTOS it finds photographs and their labels in a folder of your own and writes a
-configuration for them.""",
+configuration for them. With --checkpoint DIR, --suspects N lists labels that are probably wrong,
+and --next PHOTOS the photographs to label next.""",
     define=define,
     run=run,
 )

@@ -1,11 +1,13 @@
 """Turns a folder of photographs and labels into a data set that can be trained on."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastfcn_jax.doctor import (
     additions,
     bad_files,
+    balance,
     class_names,
     configuration,
     division,
@@ -184,7 +186,19 @@ def _labels(folder, read: Survey, form, found, names, said, options: Options) ->
     )
     kept = tuple(found.classes) if mends else ()
     plan = Reading(form, kept, reading.transparent_value(content) if transparent else None)
-    return Labels(content, plan, [*described, *said, *lines])
+    return Labels(content, plan, [*described, *said, *lines, *_balance(content, counts)])
+
+
+def _balance(content: dict[str, Any], counts: Counter) -> list[str]:
+    """Advice about classes of few pixels."""
+    key = "color" if content["labels"] == "color" else "value"
+    values = [tuple(c[key]) if key == "color" else c[key] for c in content["classes"]]
+    names = [c["name"] for c in content["classes"]]
+    return [
+        line
+        for note in balance.advise(names, [counts[v] for v in values])
+        for line in (f"  {note.text}", f"    {note.remedy}")
+    ]
 
 
 def _stray_lines(read: Survey, form, found) -> list[str]:

@@ -173,16 +173,6 @@ def _classes(names: Sequence[str], found: Survey) -> list[Finding]:
         result.append(
             Finding("note", f"{len(absent)} classes do not occur in the sample: {listed}")
         )
-    present = counts[counts > 0]
-    if len(present) > 1 and present.max() > 200 * present.min():
-        result.append(
-            Finding(
-                "note",
-                f"the commonest class has {present.max() / present.min():.0f} times the pixels "
-                "of the rarest",
-                "--config.loss.class_weights='(\"auto\",)' weighs them by their frequency",
-            )
-        )
     return result
 
 

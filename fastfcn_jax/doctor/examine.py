@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax import pictures
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import cache, datasets, pipeline
-from fastfcn_jax.doctor import checks
+from fastfcn_jax.doctor import balance, checks
 from fastfcn_jax.doctor.checks import Finding
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import name_of, write_image
@@ -43,6 +43,9 @@ def examine(
         surveys[split] = survey
         found.append(Finding("ok", f"{split}: {len(source)} images with labels"))
         found += checks.findings(source, survey, tuple(config.data.crop_size))
+        if split == config.data.train_split:
+            counts = survey.counts[: source.info.num_classes].tolist()
+            found += balance.findings(config, source.info.class_names, counts)
         print(f"{split}: share of pixels\n{checks.histogram(source.info.class_names, survey)}\n")
     source = sources.get(config.data.train_split)
     if source is not None:

@@ -26,8 +26,12 @@ def define(parser: cli.Parser) -> None:
         "--compare",
         type=cli.path,
         metavar="FILE",
-        help="metrics.json of another evaluation, for the report.",
+        help="metrics.json of another evaluation: the difference, with its interval.",
     )
+    parser.add_argument(
+        "--calibration", action="store_true", help="Also compute the calibration error (ECE)."
+    )
+    parser.add_argument("--boundary", action="store_true", help="Also compute boundary IoU.")
 
 
 def run(arguments: Namespace) -> None:
@@ -39,6 +43,8 @@ def run(arguments: Namespace) -> None:
         protocol=arguments.protocol,
         output=arguments.output,
         compare=arguments.compare,
+        calibration=arguments.calibration,
+        boundary=arguments.boundary,
     )
 
 

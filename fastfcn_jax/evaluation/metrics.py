@@ -1,7 +1,8 @@
-"""Confusion matrices and the scores computed from them (mIoU, mAcc, aAcc)."""
+"""Confusion matrices and the scores computed from them; docs/evaluation.md defines each."""
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 IGNORE_LABEL = 255
+# Names of the class that is not looked for, where there are two classes.
+BACKGROUND = ("background", "bg", "back", "other", "others", "rest", "none", "negative", "nothing")
 _CHUNK = 1 << 16  # pixels; counted in lengths of this times a power of two: few programs
 
 
@@ -46,6 +49,9 @@ class Scores:
     """Percentages; the IoU of a class is NaN if it occurs in neither labels nor predictions.
 
     All are NaN where no pixel is labelled: that is no score, not a bad one.
+
+    acc: also called recall; precision: NaN for a class that is never predicted; f1: also Dice.
+    fwiou: IoU weighted by the labelled pixels; kappa: Cohen's, at most 1.
     """
 
     miou: float
@@ -53,14 +59,30 @@ class Scores:
     aacc: float
     iou: Float[np.ndarray, " k"]
     acc: Float[np.ndarray, " k"]
+    precision: Float[np.ndarray, " k"]
+    f1: Float[np.ndarray, " k"]
+    mf1: float
+    mprecision: float
+    fwiou: float
+    kappa: float
 
     def __str__(self) -> str:
         means = (("mIoU", self.miou), ("mAcc", self.macc), ("aAcc", self.aacc))
         return "  ".join(f"{name} {written(value)}" for name, value in means)
 
+    def of_class(self, k: int) -> dict[str, float]:
+        """The scores of one class; NaN where undefined. Recall is Acc under its other name."""
+        return {
+            "IoU": float(self.iou[k]),
+            "Acc": float(self.acc[k]),
+            "F1": float(self.f1[k]),
+            "Precision": float(self.precision[k]),
+            "Recall": float(self.acc[k]),
+        }
+
 
 def scores(matrix: Int[np.ndarray, "k k"], *, absent_counts_zero: bool = False) -> Scores:
-    """IoU and accuracy per class and their means, from a confusion matrix (rows label).
+    """The scores of each class and their means, from a confusion matrix (rows label).
 
     Args:
       absent_counts_zero: a class that occurs in neither labels nor predictions counts as 0
@@ -68,15 +90,42 @@ def scores(matrix: Int[np.ndarray, "k k"], *, absent_counts_zero: bool = False) 
     """
     matrix = matrix.astype(np.float64)  # exact below 2^53
     intersection = np.diag(matrix)
-    label = matrix.sum(axis=1)
-    union = label + matrix.sum(axis=0) - intersection
+    label, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
+    union = label + predicted - intersection
     with np.errstate(invalid="ignore", divide="ignore"):
         iou = 100 * intersection / union
         acc = 100 * intersection / label
+        precision = 100 * intersection / predicted
+        f1 = 200 * intersection / (label + predicted)
+        share = label / label.sum()
+        by_chance = (share * (predicted / label.sum())).sum()
+        right = intersection.sum() / label.sum()
         aacc = 100 * intersection.sum() / label.sum()
+        kappa = (right - by_chance) / (1 - by_chance)
+    fwiou = (share * np.where(label > 0, iou, 0)).sum()
     if absent_counts_zero and label.any():
-        iou, acc = np.nan_to_num(iou), np.nan_to_num(acc)
-    return Scores(_nanmean(iou), _nanmean(acc), float(aacc), iou, acc)
+        iou, acc, precision, f1 = map(np.nan_to_num, (iou, acc, precision, f1))
+    return Scores(
+        miou=_nanmean(iou),
+        macc=_nanmean(acc),
+        aacc=float(aacc),
+        iou=iou,
+        acc=acc,
+        precision=precision,
+        f1=f1,
+        mf1=_nanmean(f1),
+        mprecision=_nanmean(precision),
+        fwiou=float(fwiou),
+        kappa=float(kappa),
+    )
+
+
+def foreground(names: Sequence[str]) -> int | None:
+    """The class that is looked for where there are two: the second, unless it is the background."""
+    if len(names) != 2:
+        return None
+    first, second = (name.lower() in BACKGROUND for name in names)
+    return 0 if second and not first else 1
 
 
 def written(value: float) -> str:

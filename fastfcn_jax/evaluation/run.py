@@ -10,9 +10,11 @@ from rich.table import Table
 from fastfcn_jax import models, runtime
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import datasets
-from fastfcn_jax.evaluation.evaluate import Result, evaluate
+from fastfcn_jax.evaluation.boundaries import BoundaryIoU
+from fastfcn_jax.evaluation.calibration import Calibration
+from fastfcn_jax.evaluation.evaluate import Extra, Result, evaluate
 from fastfcn_jax.evaluation.metrics import written
-from fastfcn_jax.evaluation.report import baselines, document
+from fastfcn_jax.evaluation.report import baselines, document, paired
 from fastfcn_jax.files import make_folder, write_json
 from fastfcn_jax.inference import predictor
 from fastfcn_jax.weights import store
@@ -25,6 +27,8 @@ def evaluate_folder(
     protocol: str | None = None,
     output: Path | None = None,
     compare: Path | None = None,
+    calibration: bool = False,
+    boundary: bool = False,
 ) -> Result:
     """Evaluates the model of a checkpoint folder on its validation split.
 
@@ -36,6 +40,8 @@ def evaluate_folder(
       output: folder for metrics.json and report.html; None: eval/ in `folder`, or eval_NAME/
         here for a published name.
       compare: metrics.json of another evaluation, for the report.
+      calibration: also compute the expected calibration error.
+      boundary: also compute boundary IoU.
 
     Raises:
       UserError: no checkpoint, no data, other classes than the model has, or no output folder.
@@ -43,6 +49,8 @@ def evaluate_folder(
     given, folder = folder, store.checkpoint(folder)
     runtime.cache_compilations()
     other = [] if compare is None else [baselines.read(compare)]
+    # Now, since the output may replace the file.
+    counts = None if compare is None else paired.read(compare)
     loaded = model_folder.load_model(folder)
     config = loaded.config if config is None else config
     source = datasets.load(config.data.name, config.data.root, config.data.val_split)
@@ -50,34 +58,60 @@ def evaluate_folder(
         print(note)
     model = models.build(loaded.config.model, loaded.info.num_classes)
     tested = predictor.build(config, model, loaded.variables, protocol=protocol)
-    output = make_folder(output or _output(given, folder))  # fails now, not after the evaluation
-    result = evaluate(tested, source, announce=print)
+    # Fails now, not after the evaluation.
+    output = make_folder(output or output_folder(given, folder, "eval"))
+    extras: list[Extra] = []
+    if calibration:
+        extras.append(Calibration(source.info.num_classes))
+    if boundary:
+        extras.append(BoundaryIoU(source.info.class_names))
+    result = evaluate(tested, source, announce=print, extras=extras)
     write_json(output / "metrics.json", result.metrics())
+    paired.save(output, result)
     print_table(result)
+    said = "" if compare is None else _difference(result, compare, counts)
     document.write_run(
-        output / "report.html", folder, loaded.step, result, tested, source, config, other
+        output / "report.html", folder, loaded.step, result, tested, source, config, other, said
     )
-    print(f"wrote {output / 'metrics.json'} and report.html")
+    print(f"{said}wrote {output / 'metrics.json'}, {paired.NAME} and report.html")
     return result
 
 
-def _output(given: str | Path, folder: Path) -> Path:
-    """Where scores go by default: nobody looks for them in the cache of fetched weights."""
+def output_folder(given: str | Path, folder: Path, kind: str) -> Path:
+    """Where results go by default: nobody looks for them in the cache of fetched weights."""
     if Path(given).expanduser() == folder:
-        return folder / "eval"
-    return Path("eval_" + re.sub(r"[^\w.-]+", "_", Path(given).name))
+        return folder / kind
+    return Path(f"{kind}_" + re.sub(r"[^\w.-]+", "_", Path(given).name))
+
+
+def _difference(result: Result, compare: Path, counts: paired.Counts | None) -> str:
+    """A line about the difference to another evaluation."""
+    if counts is None:
+        return f"--compare: no {paired.NAME} beside it; evaluate it again for an interval\n"
+    found = paired.compare(result, counts)
+    if found is None:
+        return "--compare: other images or classes, so there is no interval\n"
+    return f"to {compare}: {found}\n"
 
 
 def print_table(result: Result) -> None:
-    """Prints IoU and accuracy per class and their means."""
+    """Prints the scores of each class and their means."""
     scores = result.scores
+    columns = ("IoU", "Acc") if result.foreground is None else ("IoU", "Acc", "F1", "Precision")
+    means = {
+        "IoU": scores.miou,
+        "Acc": scores.macc,
+        "F1": scores.mf1,
+        "Precision": scores.mprecision,
+    }
     table = Table("class", title=f"{result.num_images} images, protocol {result.protocol}")
-    table.add_column("IoU", justify="right")
-    table.add_column("Acc", justify="right")
-    for name, iou, acc in zip(result.class_names, scores.iou, scores.acc, strict=True):
-        table.add_row(name, written(iou), written(acc))
+    for name in columns:
+        table.add_column(name, justify="right")
+    for k, name in enumerate(result.class_names):
+        found = scores.of_class(k)
+        table.add_row(name, *(written(found[column]) for column in columns))
     table.add_section()
-    table.add_row("mean", written(scores.miou), written(scores.macc), style="bold")
+    table.add_row("mean", *(written(means[column]) for column in columns), style="bold")
     console = Console()
     console.print(table)
-    console.print(str(scores))  # the object itself rich would print field by field
+    console.print(result.summary(), soft_wrap=True)  # the object itself rich would print by field

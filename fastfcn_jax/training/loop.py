@@ -190,7 +190,7 @@ def _validate(run: Run, interrupt: Interrupt) -> float | None:
         path = run.workdir / "report.html"
         document.write_run(path, run.workdir, run.step, result, run.predictor, source, run.config)
     run.console.say(
-        f"step {run.step}: {result.scores}  ({result.num_images} images, {seconds:.0f} s)"
+        f"step {run.step}: {result.summary()}  ({result.num_images} images, {seconds:.0f} s)"
     )
     if metrics["mIoU"] is None and run.records.evaluations()[0]["step"] == run.step:
         run.console.say(

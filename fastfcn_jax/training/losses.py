@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
+from fastfcn_jax.data.source import IGNORE_LABEL
 from fastfcn_jax.models.ops.forms import FAST, Forms
 from fastfcn_jax.models.ops.precision import widen
+from fastfcn_jax.training import region_losses
+from fastfcn_jax.training.region_losses import Terms
 
-IGNORE_LABEL = 255
 INT32_MAX = 2**31 - 1
 
 
@@ -19,11 +21,13 @@ class Denominators(NamedTuple):
     """What sums are divided by: counted over the whole update, so that shares may be added.
 
     pixels: what the summed cross entropy is divided by.
+    unweighted: the same without class weights.
     valid: pixels of the update that are not ignored (for the accuracy).
     images: images of the update (for the SE loss).
     """
 
     pixels: Float[Array, ""]
+    unweighted: Float[Array, ""]
     valid: Float[Array, ""]
     images: int
 
@@ -49,16 +53,21 @@ def denominators(
       axis_name: mapped axis that holds the other shards of the batch.
     """
     valid = (labels != IGNORE_LABEL).astype(jnp.float32)
-    counted = valid * _per_pixel(class_weights, labels) if class_weights else valid
-    if normalization == "all_pixels":
-        counted = counted + (1.0 - valid)
-    pixels = counted.sum((-2, -1)).sum()  # image by image: exact beyond 2^24 pixels
     replicas = _psum(1, axis_name)
-    per_shard = normalization == "valid_pixels_per_shard"
-    pixels = pixels * replicas if per_shard else _psum(pixels, axis_name)
-    return Denominators(
+
+    def total(counted):
+        if normalization == "all_pixels":
+            counted = counted + (1.0 - valid)
+        pixels = counted.sum((-2, -1)).sum()  # image by image: exact beyond 2^24 pixels
+        per_shard = normalization == "valid_pixels_per_shard"
+        pixels = pixels * replicas if per_shard else _psum(pixels, axis_name)
         # A batch without a single valid pixel has loss 0; PyTorch's mean would be NaN.
-        pixels=jnp.where(pixels > 0.0, pixels, 1.0),
+        return jnp.where(pixels > 0.0, pixels, 1.0)
+
+    unweighted = total(valid)
+    return Denominators(
+        pixels=total(valid * _per_pixel(class_weights, labels)) if class_weights else unweighted,
+        unweighted=unweighted,
         valid=jnp.maximum(_psum(valid.sum(), axis_name), 1.0),
         images=math.prod(labels.shape[:-2]) * replicas,
     )
@@ -70,6 +79,7 @@ def total_loss(
     num_classes: int,
     *,
     over: Denominators | None = None,
+    terms: Terms = Terms(),  # noqa: B008  (a tuple, and never changed)
     auxiliary_weight: float = 0.4,
     se_weight: float = 0.2,
     class_weights: Sequence[float] = (),
@@ -86,14 +96,16 @@ def total_loss(
         enlarged here to the labels', and the SE logits "b k" or None.
       labels: class indices; 255 is ignored.
       over: `denominators` of the update; by default those of `labels` alone.
+      terms: of the main head's loss; the auxiliary head's is a cross entropy.
       align_corners: of the enlargement; the official lineage's is True.
       axis_name: mapped axis over which OHEM chooses its pixels.
       forms: in which form the operations are computed.
 
     Returns:
-      This replica's share of the loss and of its parts (`loss_decode`,
-      `loss_auxiliary`, `loss_se`, each as weighted, and `accuracy`, percent of
-      valid pixels): summed over `axis_name` they are the batch's.
+      This replica's share of the loss and of its parts (`loss_decode`, which is the
+      cross entropy, `loss_dice` and so on, `loss_auxiliary`, `loss_se`, each as
+      weighted, and `accuracy`, percent of valid pixels): summed over `axis_name`
+      they are the batch's.
     """
     over = over or denominators(labels, class_weights=class_weights)
     pixel_weights = _per_pixel(class_weights, labels) if class_weights else None
@@ -101,20 +113,48 @@ def total_loss(
     def enlarge(logits):
         return forms["resize"](widen(logits), labels.shape[1:], align_corners=align_corners)
 
-    loss, correct = pixel_cross_entropy(enlarge(outputs.logits), labels)
+    def mean(logits, loss, kept):
+        loss = loss if kept is None else jnp.where(kept, loss, 0.0)
+        found = _mean(loss, pixel_weights, over)
+        if (rate := terms.label_smoothing) > 0:
+            kept = labels != IGNORE_LABEL if kept is None else kept
+            even = jnp.where(kept, _even_cross_entropy(logits, class_weights), 0.0)
+            found = (1.0 - rate) * found + rate * _mean(even, None, over)
+        return found
+
+    logits = enlarge(outputs.logits)
+    loss, correct = pixel_cross_entropy(logits, labels)
+    kept = None
     if ohem_threshold > 0:
         kept = hard_pixels(
             jnp.exp(-loss), labels, ohem_threshold, ohem_min_kept, axis_name=axis_name
         )
-        loss = jnp.where(kept, loss, 0.0)
-    parts = {"loss_decode": _mean(loss, pixel_weights, over)}
+    parts = {}
+    if factor := dict(terms.weights).get("cross_entropy", 0.0):
+        parts["loss_decode"] = mean(logits, loss, kept)
+        if factor != 1.0:
+            parts["loss_decode"] *= factor
+    if [name for name, _ in terms.weights] != ["cross_entropy"]:
+        others = region_losses.shares(
+            logits,
+            labels,
+            loss,
+            terms,
+            pixels=over.unweighted,
+            images=over.images,
+            class_weights=class_weights,
+            axis_name=axis_name,
+        )
+        parts |= {f"loss_{name}": share for name, share in others.items()}
     if outputs.auxiliary is not None and auxiliary_weight > 0:
         # In the backward pass a GPU then has the gradient of `auxiliary` before it begins with the
         # main loss: both at once, at the labels' size, are 629 MB more for four images of ADE20K.
-        main, auxiliary = forms["barrier"](parts["loss_decode"], outputs.auxiliary)
-        parts["loss_decode"] = main
-        loss, _ = pixel_cross_entropy(enlarge(auxiliary), labels)
-        parts["loss_auxiliary"] = auxiliary_weight * _mean(loss, pixel_weights, over)
+        first = next(iter(parts))
+        main, auxiliary = forms["barrier"](parts[first], outputs.auxiliary)
+        parts[first] = main
+        auxiliary = enlarge(auxiliary)
+        loss, _ = pixel_cross_entropy(auxiliary, labels)
+        parts["loss_auxiliary"] = auxiliary_weight * mean(auxiliary, loss, None)
     if outputs.se is not None and se_weight > 0:
         presence = class_presence(labels, num_classes)
         se = binary_cross_entropy(widen(outputs.se), presence)
@@ -140,6 +180,14 @@ def pixel_cross_entropy(
     valid = labels != IGNORE_LABEL
     correct = valid & (jax.lax.stop_gradient(score) >= peak)
     return jnp.where(valid, log_sum - score, 0.0), correct.astype(jnp.float32)
+
+
+def _even_cross_entropy(
+    logits: Float[Array, "b h w k"], class_weights: Sequence[float]
+) -> Float[Array, "b h w"]:
+    """Mean over the classes of the weighted -log p: what label smoothing adds in PyTorch."""
+    loss = jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits
+    return (loss * jnp.asarray(class_weights, jnp.float32) if class_weights else loss).mean(-1)
 
 
 def class_presence(

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from fastfcn_jax import files, models, provenance, runtime
 from fastfcn_jax.checkpoints import model_folder
-from fastfcn_jax.config import experiment
+from fastfcn_jax.config import experiment, schema
 from fastfcn_jax.data import cache, datasets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
@@ -31,6 +31,7 @@ from fastfcn_jax.training import (
     strategy,
 )
 from fastfcn_jax.training import state as states
+from fastfcn_jax.training.region_losses import Terms
 
 # Keys of `config.data` that may differ between hosts; the data read are compared instead.
 PER_HOST = ("root", "cache", "threads", "workers", "prefetch")
@@ -203,6 +204,10 @@ def build_training(
         optimizer,
         num_classes=num_classes,
         loss={
+            "terms": Terms(
+                weights=schema.loss_terms(s.terms),
+                **{key: s[key] for key in Terms._fields if key != "weights"},
+            ),
             "auxiliary_weight": s.auxiliary_weight,
             "se_weight": s.se_weight,
             "class_weights": class_weights.resolve(s.class_weights, source),

@@ -84,10 +84,16 @@ class WandB:
 
 
 def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yields (tag, value) for every number in a record; per-class IoU as eval/IoU/<class>."""
+    """Yields (tag, value) for every number in a record.
+
+    IoU per class is eval/IoU/<class>; the foreground's scores are eval/foreground/<score>.
+    """
     for name, value in record.items():
         if name not in ("kind", "step") and isinstance(value, int | float):
             yield f"{record['kind']}/{name}", value
+    for name, value in record.get("foreground", {}).items():
+        if isinstance(value, float):
+            yield f"eval/foreground/{name}", value
     for name, scores in record.get("per_class", {}).items():
         if scores["IoU"] is not None:
             yield f"eval/IoU/{name}", scores["IoU"]

@@ -11,10 +11,13 @@ from flax import linen as nn
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data.datasets import DatasetInfo, Sample
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation import run
 from fastfcn_jax.evaluation.evaluate import Result, evaluate
+from fastfcn_jax.evaluation.report import document
 from fastfcn_jax.files import write_json
 from fastfcn_jax.inference import protocols
 from fastfcn_jax.inference.predictor import Prediction, Predictor
+from fastfcn_jax.training import sinks
 
 PALETTE = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 
@@ -100,7 +103,9 @@ def test_metrics_are_percentages_and_valid_json(source, tmp_path):
     write_json(tmp_path / "metrics.json", metrics)
     stored = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert stored["protocol"] == "single"
-    assert stored["per_class"]["c"] == {"IoU": 0.0, "Acc": None}  # predicted, never labelled
+    never_labelled = {"IoU": 0.0, "Acc": None, "F1": 0.0, "Precision": 0.0, "Recall": None}
+    assert stored["per_class"]["c"] == never_labelled
+    assert "foreground" not in stored
     assert stored["mIoU"] == pytest.approx(
         np.mean([stored["per_class"][name]["IoU"] for name in "abc"])
     )
@@ -122,6 +127,40 @@ def test_the_official_lineage_counts_absent_classes_and_names_the_60_class_figur
     assert metrics(official=True)["mIoU"] == pytest.approx(125 / 59)
     assert metrics(official=True)["mIoU_60"] == pytest.approx(125 / 60)
     assert metrics(official=True)["per_class"]["7"]["IoU"] == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(("background", "crack"), "crack"), (("crack", "Background"), "crack"), (("a", "b"), "b")],
+)
+def test_two_classes_report_the_foreground_everywhere(names, expected, capsys, tmp_path):
+    matrix = np.array([[90, 4], [2, 8]])
+    if expected == names[0]:
+        matrix = matrix[::-1, ::-1]
+    counts = np.stack([np.diag(matrix), matrix.sum(1), matrix.sum(0)])[None]
+    result = Result("single", names, matrix, ("a",), counts, 1)
+    foreground = result.metrics()["foreground"]
+    assert foreground.pop("class") == expected
+    assert foreground == pytest.approx(
+        {
+            "IoU": 100 * 8 / 14,
+            "Acc": 80,
+            "F1": 100 * 16 / 22,
+            "Precision": 100 * 8 / 12,
+            "Recall": 80,
+        }
+    )
+    scores = f"{expected}: IoU 57.14  F1 72.73  Precision 66.67  Recall 80.00"
+    assert scores in result.summary()
+    run.print_table(result)
+    said = capsys.readouterr().out
+    assert scores in said
+    assert "Precision" in said.splitlines()[2]
+    document.write(tmp_path / "report.html", "x", result, palette=PALETTE[:2])
+    text = (tmp_path / "report.html").read_text()
+    assert f"<b>72.73</b>F1 of {expected}" in text
+    tags = dict(sinks.scalars({"kind": "eval", "step": 1, **result.metrics()}))
+    assert tags["eval/foreground/F1"] == pytest.approx(100 * 16 / 22)
 
 
 def test_a_models_classes_are_compared_by_name():

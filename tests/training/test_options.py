@@ -252,3 +252,16 @@ def test_options_of_the_loss_reach_the_step(tmp_path):
         first.append(losses(tmp_path / name)[0])
     assert len(set(first)) == 3
     assert first[2] < 0.8 * first[0]  # easy pixels no longer count
+
+
+def test_the_terms_of_the_loss_are_trained_and_logged(tmp_path):
+    c = config(steps=2, log_every=1, eval_every=0)
+    c.loss.terms, c.loss.focal_gamma = ("cross_entropy:0.5", "focal:2", "lovasz"), 0.0
+    loop.train(c, tmp_path / "terms")
+    plain = config(steps=2, log_every=1, eval_every=0)
+    loop.train(plain, tmp_path / "plain")
+    terms, plain = (history(tmp_path / name)[0] for name in ("terms", "plain"))
+    assert terms["loss_decode"] == pytest.approx(plain["loss_decode"] / 2, rel=1e-5)
+    parts = [terms[f"loss_{name}"] for name in ("decode", "focal", "lovasz", "auxiliary")]
+    assert terms["loss"] == pytest.approx(sum(parts), rel=1e-6)
+    assert 0 < terms["loss_lovasz"] < 1

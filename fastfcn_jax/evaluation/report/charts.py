@@ -54,6 +54,31 @@ def bar(value: float, low: float, high: float, color: str) -> str:
     )
 
 
+def reliability_chart(points: Points, shares: Sequence[float]) -> str:
+    """Accuracy over confidence, each point as large as its share, with the diagonal."""
+    floor = HEIGHT - BOTTOM
+    width, height = WIDTH - LEFT - 8, floor - 12
+    dots = "".join(
+        f'<circle cx="{LEFT + x * width:.1f}" cy="{floor - y * height:.1f}" '
+        f'r="{2 + 8 * share**0.5:.1f}"><title>confidence {100 * x:.1f} %: {100 * y:.1f} % right, '
+        f"{100 * share:.1f} % of the pixels</title></circle>"
+        for (x, y), share in zip(points, shares, strict=True)
+    )
+    labels = (
+        _text(LEFT - 4, 16, "100 %", "end")
+        + _text(LEFT - 4, floor, "0 %", "end")
+        + _text(LEFT, HEIGHT - 6, "confidence 0 %", "start")
+        + _text(WIDTH - 8, HEIGHT - 6, "100 %", "end")
+    )
+    return (
+        "<figure><figcaption>Share of the pixels that are right, by the probability of their class"
+        f'</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" style="max-width:36rem" role="img" '
+        'aria-label="reliability diagram">'
+        f'<path class="axis" d="M{LEFT},12V{floor}H{WIDTH - 8}"/>'
+        f'<path class="axis" d="M{LEFT},{floor}L{WIDTH - 8},12"/>{dots}{labels}</svg></figure>'
+    )
+
+
 def heat_map(matrix: np.ndarray) -> UInt8[np.ndarray, "k k 3"]:
     """Square root of the share of each row, from white (0) to dark blue (1)."""
     rows = matrix.sum(axis=1, keepdims=True)

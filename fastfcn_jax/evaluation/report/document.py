@@ -8,22 +8,20 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from fastfcn_jax import stored
 from fastfcn_jax.data.source import Source
-from fastfcn_jax.evaluation.evaluate import Result
-from fastfcn_jax.evaluation.metrics import IGNORE_LABEL, written
-from fastfcn_jax.evaluation.report import charts, statistics
+from fastfcn_jax.evaluation.evaluate import FOREGROUND, Result
+from fastfcn_jax.evaluation.metrics import IGNORE_LABEL, foreground, written
+from fastfcn_jax.evaluation.report import charts, frame, statistics
 from fastfcn_jax.evaluation.report.baselines import Baseline, published
 from fastfcn_jax.files import write_text
 from fastfcn_jax.inference.predictor import Predictor
 from fastfcn_jax.pictures import colorize
 
 PICTURES = 3  # number of worst images shown, and of median ones
-PICTURE_WIDTH = 400  # of each of the four pictures in a strip
-_STYLE = (Path(__file__).parent / "document.css").read_text(encoding="utf-8")
 
 
 class Strip(NamedTuple):
@@ -43,6 +41,7 @@ def write(
     gallery: tuple[Sequence[Strip], Sequence[Strip]] = ((), ()),
     history: Sequence[dict[str, Any]] = (),
     baselines: Sequence[Baseline] = (),
+    comparison: str = "",
     card: dict[str, Any] | None = None,
 ) -> None:
     """Writes the report; if that fails, no part of it is left.
@@ -54,6 +53,9 @@ def write(
     """
     scores = result.scores
     mean = [("mIoU", scores.miou), ("mAcc", scores.macc), ("aAcc", scores.aacc)]
+    if (k := foreground(result.class_names)) is not None:
+        found, name = scores.of_class(k), html.escape(result.class_names[k])
+        mean += [(f"{score} of {name}", found[score]) for score in FOREGROUND]
     tiles = "".join(f"<div><b>{written(value)}</b>{name}</div>" for name, value in mean)
     against = "".join(
         f"<div><b>{scores.miou - b.miou:+.2f}</b>to {html.escape(b.name)} ({b.miou:.2f})</div>"
@@ -61,23 +63,17 @@ def write(
         if not np.isnan(scores.miou)
     )
     sections = [
+        ("Comparison", f"<p>{html.escape(comparison)}</p>" if comparison else ""),
         ("Curves", _curves(history)),
         ("Classes", _classes(result, palette, baselines)),
         ("Confusion", _confusion(result)),
+        *(extra.section() for extra in result.extras),
         ("Worst images", _strips(gallery[0])),
         ("Median images", _strips(gallery[1])),
         ("Run card", _card(card)),
     ]
-    body = "".join(f"<section><h2>{name}</h2>{text}</section>" for name, text in sections if text)
-    name = html.escape(title)
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{name}</title><style>{_STYLE}</style></head><body>'
-        f"<h1>{name}</h1><p>{result.num_images} images, protocol "
-        f"{html.escape(result.protocol)}; percent</p>"
-        f'<div class="tiles">{tiles}{against}</div>{body}</body></html>\n'
-    )
+    intro = f"{result.num_images} images, protocol {html.escape(result.protocol)}; percent"
+    page = frame.page(title, intro, sections, tiles + against)
     write_text(path, page)
 
 
@@ -90,10 +86,14 @@ def write_run(
     source: Source,
     config: ConfigDict,
     others: Sequence[Baseline] = (),
+    comparison: str = "",
 ) -> None:
     """Writes the report of a model evaluated at `step` of the run in `folder`.
 
     Curves and run card come from the folder, if it is a training's.
+
+    Args:
+      comparison: what was found about the difference to another evaluation.
     """
     card = folder / "run.json"
     write(
@@ -104,6 +104,7 @@ def write_run(
         gallery=make_gallery(predictor, source, result),
         history=stored.read_records(folder / "metrics.jsonl"),
         baselines=[*published(config, result.protocol), *others],
+        comparison=comparison,
         card=stored.read(card, dict, "move it away") if card.is_file() else None,
     )
 
@@ -130,18 +131,10 @@ def make_gallery(
             colorize(prediction, palette),
             errors,
         )
-        return Strip(sample.id, float(scores[i]), tuple(_shrink(part) for part in parts))
+        return Strip(sample.id, float(scores[i]), tuple(frame.shrink(part) for part in parts))
 
     worst, median = chosen
     return [strip(i) for i in worst], [strip(i) for i in median]
-
-
-def _shrink(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    height, width = picture.shape[:2]
-    if width <= PICTURE_WIDTH:
-        return picture
-    size = (PICTURE_WIDTH, max(round(height * PICTURE_WIDTH / width), 1))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def _curves(history: Sequence[dict[str, Any]]) -> str:
@@ -164,25 +157,25 @@ def _classes(result: Result, palette: np.ndarray, baselines: Sequence[Baseline])
     low, high = statistics.bootstrap(result.counts)
     pixels = result.matrix.sum(axis=1)
     compared = [b for b in baselines if b.iou]
-    heads = "".join(f"<th>to {html.escape(b.name)}</th>" for b in compared)
     rows = []
     for k, name in enumerate(result.class_names):
-        iou, acc = scores.iou[k], scores.acc[k]
-        known = not np.isnan(iou)
-        drawn = charts.bar(iou, low[k], high[k], "rgb({},{},{})".format(*palette[k]))
-        interval = f"{low[k]:.1f} to {high[k]:.1f}" if not np.isnan(low[k]) else ""
-        deltas = "".join(f"<td>{_delta(iou, b.iou.get(name))}</td>" for b in compared)
+        found = scores.of_class(k)
+        known = not np.isnan(found["IoU"])
+        drawn = charts.bar(found["IoU"], low[k], high[k], "rgb({},{},{})".format(*palette[k]))
         rows.append(
-            f"<tr><th>{html.escape(name)}</th><td>{drawn if known else ''}</td>"
-            f"<td>{_number(iou)}</td><td>{interval}</td><td>{_number(acc)}</td>"
-            f"<td>{100 * pixels[k] / max(pixels.sum(), 1):.2f}</td>{deltas}</tr>"
+            (
+                html.escape(name),
+                drawn if known else "",
+                _number(found["IoU"]),
+                f"{low[k]:.1f} to {high[k]:.1f}" if not np.isnan(low[k]) else "",
+                *(_number(found[score]) for score in ("Acc", "F1", "Precision")),
+                f"{100 * pixels[k] / max(pixels.sum(), 1):.2f}",
+                *(_delta(found["IoU"], b.iou.get(name)) for b in compared),
+            )
         )
-    return (
-        '<div class="scroll"><table><thead><tr><th>class</th><th></th><th>IoU</th>'
-        "<th>95 % interval</th><th>Acc</th><th>share of pixels</th>"
-        f"{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        "<p>Interval: bootstrap over the images.</p>"
-    )
+    heads = ("class", "", "IoU", "95 % interval", "Acc", "F1", "Precision", "share of pixels")
+    others = (f"to {html.escape(b.name)}" for b in compared)
+    return frame.table((*heads, *others), rows, "<p>Interval: bootstrap over the images.</p>")
 
 
 def _confusion(result: Result) -> str:
@@ -202,16 +195,10 @@ def _confusion(result: Result) -> str:
 
 def _strips(strips: Sequence[Strip]) -> str:
     names = ("image", "label", "prediction", "errors")
-    drawn = []
-    for strip in strips:
-        pictures = "".join(
-            f'<figure><img src="{charts.data_url(part, photograph=True)}" alt="{name}">'
-            f"<figcaption>{name}</figcaption></figure>"
-            for name, part in zip(names, strip.parts, strict=True)
-        )
-        caption = f"{html.escape(strip.name)}, mIoU {strip.score:.1f}"
-        drawn.append(f'<h3>{caption}</h3><div class="strip">{pictures}</div>')
-    return "".join(drawn)
+    return "".join(
+        frame.strip(f"{strip.name}, mIoU {strip.score:.1f}", zip(names, strip.parts, strict=True))
+        for strip in strips
+    )
 
 
 def _card(card: dict[str, Any] | None) -> str:
@@ -225,5 +212,5 @@ def _delta(value: float, other: float | None) -> str:
     return "" if other is None or np.isnan(value) else f"{value - other:+.2f}"
 
 
-def _number(value: Float[np.ndarray, ""] | float) -> str:
+def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.2f}"

@@ -1,0 +1,81 @@
+"""A trained model with which the doctor looks at labels and photographs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict
+
+from fastfcn_jax import models, runtime
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.data import datasets
+from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Files, Source
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.inference import predictor
+from fastfcn_jax.weights import store
+
+LEAST = 1e-6  # probabilities are at least this, so that no single pixel decides a mean of logs
+
+
+class Trained(NamedTuple):
+    """A model, the configuration of its data, and its classes."""
+
+    folder: Path
+    config: ConfigDict
+    info: DatasetInfo
+    predictor: predictor.Predictor
+
+    def probabilities(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w k"]:
+        """Probability of each class at each pixel of a photograph."""
+        scores = self.predictor.scores(image)
+        if self.predictor.protocol.merge != "probabilities":
+            scores = np.exp(scores - scores.max(-1, keepdims=True))
+        return np.maximum(scores / scores.sum(-1, keepdims=True), LEAST)
+
+    def splits(self) -> Iterator[tuple[str, Source]]:
+        """Training and validation split.
+
+        Raises:
+          UserError: they are missing, or their classes are not the model's.
+        """
+        d = self.config.data
+        for split in dict.fromkeys((d.train_split, d.val_split)):
+            source = datasets.load(d.name, d.root, split)
+            if note := model_folder.compare_classes(self.folder, self.info, source.info):
+                print(note)
+            yield split, source
+
+
+def load(folder: Path, config: ConfigDict | None = None) -> Trained:
+    """The model of a checkpoint folder; `config` overrides where its data are.
+
+    Raises:
+      UserError: there is no checkpoint.
+    """
+    folder = store.checkpoint(folder)
+    runtime.cache_compilations()
+    loaded = model_folder.load_model(folder)
+    config = loaded.config if config is None else config
+    model = models.build(loaded.config.model, loaded.info.num_classes)
+    built = predictor.build(config, model, loaded.variables)
+    return Trained(Path(folder), config, loaded.info, built)
+
+
+def files_of(source: Source) -> Files | None:
+    """The files of a source's photographs and labels, if it reads files."""
+    read = source.read if isinstance(source, EncodedSource) else None
+    return read if isinstance(read, Files) else None
+
+
+def labelled(trained: Trained) -> set[Path]:
+    """The photographs that the data set has already; none if it is not here."""
+    known: Sequence[str] = ()
+    try:
+        for _, source in trained.splits():
+            files = files_of(source)
+            known = (*known, *(files.images if files else ()))
+    except UserError:
+        pass
+    return {Path(name).resolve() for name in known}

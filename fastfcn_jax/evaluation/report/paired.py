@@ -1,0 +1,97 @@
+"""Compares two evaluations on the same images: paired bootstrap of the difference in mIoU."""
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from fastfcn_jax import text
+from fastfcn_jax.evaluation.evaluate import Result
+from fastfcn_jax.files import replacing
+
+NAME = "counts.npz"
+DRAWS = 2000
+
+
+class Difference(NamedTuple):
+    """The mIoU of one evaluation minus another's, in percent, on the images of both.
+
+    low, high: 95 % interval. worse: share of the resamples in which it is not above 0.
+    """
+
+    images: int
+    value: float
+    low: float
+    high: float
+    worse: float
+
+    def __str__(self) -> str:
+        return (
+            f"mIoU {self.value:+.2f}, 95 % interval {self.low:+.2f} to {self.high:+.2f} (paired "
+            f"bootstrap over {self.images} images; not better in {100 * self.worse:.1f} % of "
+            "the resamples)"
+        )
+
+
+class Counts(NamedTuple):
+    """Names of the images and their counts, as in `Result`."""
+
+    ids: tuple[str, ...]
+    counts: Int[np.ndarray, "n 3 k"]
+
+
+def save(folder: Path, result: Result) -> None:
+    """Writes the counts of each image beside metrics.json, for later comparisons."""
+    with replacing(folder / NAME) as path:
+        ids = np.array([text.escaped(name) for name in result.ids], np.str_)
+        np.savez_compressed(path, ids=ids, counts=result.counts)
+
+
+def read(metrics: Path) -> Counts | None:
+    """The counts beside a metrics.json (or in its folder); None if there are none."""
+    path = (metrics if metrics.is_dir() else metrics.parent) / NAME
+    try:
+        with np.load(path) as stored:
+            return Counts(tuple(map(text.unescaped, stored["ids"].tolist())), stored["counts"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def compare(
+    result: Result, other: Counts, *, draws: int = DRAWS, seed: int = 0
+) -> Difference | None:
+    """The difference on the images of both; None if none is, or their classes differ in number.
+
+    Every resample draws images with replacement, the same ones for both (Efron and Tibshirani 1993,
+    ch. 16; Koehn 2004): what makes an image difficult for both does not widen the interval.
+    """
+    place = {name: i for i, name in enumerate(other.ids)}
+    both = [(i, place[name]) for i, name in enumerate(result.ids) if name in place]
+    if not both or other.counts.shape[1:] != result.counts.shape[1:]:
+        return None
+    mine, theirs = (list(indices) for indices in zip(*both, strict=True))
+    pair = result.counts[mine], other.counts[theirs]
+    n = len(both)
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws)
+    zero = result.absent_counts_zero
+    value = np.subtract(*(_miou(np.ones((1, n)), counts, zero) for counts in pair))[0]
+    drawn = np.subtract(*(_miou(weights, counts, zero) for counts in pair))
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Difference(n, float(value), float(low), float(high), float((drawn <= 0).mean()))
+
+
+def _miou(
+    weights: Float[np.ndarray, "d n"] | Int[np.ndarray, "d n"],
+    counts: Int[np.ndarray, "n 3 k"],
+    absent_counts_zero: bool,
+) -> Float[np.ndarray, " d"]:
+    """The mIoU in percent of each weighted set of images."""
+    n, _, k = counts.shape
+    sums = (weights.astype(np.float64) @ counts.reshape(n, -1)).reshape(-1, 3, k)
+    union = sums[:, 1] + sums[:, 2] - sums[:, 0]
+    iou = np.divide(sums[:, 0], union, where=union > 0, out=np.zeros(union.shape))
+    classes = k if absent_counts_zero else (union > 0).sum(axis=1)
+    return 100 * iou.sum(axis=1) / np.where(classes, classes, np.nan)
