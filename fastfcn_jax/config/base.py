@@ -31,7 +31,10 @@ def get_config() -> ConfigDict:
     m.remat = False  # recompute activations per block: less memory, about 11 % more work
 
     d = c.data = ConfigDict()  # the data set, its augmentation, and how it is read
-    d.name = "cityscapes"  # cityscapes | ade20k | pascal_context | camvid | folder | synthetic
+    # cityscapes | ade20k | pascal_context | camvid | pascal_voc | pascal_aug | coco (VOC's classes)
+    # | coco_stuff164k | coco_stuff10k | mapillary | loveda | potsdam | vaihingen | dark_zurich |
+    # nighttime_driving | folder | synthetic
+    d.name = "cityscapes"
     d.root = ""  # folder of the data set, in its published layout
     d.train_split = "train"  # images to train on; docs/datasets.md lists the splits
     d.val_split = "val"  # images to evaluate on
@@ -44,6 +47,8 @@ def get_config() -> ConfigDict:
     d.base_size = 520  # official: the short side is scaled to 0.5 to 2 times this, at random
     d.blur = True  # official: Gaussian blur with probability 1/2
     d.rotation = 0.0  # official: largest rotation in degrees; 10 for Cityscapes
+    # official: label of the black padding; 0 (background) in the official code's VOC and COCO
+    d.padding_label = 255
     d.flip = 0.5  # probability of a horizontal flip
     d.crop_first = False  # resize only the part inside the crop; images differ by rounding
     # width, height that test images are scaled to fit; (0, 0): no scaling

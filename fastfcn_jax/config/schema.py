@@ -16,6 +16,7 @@ CHOICES = {
     "model.precision": ("float32", "bfloat16"),
     "model.forms": ("fast", "plain"),
     "data.augmentation": ("mmseg", "official"),
+    "data.padding_label": (255, 0),
     "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
     "optim.freeze": ("backbone", "bn"),
     "train.on_nonfinite": ("stop", "skip"),
