@@ -78,7 +78,9 @@ def parts(network: Network) -> dict[str, dict[str, measure.Compiled]]:
     features = pyramid[-1]
     if model.neck is not None:
         features = add("neck", lambda apply, *maps: apply(maps), *pyramid)
-    logits = add("decode_head", lambda apply, x: apply(x)[0], features)
+    fine = pyramid[:2] if model.lateral else ()
+    inputs = (features, None, fine) if fine else (features,)
+    logits = add("decode_head", lambda apply, *x: apply(*x)[0], *inputs)
     auxiliary = None
     if model.auxiliary_head is not None:
         auxiliary = add("auxiliary_head", lambda apply, x: apply(x)[0], pyramid[1])

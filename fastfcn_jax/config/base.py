@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     m.head_channels = 512  # channels of the head's last feature map
     m.dropout = 0.1  # fraction of channels dropped before the classifier
     m.se_branch = False  # enc head only: predict which classes are present (SE loss)
+    m.lateral = False  # enc head only: fuse c3 and c4 into its map (the official --lateral)
     m.auxiliary = True  # FCN head on c4 during training
     m.auxiliary_channels = 256  # channels of the auxiliary head
     m.num_classes = 0  # 0: number of classes of the data set
@@ -68,15 +69,18 @@ def get_config() -> ConfigDict:
     s.ohem_threshold = 0.0  # hard example mining: keep pixels of lower confidence; 0: off
     s.ohem_min_kept = 100_000  # hard example mining: keep at least this many pixels per image
 
-    o = c.optim = ConfigDict()  # SGD with momentum under a poly schedule
+    o = c.optim = ConfigDict()  # SGD with momentum, and the schedule of its learning rate
     o.lr = 0.01  # learning rate at the start of the schedule
     o.momentum = 0.9  # as in PyTorch: v = momentum * v + gradient
     # applied to every parameter, including BatchNorm and biases, as in both references
     o.weight_decay = 5e-4
+    o.schedule = "poly"  # poly | cos (half a cosine) | step (drops): the learning rate by step
     o.power = 0.9  # exponent of the poly schedule
     o.end_lr = 1e-4  # learning rate at the end of the schedule
-    # the last step uses end_lr (mmseg 1.x); False: the step after the last would
+    # poly, cos: the last step uses end_lr (mmseg 1.x); False: the step after the last would
     o.poly_reaches_end = True
+    o.step_every = 0  # step schedule: steps between two drops of the learning rate
+    o.step_factor = 0.1  # step schedule: factor of each drop
     o.head_lr_multiplier = 1.0  # learning-rate factor of neck and heads; 10 in the official lineage
     o.warmup_steps = 0  # warm-up: step i runs at (i + 1) / warmup_steps of the schedule; 0: off
     o.clip_norm = 0.0  # largest global gradient norm; 0: no clipping

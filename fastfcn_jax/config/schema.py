@@ -18,6 +18,7 @@ CHOICES = {
     "data.augmentation": ("mmseg", "official"),
     "data.padding_label": (255, 0),
     "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
+    "optim.schedule": ("poly", "cos", "step"),
     "optim.freeze": ("backbone", "bn"),
     "train.on_nonfinite": ("stop", "skip"),
     "train.strategy": ("auto", "pmap", "jit"),
@@ -35,6 +36,8 @@ AT_LEAST = {
     "loss.ohem_min_kept": 0,
     "optim.lr": 0.0,
     "optim.warmup_steps": 0,
+    "optim.step_every": 0,
+    "optim.step_factor": 0.0,
     "model.dropout": 0.0,
     "optim.momentum": 0.0,
     "train.ema_decay": 0.0,
@@ -103,6 +106,8 @@ def check_model(model: ConfigDict) -> None:
         raise UserError(f"config.model.lineage='official' has no {model.backbone}.")
     if model.se_branch and model.head != "enc":
         raise UserError("config.model.se_branch needs config.model.head='enc'.")
+    if model.lateral and model.head != "enc":
+        raise UserError("config.model.lateral needs config.model.head='enc'.")
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

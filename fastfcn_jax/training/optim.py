@@ -1,15 +1,15 @@
-"""SGD as in PyTorch, the poly schedule, and the learning rate of each parameter."""
+"""SGD as in PyTorch, and the learning rate of each parameter."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+
+from fastfcn_jax.training import schedules
+from fastfcn_jax.training.schedules import Schedule
 
 Path = tuple[str, ...]
-Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
 class Optimizer(NamedTuple):
@@ -27,34 +27,6 @@ class Optimizer(NamedTuple):
     multipliers: Any
     clip_norm: float
     frozen: Callable[[Path], bool]
-
-
-def poly_schedule(
-    *,
-    lr: float,
-    end_lr: float,
-    power: float,
-    steps: int,
-    reaches_end: bool = True,
-    warmup_steps: int = 0,
-) -> Schedule:
-    """Polynomial decay by step: end_lr + (lr - end_lr) * (1 - i / T)**power.
-
-    T is `steps - 1` when the last step runs at `end_lr` exactly (mmengine's
-    PolyLR) and `steps` otherwise (the official LR_Scheduler, mmseg 0.x). While
-    i < warmup_steps the rate is multiplied by (i + 1) / warmup_steps.
-    """
-    last = max(steps - 1, 1) if reaches_end else steps
-
-    def learning_rate(step):
-        # Subtract integers: near the end, 1 - i / T would lose its digits in float32.
-        remaining = jnp.maximum(last - step, 0).astype(jnp.float32) / last
-        rate = end_lr + (lr - end_lr) * remaining**power
-        if warmup_steps:
-            rate *= jnp.minimum((step + 1).astype(jnp.float32) / warmup_steps, 1.0)
-        return rate
-
-    return learning_rate
 
 
 def sgd(
@@ -106,17 +78,9 @@ def sgd(
 def build(config, variables: dict[str, Any]) -> Optimizer:
     """Builds the optimiser of an experiment configuration."""
     o = config.optim
-    learning_rate = poly_schedule(
-        lr=o.lr,
-        end_lr=o.end_lr,
-        power=o.power,
-        steps=config.train.steps,
-        reaches_end=o.poly_reaches_end,
-        warmup_steps=o.warmup_steps,
-    )
     return sgd(
         variables,
-        learning_rate=learning_rate,
+        learning_rate=schedules.build(o, config.train.steps),
         momentum=o.momentum,
         weight_decay=o.weight_decay,
         head_lr_multiplier=o.head_lr_multiplier,

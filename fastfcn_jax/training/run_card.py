@@ -27,6 +27,7 @@ STRUCTURAL = (
     "model.head",
     "model.head_channels",
     "model.se_branch",
+    "model.lateral",
     "model.auxiliary",
     "model.auxiliary_channels",
     "model.num_classes",

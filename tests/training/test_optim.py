@@ -1,5 +1,7 @@
 """Schedules compared with mmengine's and the official code's, SGD with torch.optim.SGD."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +9,15 @@ import optax
 import pytest
 import torch
 
-from fastfcn_jax.training import optim
+from fastfcn_jax.config.base import get_config
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.training import optim, schedules
 
 BASE = {"lr": 0.01, "end_lr": 1e-4, "power": 0.9}
 
 
 def rates(steps, **kwargs):
-    schedule = optim.poly_schedule(steps=steps, **{**BASE, **kwargs})
+    schedule = schedules.poly(steps=steps, **{**BASE, **kwargs})
     return np.array([schedule(jnp.int32(i)) for i in range(steps)])
 
 
@@ -34,7 +38,7 @@ def test_poly_is_mmengines_to_the_last_step():
 
 @pytest.mark.parametrize("step", [0, 1, 40_000, 79_998, 79_999])
 def test_poly_keeps_its_precision_at_the_end_of_a_long_schedule(step):
-    rate = optim.poly_schedule(steps=80_000, **BASE)(jnp.int32(step))
+    rate = schedules.poly(steps=80_000, **BASE)(jnp.int32(step))
     expected = 1e-4 + (0.01 - 1e-4) * (1 - step / 79_999) ** 0.9
     assert float(rate) == pytest.approx(expected, rel=2e-7)
 
@@ -75,7 +79,7 @@ def variables():
 
 
 def build(**kwargs):
-    schedule = optim.poly_schedule(steps=10, **BASE)
+    schedule = schedules.poly(steps=10, **BASE)
     defaults = {"learning_rate": schedule, "momentum": 0.9, "weight_decay": 5e-4}
     return optim.sgd(variables(), **{**defaults, **kwargs})
 
@@ -98,6 +102,44 @@ def test_sgd_is_torchs_with_decay_on_every_parameter():
         params = jax.tree.map(lambda p, d, rate=rate: p - rate * d, params, directions)
     for ours, theirs in zip(jax.tree.leaves(params), tensors, strict=True):
         np.testing.assert_allclose(ours, theirs.detach(), rtol=1e-6, atol=1e-7)
+
+
+def official_rate(mode, step, *, lr, epochs, per_epoch, lr_step):
+    """The official LR_Scheduler, from the formulas of its docstring (encoding/utils)."""
+    epoch, total = step // per_epoch, epochs * per_epoch
+    if mode == "cos":
+        return lr * 0.5 * (1 + math.cos(math.pi * step / total))
+    if mode == "step":
+        return lr * 0.1 ** (epoch // lr_step)
+    return lr * (1 - step / total) ** 0.9
+
+
+@pytest.mark.parametrize("mode", ["poly", "cos", "step"])
+def test_schedules_are_the_official_ones_over_all_steps(mode):
+    per_epoch, epochs, lr_step = 37, 30, 7
+    config = get_config().optim
+    config.update(lr=0.01, end_lr=0.0, poly_reaches_end=False, schedule=mode)
+    config.step_every = per_epoch * lr_step
+    steps = jnp.arange(epochs * per_epoch)
+    rates = jax.jit(jax.vmap(schedules.build(config, len(steps))))(steps)
+    kind = {"lr": 0.01, "epochs": epochs, "per_epoch": per_epoch, "lr_step": lr_step}
+    expected = [official_rate(mode, int(step), **kind) for step in steps]
+    np.testing.assert_allclose(rates, expected, rtol=2e-6)
+
+
+def test_a_cosine_that_reaches_its_end_and_a_warm_up():
+    config = get_config().optim
+    config.update(lr=0.2, end_lr=0.01, schedule="cos", warmup_steps=4)
+    rates = [float(schedules.build(config, 101)(jnp.int32(step))) for step in (0, 3, 50, 100)]
+    start = 0.01 + 0.19 * (1 + math.cos(math.pi * 3 / 100)) / 2
+    np.testing.assert_allclose(rates, [0.05, start, 0.105, 0.01], rtol=1e-6)
+
+
+def test_a_step_schedule_without_its_interval():
+    config = get_config().optim
+    config.schedule = "step"
+    with pytest.raises(UserError, match=r"needs config\.optim\.step_every"):
+        schedules.build(config, 10)
 
 
 def multipliers(**kwargs):
