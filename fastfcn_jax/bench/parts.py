@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from fastfcn_jax import models, runtime
 from fastfcn_jax.bench import measure
-from fastfcn_jax.data import datasets, pipeline
+from fastfcn_jax.data import datasets, pipeline, sets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.ops.bilinear import resize
 from fastfcn_jax.models.ops.forms import Forms
@@ -178,7 +178,7 @@ def twin(config: ConfigDict) -> ConfigDict | None:
 def input_seconds(config: ConfigDict, batches: int = 8) -> float | None:
     """Seconds per batch of the data pipeline alone; None without data at config.data.root."""
     try:
-        source = datasets.load(config.data.name, config.data.root, config.data.train_split)
+        source = sets.load_training(config.data)
     except UserError:
         return None
     stream = pipeline.build_train(config, source)

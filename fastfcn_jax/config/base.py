@@ -38,6 +38,10 @@ def get_config() -> ConfigDict:
     d.name = "cityscapes"
     d.root = ""  # folder of the data set, in its published layout
     d.train_split = "train"  # images to train on; docs/datasets.md lists the splits
+    # train on these instead, mixed: ("NAME SPLIT REPEAT ROOT", ...), all with the same classes
+    d.sets = ()
+    # repeat images with classes that fewer than this fraction of the images show; 0: off
+    d.balance_below = 0.0
     d.val_split = "val"  # images to evaluate on
     d.augmentation = "mmseg"  # mmseg | official: order and arithmetic of the training transforms
     d.crop_size = (512, 1024)  # height, width of a training sample

@@ -33,6 +33,7 @@ AT_LEAST = {
     "data.threads": 1,
     "data.workers": 0,
     "data.flip": 0.0,
+    "data.balance_below": 0.0,
     "loss.ohem_min_kept": 0,
     "optim.lr": 0.0,
     "optim.warmup_steps": 0,
