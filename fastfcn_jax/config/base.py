@@ -73,18 +73,29 @@ def get_config() -> ConfigDict:
     s.ohem_threshold = 0.0  # hard example mining: keep pixels of lower confidence; 0: off
     s.ohem_min_kept = 100_000  # hard example mining: keep at least this many pixels per image
 
-    o = c.optim = ConfigDict()  # SGD with momentum, and the schedule of its learning rate
-    o.lr = 0.01  # learning rate at the start of the schedule
-    o.momentum = 0.9  # as in PyTorch: v = momentum * v + gradient
-    # applied to every parameter, including BatchNorm and biases, as in both references
+    o = c.optim = ConfigDict()  # optimiser, and the schedule of its learning rate
+    o.name = "sgd"  # sgd | adamw | lamb
+    o.lr = 0.01  # learning rate at the start of the schedule; one_cycle: at its peak
+    o.momentum = 0.9  # sgd: as in PyTorch, v = momentum * v + gradient
+    o.nesterov = False  # sgd: Nesterov's momentum
+    o.betas = (0.9, 0.999)  # adamw, lamb: decay of the mean gradient and of its square
+    o.eps = 1e-8  # adamw, lamb: added to the root of the mean square
+    # added to the gradient (sgd) or to the direction (adamw, lamb)
     o.weight_decay = 5e-4
-    o.schedule = "poly"  # poly | cos (half a cosine) | step (drops): the learning rate by step
+    o.decay_norms = True  # also decay BatchNorm's parameters and biases, as in both references
+    # factors of single parameters, by the first pattern that matches their name:
+    # ("backbone/*/bn* lr=0.1 decay=0",)
+    o.groups = ()
+    # poly | cos (half a cosine) | step (drops) | one_cycle (up and down): the learning rate by step
+    o.schedule = "poly"
     o.power = 0.9  # exponent of the poly schedule
     o.end_lr = 1e-4  # learning rate at the end of the schedule
     # poly, cos: the last step uses end_lr (mmseg 1.x); False: the step after the last would
     o.poly_reaches_end = True
     o.step_every = 0  # step schedule: steps between two drops of the learning rate
     o.step_factor = 0.1  # step schedule: factor of each drop
+    o.cycle_start = 0.04  # one_cycle: the first learning rate, as a fraction of lr
+    o.cycle_peak = 0.3  # one_cycle: fraction of the steps after which the learning rate is lr
     o.head_lr_multiplier = 1.0  # learning-rate factor of neck and heads; 10 in the official lineage
     o.warmup_steps = 0  # warm-up: step i runs at (i + 1) / warmup_steps of the schedule; 0: off
     o.clip_norm = 0.0  # largest global gradient norm; 0: no clipping

@@ -18,7 +18,8 @@ CHOICES = {
     "data.augmentation": ("mmseg", "official"),
     "data.padding_label": (255, 0),
     "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
-    "optim.schedule": ("poly", "cos", "step"),
+    "optim.name": ("sgd", "adamw", "lamb"),
+    "optim.schedule": ("poly", "cos", "step", "one_cycle"),
     "optim.freeze": ("backbone", "bn"),
     "train.on_nonfinite": ("stop", "skip"),
     "train.strategy": ("auto", "pmap", "jit"),
@@ -39,6 +40,9 @@ AT_LEAST = {
     "optim.warmup_steps": 0,
     "optim.step_every": 0,
     "optim.step_factor": 0.0,
+    "optim.eps": 0.0,
+    "optim.cycle_start": 0.0,
+    "optim.cycle_peak": 0.0,
     "model.dropout": 0.0,
     "optim.momentum": 0.0,
     "train.ema_decay": 0.0,
@@ -63,7 +67,13 @@ SIZES = (
     "eval.crop_size",
     "eval.stride",
 )
-BELOW = {"seed": 2**32, "model.dropout": 1.0, "optim.momentum": 1.0, "train.ema_decay": 1.0}
+BELOW = {
+    "seed": 2**32,
+    "model.dropout": 1.0,
+    "optim.momentum": 1.0,
+    "optim.cycle_peak": 1.0,
+    "train.ema_decay": 1.0,
+}
 
 
 def check(config: ConfigDict) -> None:
@@ -86,6 +96,9 @@ def check(config: ConfigDict) -> None:
         whole = len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
         if not whole and not as_it_is:
             raise UserError(f"config.{key}={size} must be two whole numbers above 0.")
+    betas = values["optim.betas"]
+    if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+        raise UserError(f"config.optim.betas={betas} must be two numbers from 0 to below 1.")
     ratios = values["data.ratio_range"]
     if len(ratios) != 2 or not 0.0 < ratios[0] <= ratios[1]:
         raise UserError(f"config.data.ratio_range={ratios} must be (min, max), above 0.")

@@ -31,6 +31,7 @@ STRUCTURAL = (
     "model.auxiliary",
     "model.auxiliary_channels",
     "model.num_classes",
+    "optim.name",
     "optim.freeze",
 )
 FINGERPRINT_SAMPLES = 8

@@ -20,6 +20,10 @@ def build(o, steps: int) -> Schedule:
     ends = {"end_lr": o.end_lr, "steps": steps, "reaches_end": o.poly_reaches_end}
     if o.schedule == "cos":
         return cosine(lr=o.lr, warmup_steps=o.warmup_steps, **ends)
+    if o.schedule == "one_cycle":
+        return one_cycle(
+            lr=o.lr, end_lr=o.end_lr, steps=steps, start=o.cycle_start, peak=o.cycle_peak
+        )
     if o.schedule == "step":
         return drops(lr=o.lr, every=o.step_every, factor=o.step_factor, warmup_steps=o.warmup_steps)
     return poly(lr=o.lr, power=o.power, warmup_steps=o.warmup_steps, **ends)
@@ -56,9 +60,7 @@ def cosine(
     """
 
     def learning_rate(step):
-        # (1 + cos(x)) / 2 as a squared sine: near the end, the sum would lose its digits.
-        half = jnp.sin(jnp.float32(math.pi / 2) * _remaining(step, steps, reaches_end))
-        return end_lr + (lr - end_lr) * half**2
+        return end_lr + (lr - end_lr) * _half_cosine(_remaining(step, steps, reaches_end))
 
     return _warmed_up(learning_rate, warmup_steps)
 
@@ -80,6 +82,30 @@ def drops(*, lr: float, every: int, factor: float, warmup_steps: int = 0) -> Sch
         return jnp.float32(lr) * jnp.float32(factor) ** count
 
     return _warmed_up(learning_rate, warmup_steps)
+
+
+def one_cycle(*, lr: float, end_lr: float, steps: int, start: float, peak: float) -> Schedule:
+    """From start * lr up to lr over the first `peak` of the steps, and down to end_lr.
+
+    Both ways half a cosine: torch.optim.lr_scheduler.OneCycleLR without its momentum.
+    """
+    top = peak * steps - 1
+    last = max(steps - 1, 1)
+
+    def learning_rate(step):
+        step = step.astype(jnp.float32)
+        rise = jnp.clip(step / max(top, 1e-6), 0.0, 1.0)
+        fall = jnp.clip((last - step) / max(last - top, 1e-6), 0.0, 1.0)
+        up = start * lr + (lr - start * lr) * _half_cosine(rise)
+        down = end_lr + (lr - end_lr) * _half_cosine(fall)
+        return jnp.where(step <= top, up, down)
+
+    return learning_rate
+
+
+def _half_cosine(x):
+    """(1 - cos(pi x)) / 2 as a squared sine: near 0, the difference would lose its digits."""
+    return jnp.sin(jnp.float32(math.pi / 2) * x) ** 2
 
 
 def _remaining(step, steps: int, reaches_end: bool) -> Float[Array, ""]:
