@@ -1,144 +1,59 @@
-"""Makes and checks submission files for the Cityscapes and ADE20K test servers."""
+"""Makes and checks submission files for the test servers of Cityscapes, ADE20K and Pascal VOC."""
 
-import dataclasses
 import sys
-import zipfile
-import zlib
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from fastfcn_jax import cli, text
-from fastfcn_jax.data import datasets, decode, listing
-from fastfcn_jax.data.datasets import ade20k, cityscapes
+from fastfcn_jax import cli, servers, text
+from fastfcn_jax.data import datasets, decode
 from fastfcn_jax.data.source import read_file
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.files import replacing
+from fastfcn_jax.servers import SERVERS, Server
 from fastfcn_jax.terminal.progress import track
 
 FINDINGS = 1  # exit status of a check that found something
 MAX_LISTED = 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Server:
-    """What a test server expects.
-
-    suffix: suffix of the image files; the rest of a file name is the name of the image.
-    values: stored value of each class, in the model's order.
-    legal: all values allowed in a file.
-    expected: number of test images.
-    """
-
-    name: str
-    suffix: str
-    values: tuple[int, ...]
-    legal: tuple[int, ...]
-    expected: int
-
-    def encode(self, labels: UInt8[np.ndarray, "h w"]) -> bytes:
-        """Encodes class indices as a PNG of stored values; 255 becomes 0."""
-        table = np.zeros(256, np.uint8)
-        table[: len(self.values)] = self.values
-        return cv2.imencode(".png", table[labels])[1].tobytes()
-
-    def images(self, folder: Path) -> dict[str, Path]:
-        """Image files by image name, with which the names of predictions begin.
-
-        Raises:
-          UserError: there is no image, or two have the same name.
-        """
-        found = [p for p in listing.below(folder).files if p.name.endswith(self.suffix)]
-        if not found:
-            raise UserError(f"--images {folder}: no file ending in {self.suffix}.")
-        named: dict[str, Path] = {}
-        for path in found:
-            other = named.setdefault(path.name.removesuffix(self.suffix), path)
-            if other != path:
-                raise UserError(f"{path}: same name as {other}; remove or rename one of them.")
-        return named
-
-
-SERVERS = {
-    "cityscapes": Server(
-        "cityscapes",
-        cityscapes.IMAGE_SUFFIX,
-        tuple(label for label, *_ in cityscapes.CLASSES),
-        tuple(range(34)),
-        1525,
-    ),
-    "ade20k": Server(
-        "ade20k", ".jpg", tuple(range(1, len(ade20k.CLASSES) + 1)), tuple(range(151)), 3352
-    ),
-}
-
-
-def write_zip(
-    server: Server, path: Path, predictions: Iterable[tuple[str, UInt8[np.ndarray, "_ _"]]]
-) -> None:
-    """Writes (image name, class indices) as the server expects; the file is complete or absent.
-
-    Raises:
-      UserError: the disk is full or cannot be written.
-    """
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, labels in predictions:
-            archive.writestr(f"{text.shown(name)}.png", server.encode(labels))
-
-
 def check(server: Server, archive_path: Path, images: dict[str, Path]) -> list[str]:
     """Returns what the server would reject, one sentence each.
 
     Raises:
-      UserError: the file is not a zip file.
+      UserError: the file is not an archive of the server's kind.
     """
     findings: list[str] = []
     if len(images) != server.expected:
         findings.append(f"{len(images)} test images are here, the server has {server.expected}.")
-    try:
-        archive = zipfile.ZipFile(archive_path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"--check {archive_path}: not a zip file that can be read.") from error
-    with archive:
-        members = [entry for entry in archive.infolist() if not entry.is_dir()]
-        owners = {entry.filename: _owner(entry.filename, images) for entry in members}
-        counts = Counter(owners.values())
+    with servers.members(server, archive_path) as members:
+        owners = {filename: server.owner(filename, images) for filename, _ in members}
+        counts = Counter(owners[filename] for filename, _ in members)
         for name in images:
             if counts[name] != 1:
                 findings.append(f"{name}: {counts[name]} predictions instead of one.")
-        for entry in track(members, len(members), "checking"):
-            name = owners[entry.filename]
+        for filename, read in track(members, len(members), "checking"):
+            name = owners[filename]
             if name is None:
-                findings.append(f"{entry.filename}: belongs to no test image.")
+                findings.append(f"{filename}: {_no_owner(server)}.")
             else:
-                findings += _check_member(server, archive, entry, images[name])
+                findings += _check_member(server, filename, read, images[name])
     return findings
 
 
-def _owner(filename: str, images: dict[str, Path]) -> str | None:
-    stem = PurePosixPath(filename).name.removesuffix(".png")
-    if not filename.endswith(".png"):
-        return None
-    # Cityscapes allows any text after the frame number: try shorter and shorter prefixes.
-    parts = stem.split("_")
-    for length in range(len(parts), 0, -1):
-        if (name := "_".join(parts[:length])) in images:
-            return name
-    return None
+def _no_owner(server: Server) -> str:
+    if server.folder:
+        return f"not {server.folder}/ and the name of a test image"
+    return "belongs to no test image"
 
 
-def _check_member(
-    server: Server, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, image: Path
-) -> list[str]:
-    filename = entry.filename
+def _check_member(server: Server, filename: str, read: servers.Read, image: Path) -> list[str]:
     try:
-        data = archive.read(entry)
-    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        data = read()
+    except servers.READ_ERRORS as error:
         return [f"{filename}: cannot be read ({error})."]
     try:
         labels = decode.label(data, filename)
@@ -200,12 +115,12 @@ def submit(
     archive: Path | None = None,
     protocol: str | None = None,
 ) -> list[str]:
-    """Predicts the test images, zips and checks the results; or checks an existing zip file.
+    """Predicts the test images, packs and checks the results; or checks an existing archive.
 
     Args:
       images: folder of the test images.
-      checkpoint, output: the model and the zip file to write.
-      archive: an existing zip file, which is only checked.
+      checkpoint, output: the model and the archive to write.
+      archive: an existing archive, which is only checked.
       protocol: how to test ("single", "ms_flip", ...); None: the configured protocol.
 
     Returns:
@@ -221,7 +136,7 @@ def submit(
         if output.is_dir() or not output.absolute().parent.is_dir():
             raise UserError(f"--output {output}: give the name of a file in a folder that exists.")
         predictions = _predict(server, found, checkpoint, protocol)
-        write_zip(server, output, track(predictions, len(found), "predicting"))
+        servers.write(server, output, track(predictions, len(found), "predicting"))
         archive = output
     return check(server, archive, found)
 
@@ -232,8 +147,8 @@ def define(parser: cli.Parser) -> None:
     parser.add_argument(
         "--checkpoint", type=cli.path, metavar="DIR", help="Checkpoint folder or published name."
     )
-    parser.add_argument("--output", type=cli.path, metavar="FILE", help="The zip file to write.")
-    parser.add_argument("--check", type=cli.path, metavar="FILE", help="Only check this zip file.")
+    parser.add_argument("--output", type=cli.path, metavar="FILE", help="The archive to write.")
+    parser.add_argument("--check", type=cli.path, metavar="FILE", help="Only check this archive.")
     parser.add_argument("--protocol", help="single | ms_flip | …; default: the model's.")
 
 
@@ -261,11 +176,13 @@ COMMAND = cli.Command(
     name="submit",
     example="fastfcn submit cityscapes --checkpoint runs/jpu_psp_cityscapes"
     " --images leftImg8bit/test --output FILE.zip",
-    about="""Predicts the test images, writes the zip file that the server expects, and checks it;
---check FILE.zip only checks a file. The exit status is 1 if the server would reject something.
+    about="""Predicts the test images, writes the archive that the server expects, and checks it;
+--check FILE only checks one. The exit status is 1 if the server would reject something.
 
 Cityscapes expects label ids 0..33 in one PNG per image, <city>_<sequence>_<frame>*.png; ADE20K
-expects 1..150 (0 = other) in PNGs named like the images.""",
+expects 1..150 (0 = other) in PNGs named like the images; voc 0..20 in palette PNGs in
+results/VOC2012/Segmentation/comp6_test_cls/ of a .tgz. Of VOC's JPEGImages/ those are taken that
+ImageSets/Segmentation/test.txt beside it names.""",
     define=define,
     run=run,
 )

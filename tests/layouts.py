@@ -15,6 +15,15 @@ def write_png(path, pixels, palette=None):
     picture.save(path)
 
 
+def write_jpg(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=90)
+
+
+def label_of(values, seed, size=(12, 20)):
+    return np.random.default_rng(seed).choice(np.array(values, np.uint8), size)
+
+
 def photo(seed=0, size=(12, 20)):
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 

@@ -19,10 +19,11 @@ class Case(NamedTuple):
     size: tuple[int, int] = (97, 131)
     batch: int = 1
     train: bool = False
+    lateral: bool = False  # the head fuses c3 and c4; it needs their size, so no JPU
 
     @property
     def name(self) -> str:
-        return f"{self.head}_{self.neck}_r{self.depth}"
+        return f"{self.head}_{self.neck}_r{self.depth}{'_lateral' * self.lateral}"
 
 
 CASES = (
@@ -38,6 +39,7 @@ CASES = (
     Case("aspp", "jpu_x"),
     Case("aspp", "none"),
     Case("enc", "jpu", 101),
+    Case("enc", "none", train=True, lateral=True),
 )
 
 

@@ -89,9 +89,9 @@ def official_tensors(head: str, neck: str, num_classes: int = 59) -> dict[str, n
     return tensors
 
 
-def random_model(lineage: str, head: str, neck: str, num_classes: int = 7):
+def random_model(lineage: str, head: str, neck: str, num_classes: int = 7, **changes):
     """A Linen module wide enough to use every optimised form, and its random variables."""
-    model = config(head, neck, lineage).model
+    model = config(head, neck, lineage, **changes).model
     model.backbone = "resnet18" if lineage == "mmseg" else "resnet50"
     model.update(base_width=16, neck_channels=64, head_channels=64, auxiliary_channels=16)
     return models.build(model, num_classes), jax.device_put(variables(model, num_classes))

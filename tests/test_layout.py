@@ -20,7 +20,7 @@ LAYERS = [
     ["evaluation"],
     ["training"],
     ["api", "export"],
-    ["predict", "serve", "doctor", "bench", "replay", "submit"],
+    ["predict", "serve", "doctor", "bench", "replay", "submit", "servers"],
     ["demo", "__main__"],
 ]
 LAYER_OF = {part: layer for layer, parts in enumerate(LAYERS) for part in parts}

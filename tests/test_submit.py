@@ -1,19 +1,25 @@
 """Submission files: a round trip through the official scorer, and all findings of the check."""
 
+import dataclasses
+import io
+import subprocess
+import tarfile
 import zipfile
 from types import SimpleNamespace
 
 import cv2
+import layouts
 import numpy as np
 import pytest
+from PIL import Image
 
-from fastfcn_jax import api, submit
+from fastfcn_jax import api, servers, submit
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.metrics import confusion_matrix, scores
 
-CITYSCAPES = submit.SERVERS["cityscapes"]
-ADE = submit.SERVERS["ade20k"]
+CITYSCAPES = servers.SERVERS["cityscapes"]
+ADE = servers.SERVERS["ade20k"]
 
 
 def unzip(path, folder):
@@ -36,7 +42,7 @@ def test_cityscapes_labels_score_100_and_noise_scores_as_ours(shared_data, tmp_p
     truth = sorted((shared_data / "cityscapes/gtFine/val").rglob("*_gtFine_labelIds.png"))
     for name, labels in {"perfect": sample.label, "mixed": mixed}.items():
         path = tmp_path / f"{name}.zip"
-        submit.write_zip(CITYSCAPES, path, [(next(iter(images)), labels)])
+        servers.write(CITYSCAPES, path, [(next(iter(images)), labels)])
         findings = submit.check(CITYSCAPES, path, images)
         assert findings == ["1 test images are here, the server has 1525."]
         (png,) = unzip(path, tmp_path / name)
@@ -60,7 +66,7 @@ def test_ade_labels_survive_a_round_trip(shared_data, tmp_path):
     path = tmp_path / "ade.zip"
     samples = [source[i] for i in range(len(source))]
     names = list(images)
-    submit.write_zip(ADE, path, zip(names, (s.label for s in samples), strict=True))
+    servers.write(ADE, path, zip(names, (s.label for s in samples), strict=True))
     assert submit.check(ADE, path, images) == ["2 test images are here, the server has 3352."]
     stored = shared_data / "ADEChallengeData2016/annotations/validation"
     for png in unzip(path, tmp_path / "ade"):
@@ -75,7 +81,7 @@ def three(tmp_path):
     folder.mkdir(parents=True)
     for i in range(3):
         cv2.imwrite(str(folder / f"town_00000{i}_000019_leftImg8bit.png"), np.zeros((8, 16, 3)))
-    server = submit.dataclasses.replace(CITYSCAPES, expected=3)
+    server = dataclasses.replace(CITYSCAPES, expected=3)
     return server, server.images(tmp_path / "images")
 
 
@@ -133,13 +139,78 @@ def test_unknown_and_duplicate_files_and_a_bad_zip_are_found(three, tmp_path):
         submit.check(server, path, images)
 
 
+VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """JPEGImages/ with three photographs, two of which are listed, and a server for two."""
+    images = tmp_path / "VOC2012" / "JPEGImages"
+    for i in range(3):
+        layouts.write_jpg(images / f"2008_00000{i}.jpg", layouts.photo(i))
+    lists = tmp_path / "VOC2012/ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "test.txt").write_text("2008_000000\n2008_000002\n")
+    server = dataclasses.replace(servers.SERVERS["voc"], expected=2)
+    return server, server.images(images)
+
+
+def test_a_voc_archive_is_one_of_palette_pngs_that_another_program_unpacks(voc, tmp_path, capsys):
+    server, images = voc
+    assert list(images) == ["2008_000000", "2008_000002"]
+    server.images(tmp_path / "VOC2012/JPEGImages")
+    assert "test images: the 2 of 3 that" in capsys.readouterr().out
+    labels = {name: layouts.label_of([*range(21), 255], i) for i, name in enumerate(images)}
+    path = tmp_path / "voc.tgz"
+    servers.write(server, path, labels.items())
+    assert submit.check(server, path, images) == []
+    subprocess.run(["tar", "xzf", path, "-C", tmp_path], check=True)
+    source_palette = datasets.info("pascal_voc", "").palette
+    for name, label in labels.items():
+        picture = Image.open(tmp_path / VOC_FOLDER / f"{name}.png")
+        assert picture.mode == "P"
+        stored = np.where(label == 255, 0, label)
+        np.testing.assert_array_equal(np.array(picture), stored)
+        np.testing.assert_array_equal(np.array(picture.convert("RGB")), source_palette[stored])
+
+
+def test_what_is_wrong_with_a_voc_archive(voc, tmp_path):
+    server, images = voc
+    path = tmp_path / "bad.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in (
+            (f"./{VOC_FOLDER}/2008_000000.png", png(21, (12, 20))),
+            (f"{VOC_FOLDER}/2008_000001.png", png(1, (12, 20))),
+            ("comp6_test_cls/2008_000002.png", png(1, (12, 20))),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    findings = submit.check(server, path, images)
+    assert len(findings) == 4
+    assert findings[0] == "2008_000002: 0 predictions instead of one."
+    assert "2008_000000.png: values [21] are not label ids (0..20)" in findings[1]
+    for finding in findings[2:]:
+        assert f"not {VOC_FOLDER}/ and the name of a test image" in finding
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(UserError, match="not a tar file"):
+        submit.check(server, path, images)
+
+
+def test_a_listed_voc_image_that_is_missing(voc):
+    server, images = voc
+    images["2008_000002"].unlink()
+    with pytest.raises(UserError, match=r"names 2008_000002, which is not in --images"):
+        server.images(images["2008_000000"].parent)
+
+
 def test_a_failed_write_leaves_no_file(tmp_path):
     def fails():
         yield "a", np.zeros((2, 2), np.uint8)
         raise UserError("no more")
 
     with pytest.raises(UserError):
-        submit.write_zip(ADE, tmp_path / "a.zip", fails())
+        servers.write(ADE, tmp_path / "a.zip", fails())
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from fastfcn_jax import models, runtime
 from fastfcn_jax.bench import measure
-from fastfcn_jax.data import datasets, pipeline
+from fastfcn_jax.data import datasets, pipeline, sets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.ops.bilinear import resize
 from fastfcn_jax.models.ops.forms import Forms
@@ -78,7 +78,9 @@ def parts(network: Network) -> dict[str, dict[str, measure.Compiled]]:
     features = pyramid[-1]
     if model.neck is not None:
         features = add("neck", lambda apply, *maps: apply(maps), *pyramid)
-    logits = add("decode_head", lambda apply, x: apply(x)[0], features)
+    fine = pyramid[:2] if model.lateral else ()
+    inputs = (features, None, fine) if fine else (features,)
+    logits = add("decode_head", lambda apply, *x: apply(*x)[0], *inputs)
     auxiliary = None
     if model.auxiliary_head is not None:
         auxiliary = add("auxiliary_head", lambda apply, x: apply(x)[0], pyramid[1])
@@ -176,7 +178,7 @@ def twin(config: ConfigDict) -> ConfigDict | None:
 def input_seconds(config: ConfigDict, batches: int = 8) -> float | None:
     """Seconds per batch of the data pipeline alone; None without data at config.data.root."""
     try:
-        source = datasets.load(config.data.name, config.data.root, config.data.train_split)
+        source = sets.load_training(config.data)
     except UserError:
         return None
     stream = pipeline.build_train(config, source)

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     m.head_channels = 512  # channels of the head's last feature map
     m.dropout = 0.1  # fraction of channels dropped before the classifier
     m.se_branch = False  # enc head only: predict which classes are present (SE loss)
+    m.lateral = False  # enc head only: fuse c3 and c4 into its map (the official --lateral)
     m.auxiliary = True  # FCN head on c4 during training
     m.auxiliary_channels = 256  # channels of the auxiliary head
     m.num_classes = 0  # 0: number of classes of the data set
@@ -31,9 +32,16 @@ def get_config() -> ConfigDict:
     m.remat = False  # recompute activations per block: less memory, about 11 % more work
 
     d = c.data = ConfigDict()  # the data set, its augmentation, and how it is read
-    d.name = "cityscapes"  # cityscapes | ade20k | pascal_context | camvid | folder | synthetic
+    # cityscapes | ade20k | pascal_context | camvid | pascal_voc | pascal_aug | coco (VOC's classes)
+    # | coco_stuff164k | coco_stuff10k | mapillary | loveda | potsdam | vaihingen | dark_zurich |
+    # nighttime_driving | folder | synthetic
+    d.name = "cityscapes"
     d.root = ""  # folder of the data set, in its published layout
     d.train_split = "train"  # images to train on; docs/datasets.md lists the splits
+    # train on these instead, mixed: ("NAME SPLIT REPEAT ROOT", ...), all with the same classes
+    d.sets = ()
+    # repeat images with classes that fewer than this fraction of the images show; 0: off
+    d.balance_below = 0.0
     d.val_split = "val"  # images to evaluate on
     d.augmentation = "mmseg"  # mmseg | official: order and arithmetic of the training transforms
     d.crop_size = (512, 1024)  # height, width of a training sample
@@ -44,6 +52,8 @@ def get_config() -> ConfigDict:
     d.base_size = 520  # official: the short side is scaled to 0.5 to 2 times this, at random
     d.blur = True  # official: Gaussian blur with probability 1/2
     d.rotation = 0.0  # official: largest rotation in degrees; 10 for Cityscapes
+    # official: label of the black padding; 0 (background) in the official code's VOC and COCO
+    d.padding_label = 255
     d.flip = 0.5  # probability of a horizontal flip
     d.crop_first = False  # resize only the part inside the crop; images differ by rounding
     # width, height that test images are scaled to fit; (0, 0): no scaling
@@ -71,15 +81,29 @@ def get_config() -> ConfigDict:
     s.ohem_threshold = 0.0  # hard example mining: keep pixels of lower confidence; 0: off
     s.ohem_min_kept = 100_000  # hard example mining: keep at least this many pixels per image
 
-    o = c.optim = ConfigDict()  # SGD with momentum under a poly schedule
-    o.lr = 0.01  # learning rate at the start of the schedule
-    o.momentum = 0.9  # as in PyTorch: v = momentum * v + gradient
-    # applied to every parameter, including BatchNorm and biases, as in both references
+    o = c.optim = ConfigDict()  # optimiser, and the schedule of its learning rate
+    o.name = "sgd"  # sgd | adamw | lamb
+    o.lr = 0.01  # learning rate at the start of the schedule; one_cycle: at its peak
+    o.momentum = 0.9  # sgd: as in PyTorch, v = momentum * v + gradient
+    o.nesterov = False  # sgd: Nesterov's momentum
+    o.betas = (0.9, 0.999)  # adamw, lamb: decay of the mean gradient and of its square
+    o.eps = 1e-8  # adamw, lamb: added to the root of the mean square
+    # added to the gradient (sgd) or to the direction (adamw, lamb)
     o.weight_decay = 5e-4
+    o.decay_norms = True  # also decay BatchNorm's parameters and biases, as in both references
+    # factors of single parameters, by the first pattern that matches their name:
+    # ("backbone/*/bn* lr=0.1 decay=0",)
+    o.groups = ()
+    # poly | cos (half a cosine) | step (drops) | one_cycle (up and down): the learning rate by step
+    o.schedule = "poly"
     o.power = 0.9  # exponent of the poly schedule
     o.end_lr = 1e-4  # learning rate at the end of the schedule
-    # the last step uses end_lr (mmseg 1.x); False: the step after the last would
+    # poly, cos: the last step uses end_lr (mmseg 1.x); False: the step after the last would
     o.poly_reaches_end = True
+    o.step_every = 0  # step schedule: steps between two drops of the learning rate
+    o.step_factor = 0.1  # step schedule: factor of each drop
+    o.cycle_start = 0.04  # one_cycle: the first learning rate, as a fraction of lr
+    o.cycle_peak = 0.3  # one_cycle: fraction of the steps after which the learning rate is lr
     o.head_lr_multiplier = 1.0  # learning-rate factor of neck and heads; 10 in the official lineage
     o.warmup_steps = 0  # warm-up: step i runs at (i + 1) / warmup_steps of the schedule; 0: off
     o.clip_norm = 0.0  # largest global gradient norm; 0: no clipping

@@ -17,7 +17,10 @@ CHOICES = {
     "model.precision": ("float32", "bfloat16"),
     "model.forms": ("fast", "plain"),
     "data.augmentation": ("mmseg", "official"),
+    "data.padding_label": (255, 0),
     "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
+    "optim.name": ("sgd", "adamw", "lamb"),
+    "optim.schedule": ("poly", "cos", "step", "one_cycle"),
     "optim.freeze": ("backbone", "bn"),
     "train.on_nonfinite": ("stop", "skip"),
     "train.strategy": ("auto", "pmap", "jit"),
@@ -33,6 +36,7 @@ AT_LEAST = {
     "data.threads": 1,
     "data.workers": 0,
     "data.flip": 0.0,
+    "data.balance_below": 0.0,
     "loss.ohem_min_kept": 0,
     "loss.label_smoothing": 0.0,
     "loss.focal_gamma": 0.0,
@@ -41,6 +45,11 @@ AT_LEAST = {
     "loss.boundary_width": 1,
     "optim.lr": 0.0,
     "optim.warmup_steps": 0,
+    "optim.step_every": 0,
+    "optim.step_factor": 0.0,
+    "optim.eps": 0.0,
+    "optim.cycle_start": 0.0,
+    "optim.cycle_peak": 0.0,
     "model.dropout": 0.0,
     "optim.momentum": 0.0,
     "train.ema_decay": 0.0,
@@ -70,6 +79,7 @@ BELOW = {
     "seed": 2**32,
     "model.dropout": 1.0,
     "optim.momentum": 1.0,
+    "optim.cycle_peak": 1.0,
     "train.ema_decay": 1.0,
     "loss.label_smoothing": 1.0,
 }
@@ -98,6 +108,9 @@ def check(config: ConfigDict) -> None:
         whole = len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
         if not whole and not as_it_is:
             raise UserError(f"config.{key}={size} must be two whole numbers above 0.")
+    betas = values["optim.betas"]
+    if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+        raise UserError(f"config.optim.betas={betas} must be two numbers from 0 to below 1.")
     ratios = values["data.ratio_range"]
     if len(ratios) != 2 or not 0.0 < ratios[0] <= ratios[1]:
         raise UserError(f"config.data.ratio_range={ratios} must be (min, max), above 0.")
@@ -146,6 +159,8 @@ def check_model(model: ConfigDict) -> None:
         raise UserError(f"config.model.lineage='official' has no {model.backbone}.")
     if model.se_branch and model.head != "enc":
         raise UserError("config.model.se_branch needs config.model.head='enc'.")
+    if model.lateral and model.head != "enc":
+        raise UserError("config.model.lateral needs config.model.head='enc'.")
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -27,12 +27,14 @@ class Detected(NamedTuple):
     head: str
     head_channels: int
     se_branch: bool
+    lateral: bool
     auxiliary: bool
     auxiliary_channels: int
     num_classes: int
 
     def __str__(self) -> str:
-        parts = [self.backbone, self.neck, self.head + (" with SE branch" * self.se_branch)]
+        head = self.head + " with SE branch" * self.se_branch + ", lateral" * self.lateral
+        parts = [self.backbone, self.neck, head]
         text = f"{self.lineage} lineage, {' + '.join(p for p in parts if p != 'none')}"
         return f"{text}{', auxiliary head' * self.auxiliary}, {self.num_classes} classes"
 
@@ -100,6 +102,7 @@ def detect(shapes: Shapes, lineage: str) -> Detected:
         head=head,
         head_channels=head_channels,
         se_branch="decode_head.se_layer.weight" in shapes,
+        lateral="decode_head.fusion.conv.weight" in shapes,
         auxiliary=auxiliary is not None,
         auxiliary_channels=0 if auxiliary is None else auxiliary[0],
         num_classes=classifier[0],

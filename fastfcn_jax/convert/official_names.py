@@ -70,6 +70,13 @@ HEADS: dict[str, Names] = {
     "enc": (
         ("head.conv5.0", "decode_head.bottleneck.conv"),
         ("head.conv5.1", "decode_head.bottleneck.bn"),
+        *(
+            (f"head.connect.{i}.{j}", f"decode_head.lateral_convs.{i}.{name}")
+            for i in range(2)
+            for j, name in enumerate(("conv", "bn"))
+        ),
+        ("head.fusion.0", "decode_head.fusion.conv"),
+        ("head.fusion.1", "decode_head.fusion.bn"),
         ("head.encmodule.encoding.0", "decode_head.enc_module.encoding_project.conv"),
         ("head.encmodule.encoding.1", "decode_head.enc_module.encoding_project.bn"),
         ("head.encmodule.encoding.3", "decode_head.enc_module.encoding.0"),

@@ -65,6 +65,7 @@ def build_augment(data: ConfigDict) -> Augment:
             flip=data.flip,
             rotation=data.rotation,
             blur=data.blur,
+            padding_label=data.padding_label,
         )
     raise UserError(f"data.augmentation: '{data.augmentation}' is not one of mmseg, official.")
 

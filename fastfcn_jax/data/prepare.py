@@ -46,7 +46,7 @@ def prepare(name: str, root: str, output: str, splits: tuple[str, ...]) -> Path:
     for split in splits:
         source = datasets.load(name, output, split)
         source[len(source) - 1]
-        expected = datasets.DATASETS[name].SPLIT_SIZES[split]
+        expected = datasets.DATASETS[name].SPLIT_SIZES.get(split, len(source))
         note = "" if len(source) == expected else f" (the published split has {expected})"
         print(f"{name} {split}: {len(source)} images{note}")
     directory = prepared.find(output, name)

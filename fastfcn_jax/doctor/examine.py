@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from fastfcn_jax import pictures
 from fastfcn_jax.checkpoints import model_folder
-from fastfcn_jax.data import cache, datasets, pipeline
+from fastfcn_jax.data import cache, datasets, pipeline, sets
 from fastfcn_jax.doctor import balance, checks
 from fastfcn_jax.doctor.checks import Finding
 from fastfcn_jax.errors import UserError
@@ -35,7 +35,10 @@ def examine(
     sources, surveys = {}, {}
     for split in (config.data.train_split, config.data.val_split):
         try:
-            sources[split] = datasets.load(config.data.name, config.data.root, split)
+            if split == config.data.train_split:
+                sources[split] = sets.load_training(config.data)
+            else:
+                sources[split] = datasets.load(config.data.name, config.data.root, split)
         except UserError as error:
             found.append(Finding("problem", f"{split}: {error}", "see docs/datasets.md"))
     for split, source in sources.items():
@@ -192,7 +195,7 @@ def fitting(folder: Path, source: datasets.Source) -> list[Finding]:
 
 def draw(config: ConfigDict, folder: Path, count: int = 8) -> None:
     """Saves augmented training samples next to their labels in colour."""
-    source = datasets.load(config.data.name, config.data.root, config.data.train_split)
+    source = sets.load_training(config.data)
     folder.mkdir(parents=True, exist_ok=True)
     stream = pipeline.build_train(config, source)
     for number in range(count):

@@ -44,7 +44,8 @@ def build(
     else:
         assert isinstance(model.neck, jpu.JPUX)
         x, shape = _jpu_x(graph, pyramid, model.neck)
-    x = HEADS[type(model.decode_head)](graph, x, shape, model.decode_head)
+    fine = {"fine": pyramid[:2]} if model.lateral else {}
+    x = HEADS[type(model.decode_head)](graph, x, shape, model.decode_head, **fine)
     logits = graph.conv(x, "decode_head/conv_seg", bias="decode_head/conv_seg/bias")
     graph.add("Transpose", [logits], "logits", perm=[0, 2, 3, 1])
     winner = graph.add("ArgMax", [graph.resize(logits, size)], axis=1, keepdims=0)

@@ -38,9 +38,15 @@ def _aspp(graph: Graph, x: str, size, head: heads.ASPPHead) -> str:
     return graph.module(y, "decode_head/bottleneck")
 
 
-def _enc(graph: Graph, x: str, size, head: heads.EncHead) -> str:
+def _enc(graph: Graph, x: str, size, head: heads.EncHead, fine=()) -> str:
     path = "decode_head/enc_module"
     x = graph.module(x, "decode_head/bottleneck")
+    if head.lateral:
+        maps = [x]
+        for i, (lateral, own) in enumerate(fine):
+            lateral = graph.module(lateral, f"decode_head/lateral_convs_{i}")
+            maps.append(lateral if own == size else graph.resize(lateral, size))
+        x = graph.module(graph.concat(maps), "decode_head/fusion")
     projected = graph.module(x, f"{path}/encoding_project")
     codes = np.asarray(graph.weights[f"{path}/encoding_0/codewords"])
     scale = np.asarray(graph.weights[f"{path}/encoding_0/scale"])

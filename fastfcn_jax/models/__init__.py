@@ -44,6 +44,7 @@ def build(
         neck=_neck(config, common),
         decode_head=_head(config, common, num_classes),
         auxiliary_head=auxiliary_head,
+        lateral=config.lateral,
     )
 
 
@@ -77,7 +78,11 @@ def _head(config, common, num_classes) -> nn.Module:
     arguments = {}
     if config.head == "enc":
         plain = mmseg or config.neck == "none"
-        arguments = {"kernel_size": 3 if plain else 1, "se_branch": config.se_branch}
+        arguments = {
+            "kernel_size": 3 if plain else 1,
+            "se_branch": config.se_branch,
+            "lateral": config.lateral,
+        }
     elif config.head == "aspp":
         arguments = {"pool_last": not mmseg, "project": not mmseg}
     elif config.head == "fcn" and mmseg:

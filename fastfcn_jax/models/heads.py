@@ -5,6 +5,7 @@ Enc head's scores of each class being present in the image (None from the others
 true size of each image's map in a padded batch.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -129,6 +130,8 @@ class EncHead(nn.Module):
     Zhang et al., https://arxiv.org/abs/1803.08904.
     kernel_size: of the first convolution (3; official with a JPU: 1).
     se_branch: also score from the code which classes are present.
+    lateral: fuse c3 and c4, each through a 1x1 convolution, into the map that is encoded (mmseg's
+        `add_lateral`, the official `--lateral`).
     """
 
     num_classes: int
@@ -137,19 +140,45 @@ class EncHead(nn.Module):
     dropout: float = 0.1
     kernel_size: int = 3
     se_branch: bool = True
+    lateral: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
+        self,
+        x: Float[Array, "b h w c"],
+        size: Size | None = None,
+        fine: Sequence[Float[Array, "b _ _ _"]] = (),
+        fine_sizes: Sequence[Size | None] = (),
+        *,
+        train: bool = False,
     ) -> HeadOutput:
+        """`fine`: c3 and c4, for `lateral`; `fine_sizes`: their true sizes in a padded batch."""
         bottleneck = ConvModule(self.channels, self.common, self.kernel_size, name="bottleneck")
-        y, code = EncModule(self.common, name="enc_module")(
-            bottleneck(x, size, train=train), size, train=train
-        )
+        x = bottleneck(x, size, train=train)
+        if self.lateral:
+            x = self.fuse(x, size, fine, fine_sizes or (None,) * len(fine), train)
+        y, code = EncModule(self.common, name="enc_module")(x, size, train=train)
         se = None
         if self.se_branch:
             se = widen(Linear(self.num_classes, self.common, name="se_layer")(code))
         return _classify(self, y, train), se
+
+    def fuse(self, x, size, fine, fine_sizes, train):
+        """The map with `fine` beside it, upsampled to its size, through a 3x3 convolution."""
+        maps = [x]
+        for i, (lateral, lateral_size) in enumerate(zip(fine, fine_sizes, strict=True)):
+            connect = ConvModule(self.channels, self.common, name=f"lateral_convs_{i}")
+            y = connect(lateral, lateral_size, train=train)
+            y = self.common.forms["resize"](
+                y,
+                x.shape[1:3],
+                align_corners=self.common.align_corners,
+                in_size=lateral_size,
+                out_size=size,
+            )
+            maps.append(y)
+        fusion = ConvModule(self.channels, self.common, 3, name="fusion")
+        return fusion(jnp.concatenate(maps, axis=-1), size, train=train)
 
 
 class EncModule(nn.Module):

@@ -25,12 +25,14 @@ class Segmentor(nn.Module):
 
     neck: takes (c3, c4, c5); None hands c5 to the head (the dilated models).
     auxiliary_head: takes c4; it runs in training, when initialising, or on request.
+    lateral: the head takes c3 and c4 as well.
     """
 
     backbone: nn.Module
     neck: nn.Module | None
     decode_head: nn.Module
     auxiliary_head: nn.Module | None
+    lateral: bool = False
 
     def __call__(
         self,
@@ -56,7 +58,10 @@ class Segmentor(nn.Module):
             x, x_size = pyramid[-1], sizes[-1]
         else:
             x, x_size = self.neck(pyramid, sizes, train=train), sizes[0]
-        logits, se = self.decode_head(x, x_size, train=train)
+        if self.lateral:
+            logits, se = self.decode_head(x, x_size, pyramid[:2], sizes[:2], train=train)
+        else:
+            logits, se = self.decode_head(x, x_size, train=train)
         scores = None
         if self.auxiliary_head is not None and (train or auxiliary or self.is_initializing()):
             scores, _ = self.auxiliary_head(pyramid[1], sizes[1], train=train)

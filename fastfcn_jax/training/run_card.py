@@ -27,9 +27,11 @@ STRUCTURAL = (
     "model.head",
     "model.head_channels",
     "model.se_branch",
+    "model.lateral",
     "model.auxiliary",
     "model.auxiliary_channels",
     "model.num_classes",
+    "optim.name",
     "optim.freeze",
 )
 FINGERPRINT_SAMPLES = 8

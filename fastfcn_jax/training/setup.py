@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax import files, models, provenance, runtime
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment, schema
-from fastfcn_jax.data import cache, datasets
+from fastfcn_jax.data import datasets, sets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
@@ -170,6 +170,7 @@ def _facts(config: ConfigDict) -> dict[str, Any]:
     stored: dict[str, Any] = experiment.to_json(config)
     for key in PER_HOST:
         stored["data"].pop(key)
+    stored["data"]["sets"] = [sets.parse(entry)[:-1] for entry in config.data.sets]
     settings = {
         f"config.{s}.{k}": v for s, x in stored.items() if s != "seed" for k, v in x.items()
     }
@@ -230,9 +231,7 @@ def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source,
     """Opens the training data, and the validation data unless there is no evaluation."""
     d = config.data
     terminal.say(f"data: {d.name} in {d.root or 'memory'}")
-    source = datasets.load(d.name, d.root, d.train_split)
-    if d.cache:
-        source = cache.open_or_build(d.cache, source, threads=d.threads)
+    source = sets.load_training(d, cached=True, say=terminal.say)
     validation = datasets.load(d.name, d.root, d.val_split) if config.train.eval_every else None
     counted = "none" if validation is None else len(validation)
     terminal.say(f"{len(source)} training images, {counted} for validation")

@@ -245,6 +245,12 @@ OFFICIAL = {
     "official_deeplab_pcontext": (80, 0.001, 4998, 0.4),
     "official_encnet_ade20k": (120, 0.01, 20210, 0.2),
     "official_encnet_ade20k:trainval": (20, 0.001, 22210, 0.2),
+    "official_fcn_pcontext": (80, 0.001, 4998, 0.2),
+    "official_fcn_ade20k": (120, 0.01, 20210, 0.2),
+    "official_encnet_cityscapes": (240, 0.01, 2975, 0.2),
+    "official_encnet_coco": (30, 0.01, 92_500, 0.2),
+    "official_encnet_voc": (50, 0.001, 11_355, 0.2),
+    "official_encnet_voc:voc": (50, 0.0001, 2913, 0.2),
 }
 
 
@@ -275,8 +281,9 @@ def test_recipe_equals_the_official_codes(name):
         "data.crop_size": (480, 480),
         "data.blur": True,
         "data.flip": 0.5,
-        "data.rotation": 0.0,
-        "data.train_split": "trainval" if "trainval" in name else "train",
+        "data.rotation": 10.0 if "cityscapes" in name else 0.0,
+        "data.padding_label": 0 if name.endswith(("coco", "voc")) else 255,
+        "data.train_split": "trainval" if name.endswith(("trainval", "voc")) else "train",
         "eval.protocol": "official",
     }
     values = dict(schema.flatten(load(name)))

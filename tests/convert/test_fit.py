@@ -78,6 +78,7 @@ def test_official_models_are_recognised_by_their_shapes(head, neck):
         head=head,
         head_channels=256 if head == "aspp" else 512,
         se_branch=head == "enc",
+        lateral=False,
         auxiliary=True,
         auxiliary_channels=256,
         num_classes=59,

@@ -126,11 +126,17 @@ def test_metadata_say_what_the_file_is(folder, files, file_format):
 
 @pytest.mark.parametrize(
     ("head", "neck", "lineage"),
-    [("aspp", "jpu", "mmseg"), ("enc", "none", "mmseg"), ("enc", "jpu_x", "official")],
+    [
+        ("aspp", "jpu", "mmseg"),
+        ("enc", "none", "mmseg"),
+        ("enc lateral", "jpu", "mmseg"),
+        ("enc", "jpu_x", "official"),
+    ],
 )
 def test_onnx_of_every_part(tmp_path, head, neck, lineage):
     """The graph is written layer by layer: each head and neck against the model itself."""
-    config = small.config(head, neck, lineage, auxiliary=False)
+    head, *lateral = head.split()
+    config = small.config(head, neck, lineage, auxiliary=False, lateral=bool(lateral))
     model = models.build(config.model, NUM_CLASSES)
     variables = small.variables(config.model, NUM_CLASSES)
     job = writers.Job(model, variables, NUM_CLASSES, (97, 131))  # odd: rounding shows

@@ -61,7 +61,7 @@ def build(package, case):
         jpu={"jpu": "JPU", "jpu_x": "JPU_X", "none": None}[case.neck],
         dilated=case.neck == "none",
         norm_layer=torch.nn.BatchNorm2d if case.head != "enc" else NormOfAnyRank,
-        lateral=False,
+        lateral=case.lateral,
     )
     return oracle.randomize(model)
 

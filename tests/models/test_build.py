@@ -96,6 +96,7 @@ def test_encoding_and_linear_layers(lineage):
         ({"output_stride": 8}, "output_stride"),
         ({"lineage": "official", "backbone": "resnet18"}, "lineage"),
         ({"se_branch": True}, "se_branch"),
+        ({"lateral": True}, "lateral"),
     ],
 )
 def test_combinations_without_a_reference_are_refused(changes, key):

@@ -44,6 +44,7 @@ def build(case: cases.Case, precision: str = "float32"):
         output_stride=8 if case.neck == "none" else 32,
         head_channels=256 if case.head == "aspp" else 512,
         se_branch=case.head == "enc",
+        lateral=case.lateral,
     )
     return models.build(config, cases.NUM_CLASSES)
 

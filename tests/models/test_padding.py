@@ -25,10 +25,12 @@ PADDED = (104, 136)
         ("official", "aspp", "jpu"),
         ("official", "enc", "none"),
         ("official", "fcn", "jpu_x"),
+        ("mmseg", "enc lateral", "jpu"),
     ],
 )
 def test_padding_is_without_influence(lineage, head, neck):
-    model, variables = small.random_model(lineage, head, neck)
+    head, *lateral = head.split()
+    model, variables = small.random_model(lineage, head, neck, lateral=bool(lateral))
     # Noise in the padding: whatever stands there must not be read.
     images = np.random.default_rng(0).normal(size=(2, *PADDED, 3)).astype(np.float32)
     run = jax.jit(lambda images, size: model.apply(variables, images, size=size, auxiliary=True))

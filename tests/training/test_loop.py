@@ -80,6 +80,30 @@ def test_the_log_of_a_resumed_run_is_continuous(tmp_path):
     assert [start["step"] for start in starts] == [0, 8]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nesterov": True, "schedule": "cos"},
+        {"name": "adamw", "schedule": "one_cycle", "decay_norms": False},
+        {"name": "lamb", "schedule": "step", "step_every": 2, "groups": ("backbone/* lr=0.5",)},
+    ],
+)
+def test_every_optimiser_resumes_to_the_same_bits(tmp_path, changes):
+    c = config(steps=6, save_every=3, eval_every=0)
+    c.optim.update(**changes)
+    loop.train(c, tmp_path / "alone")
+    loop.train(c, tmp_path / "twice")
+    shutil.rmtree(tmp_path / "twice/checkpoints/6")
+    loop.train(c, tmp_path / "twice")
+    assert losses(tmp_path / "twice") == losses(tmp_path / "alone")
+    verified = [model_folder.verify(tmp_path / n, 6) for n in ("alone", "twice")]
+    assert verified[0] == verified[1]
+    c.optim.name = "adamw" if c.optim.name == "sgd" else "sgd"
+    with pytest.raises(UserError, match=r"config\.optim\.name"):
+        loop.train(c, tmp_path / "alone")
+
+
 def test_a_kill_between_a_score_and_its_checkpoint_loses_no_best(tmp_path):
     loop.train(config(steps=4, eval_every=4), tmp_path)
     folder = model_folder.step_folder(tmp_path, 4)

@@ -10,7 +10,7 @@ import optax
 import pytest
 import tiny
 
-from fastfcn_jax.training import optim, state, step, strategy
+from fastfcn_jax.training import optim, schedules, state, step, strategy
 
 CLASSES, STEPS = 5, 5
 
@@ -42,7 +42,7 @@ def initial():
 
 
 def optimizer(**kwargs):
-    schedule = optim.poly_schedule(lr=0.1, end_lr=1e-4, power=0.9, steps=STEPS)
+    schedule = schedules.poly(lr=0.1, end_lr=1e-4, power=0.9, steps=STEPS)
     defaults = {"learning_rate": schedule, "momentum": 0.9, "weight_decay": 5e-4}
     return optim.sgd(initial(), **{**defaults, **kwargs})
 

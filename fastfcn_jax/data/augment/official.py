@@ -18,12 +18,13 @@ def augment(
     flip: float,
     rotation: float,
     blur: bool,
+    padding_label: int = IGNORE_LABEL,
 ) -> Augmented:
     """Flip, scale, rotate, pad, crop, blur (encoding/datasets/base.py and cityscapes.py).
 
     Pillow antialiases images that it shrinks. Padding is black and normalised like the image, so
     `size` is the whole crop. Labels are class indices already: where the official code pads with
-    the raw id of "no class", this pads with 255.
+    the raw id 0, this pads with what that means, `padding_label`.
 
     Args:
       crop_size: (height, width) of the result; square in the official code.
@@ -31,6 +32,7 @@ def augment(
       flip: probability of a horizontal flip.
       rotation: largest angle in degrees, after scaling; 0: no rotation (and no draw).
       blur: Gaussian blur of radius 0..1 with probability 1/2.
+      padding_label: 255 where 0 is "no class"; 0 on VOC and COCO, where it is the background.
     """
     picture, labels = Image.fromarray(image), Image.fromarray(label)
     if rng.random() < flip:
@@ -43,11 +45,11 @@ def augment(
     if rotation:
         degrees = rng.uniform(-rotation, rotation)
         picture = picture.rotate(degrees, resample=Image.Resampling.BILINEAR)
-        labels = labels.rotate(degrees, resample=Image.Resampling.NEAREST, fillcolor=IGNORE_LABEL)
+        labels = labels.rotate(degrees, resample=Image.Resampling.NEAREST, fillcolor=padding_label)
     height, width = crop_size
     padded = (max(size[0], width), max(size[1], height))
     picture = _padded(picture, padded, 0)
-    labels = _padded(labels, padded, IGNORE_LABEL)
+    labels = _padded(labels, padded, padding_label)
     x = int(rng.integers(0, padded[0] - width + 1))
     y = int(rng.integers(0, padded[1] - height + 1))
     box = (x, y, x + width, y + height)

@@ -54,6 +54,29 @@ def pictures(
     return [p for p in found.files if p.name.lower().endswith(tuple(suffixes))]
 
 
+def tiles(root: str, split: str) -> tuple[list[Path], list[Path]]:
+    """Images of `img_dir/<split>` and labels of the same names in `ann_dir/<split>`, all PNG.
+
+    mmsegmentation's converters write this layout.
+    """
+    holds = "a folder with img_dir/ and ann_dir/"
+    images_folder = folder(root, "img_dir", split, holds=holds)
+    labels_folder = folder(root, "ann_dir", split, holds=holds)
+    images = pictures(images_folder, suffixes=(".png",), recursive=False)
+    return images, [labels_folder / p.name for p in images]
+
+
+def listed_names(file: Path) -> list[str]:
+    """Names of a text file with one per line.
+
+    Raises:
+      UserError: the file does not exist.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: missing; it lists the photos of the split, one name per line.")
+    return text.read(file).split()
+
+
 def listed_pairs(file: Path, root: Path) -> tuple[list[Path], list[Path]]:
     r"""Images and labels named in a text file of `image label` lines relative to `root`.
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fastfcn_jax import text
 from fastfcn_jax.data.datasets import layout, pascal_detail
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
 from fastfcn_jax.errors import UserError
@@ -109,9 +108,6 @@ def _with_label_maps(
     base: Path, images_folder: Path, maps: Path, split: str
 ) -> tuple[list[Path], list[Path]]:
     listing = base / "ImageSets" / "SegmentationContext" / f"{split}.txt"
-    if listing.is_file():
-        names = text.read(listing).split()
-    else:
-        raise UserError(f"{listing}: missing; it lists the photos of the split, one name per line.")
+    names = layout.listed_names(listing)
     images = [layout.named(images_folder, f"{n}.jpg", str(listing)) for n in names]
     return images, [layout.named(maps, f"{n}.png", str(listing)) for n in names]

@@ -97,7 +97,21 @@ class Camvid(PublishedFiles, skip_registration=True):
     """11 classes and "unlabelled"."""
 
 
-BUILDERS = {b.name: b for b in (Cityscapes, Ade20k, PascalContext, Camvid)}
+class PascalVoc(PublishedFiles, skip_registration=True):
+    """20 classes and the background."""
+
+
+class PascalAug(PublishedFiles, skip_registration=True):
+    """SBD; its MATLAB files become PNGs."""
+
+
+class Coco(PublishedFiles, skip_registration=True):
+    """The images that pass the filter, with their labels drawn."""
+
+
+BUILDERS = {
+    b.name: b for b in (Cityscapes, Ade20k, PascalContext, Camvid, PascalVoc, PascalAug, Coco)
+}
 
 
 @dataclass

@@ -31,9 +31,12 @@ def scene(seed, size):
     return street_scene.Scene(np.random.default_rng(seed), size).draw()
 
 
-def reference(image, label, rotate):
-    """BaseDataset._sync_transform (and CitySegmentation's), on raw labels where 0 is no class."""
-    img, mask = Image.fromarray(image), Image.fromarray(label + np.uint8(1))
+def reference(image, label, rotate, first):
+    """BaseDataset._sync_transform (and CitySegmentation's), on raw labels.
+
+    first: stored value of the first class: 1 where 0 is no class; 0 on VOC and COCO.
+    """
+    img, mask = Image.fromarray(image), Image.fromarray(label + np.uint8(first))
     if random.random() < 0.5:
         img, mask = ImageOps.mirror(img), ImageOps.mirror(mask)
     short = random.randint(int(BASE * 0.5), int(BASE * 2.0))
@@ -56,17 +59,17 @@ def reference(image, label, rotate):
     img, mask = (p.crop((x, y, x + CROP, y + CROP)) for p in (img, mask))
     if random.random() < 0.5:
         img = img.filter(ImageFilter.GaussianBlur(radius=random.random()))
-    return np.array(img), np.array(mask) - np.uint8(1)
+    return np.array(img), np.array(mask) - np.uint8(first)
 
 
-@pytest.mark.parametrize("rotate", [False, True])
-def test_equal_to_the_official_code_given_the_same_draws(rotate):
+@pytest.mark.parametrize(("rotate", "first"), [(False, 1), (True, 1), (False, 0)])
+def test_equal_to_the_official_code_given_the_same_draws(rotate, first):
     padded = 0
     for seed in range(30):
         size = (70, 110) if seed % 3 else (120, 65)
         image, label = scene(seed % 6, size)
         random.seed(seed)
-        expected_image, expected_label = reference(image, label, rotate)
+        expected_image, expected_label = reference(image, label, rotate, first)
         after = random.random()
         random.seed(seed)
         result = official.augment(
@@ -78,6 +81,7 @@ def test_equal_to_the_official_code_given_the_same_draws(rotate):
             flip=0.5,
             rotation=10.0 if rotate else 0.0,
             blur=True,
+            padding_label=255 if first else 0,
         )
         assert random.random() == after
         np.testing.assert_array_equal(result.image, expected_image)

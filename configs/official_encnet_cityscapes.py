@@ -1,0 +1,41 @@
+"""The official code's EncNet + JPU on Cityscapes, 240 epochs of batches of 16, rotation.
+
+python train.py --config configs/official_encnet_cityscapes.py --config.data.root=DIR \\
+    --config.init.backbone=resnet50-ebb6acbb.pth
+
+The options' defaults for this data set (base size 520, crops of 480), as the official repository
+has no script for it; no mIoU is published. Variants: without JPU (`:dilated`), the same with c3 and
+c4 fused into the head (`:lateral`), `:jpu_x`, `:r101`. Steps: 240 epochs of 185 batches (2975
+images; the last, incomplete batch is dropped).
+"""
+
+from fastfcn_jax.config.base import get_config as base
+from fastfcn_jax.config.experiment import apply_variant
+
+
+def get_config(variant: str = ""):
+    c = base()
+    c.model.update(lineage="official", head="enc", se_branch=True)
+    c.data.update(
+        name="cityscapes",
+        augmentation="official",
+        crop_size=(480, 480),
+        test_scale=(0, 0),
+        rotation=10.0,
+    )
+    c.loss.update(normalization="valid_pixels", auxiliary_weight=0.2)
+    c.optim.update(
+        lr=0.01, weight_decay=1e-4, end_lr=0.0, poly_reaches_end=False, head_lr_multiplier=10.0
+    )
+    c.train.update(steps=44_400, batch_size=16, eval_every=4_440)
+    c.eval.update(protocol="official", crop_size=(480, 480), stride=(320, 320))
+    return apply_variant(
+        c,
+        variant,
+        {
+            "dilated": {"model.neck": "none", "model.output_stride": 8},
+            "jpu_x": {"model.neck": "jpu_x"},
+            "r101": {"model.backbone": "resnet101"},
+            "lateral": {"model.neck": "none", "model.output_stride": 8, "model.lateral": True},
+        },
+    )
