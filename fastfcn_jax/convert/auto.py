@@ -16,7 +16,8 @@ _EXPERIMENTS = {
     ("official", "ade20k"): "official_encnet_ade20k",
     ("official", ""): "official_encnet_pcontext",
 }
-_FLAGS = ("se_branch", "auxiliary")  # keys for which False is a finding, not a missing value
+# Keys for which False is a finding, not a missing value.
+_FLAGS = ("average_downsample", "se_branch", "auxiliary")
 
 
 def configuration(found: Detected, meta: FileMeta) -> tuple[ConfigDict, list[str]]:
