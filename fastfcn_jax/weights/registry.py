@@ -12,7 +12,6 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.weights.entry import Entry
 from fastfcn_jax.weights.imagenet import BACKBONES, DEFAULTS
 
-
 # Trained here and part of the package, each in a folder beside this file.
 _BUNDLED: dict[str, tuple[str, str, str]] = {}
 _OPENMMLAB = "https://download.openmmlab.com"
