@@ -1,5 +1,7 @@
-"""The real mmsegmentation as a reference: imports it, builds its models with random weights."""
+"""The references: imports mmsegmentation, torchvision and timm; builds models, random weights."""
 
+import contextlib
+import functools
 import importlib
 import importlib.machinery
 import sys
@@ -32,12 +34,54 @@ def import_mmseg():
         stub = _Absent("mmcv.ops")
         stub.__spec__ = importlib.machinery.ModuleSpec("mmcv.ops", None)
         sys.modules["mmcv.ops"] = stub
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without("timm"):
         warnings.simplefilter("ignore")
         mmseg = importlib.import_module("mmseg")
         importlib.import_module("mmseg.models")
         importlib.import_module("mmseg.utils").register_all_modules()
     return mmseg
+
+
+@contextlib.contextmanager
+def _without(name: str):
+    """Hides an optional package that takes long to import, unless it is imported already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # an import raises ImportError
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+@functools.cache
+def import_torchvision():
+    """Imports torchvision's models, also those of a build for CUDA beside a PyTorch for CPUs.
+
+    Its compiled operators cannot be loaded then; the models use none of them.
+    """
+    import torch
+
+    try:
+        return importlib.import_module("torchvision.models")
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
+        operators = torch.library.Library("torchvision", "FRAGMENT")
+        _LIBRARIES.append(operators)
+        operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return importlib.import_module("torchvision.models")
+
+
+_LIBRARIES = []  # operators vanish with their library
+
+
+def import_timm():
+    """Imports timm, which imports torchvision."""
+    import_torchvision()
+    return importlib.import_module("timm")
 
 
 def mmseg_config(name: str):

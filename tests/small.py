@@ -57,14 +57,19 @@ def mmseg_parts(head: str, neck: str, num_classes: int = 19, width=WIDTH, channe
     return parts
 
 
-def mmseg_model(head: str, neck: str, num_classes: int = 19):
-    """The mmseg model of `config(head, neck)`, with weights and statistics seeded by name."""
+def mmseg_model(head: str, neck: str, num_classes: int = 19, **backbone):
+    """The mmseg model of `config(head, neck)`, with weights and statistics seeded by name.
+
+    backbone: overrides of its backbone, such as its type.
+    """
     if neck == "jpu":
         name = f"fastfcn/fastfcn_r50-d32_jpu_{head}_4xb2-80k_cityscapes-512x1024"
     else:
         name = f"{D8[head]}/{D8[head]}_r50-d8_4xb2-80k_cityscapes-512x1024"
     shipped = oracle.mmseg_config(name)
-    return oracle.randomize(oracle.build_mmseg(shipped, **mmseg_parts(head, neck, num_classes)))
+    parts = mmseg_parts(head, neck, num_classes)
+    parts["backbone"].update(backbone)
+    return oracle.randomize(oracle.build_mmseg(shipped, **parts))
 
 
 def variables(model, num_classes: int, seed: int = 0) -> dict:
@@ -94,4 +99,5 @@ def random_model(lineage: str, head: str, neck: str, num_classes: int = 7, **cha
     model = config(head, neck, lineage, **changes).model
     model.backbone = "resnet18" if lineage == "mmseg" else "resnet50"
     model.update(base_width=16, neck_channels=64, head_channels=64, auxiliary_channels=16)
+    model.update(changes)
     return models.build(model, num_classes), jax.device_put(variables(model, num_classes))

@@ -53,7 +53,7 @@ def _cost(module, args, result) -> int:
     if isinstance(module, Conv):
         x = args[0]
         c_in = channels(x) if isinstance(x, list) else x.shape[-1]
-        return result.size * module.kernel_size**2 * c_in
+        return result.size * module.kernel_size**2 * c_in // module.groups
     if isinstance(module, DepthwiseConv):
         return result.size * 9
     if isinstance(module, Linear):
@@ -64,4 +64,6 @@ def _cost(module, args, result) -> int:
 
 
 def _part(path: tuple[str, ...]) -> str:
-    return path[1].split("_")[0] if path[0] == "backbone" else path[0]
+    if path[0] != "backbone":
+        return path[0]
+    return path[1].split("_")[0] if path[1].startswith("layer") else "stem"

@@ -14,7 +14,10 @@ def get_config() -> ConfigDict:
 
     m = c.model = ConfigDict()  # the network
     m.lineage = "mmseg"  # mmseg | official: sets layer order, align_corners and initialisation
-    m.backbone = "resnet50"  # resnet18 | resnet34 | resnet50 | resnet101 | resnet152
+    # resnet18 | resnet34 | resnet50 | resnet101 | resnet152 | resnext50_32x4d | wide_resnet50_2
+    m.backbone = "resnet50"
+    m.stem = "deep"  # deep: three 3x3 convolutions | plain: one 7x7, as in torchvision
+    m.average_downsample = False  # shortcuts average 2x2 where they down-sample (ResNet-D, vd)
     m.base_width = 64  # channels of layer1's 3x3 convolutions; the other stages are multiples
     m.output_stride = 32  # 32 with a JPU; 8 for the dilated twin (neck = "none")
     m.neck = "jpu"  # jpu | jpu_x (official only) | none
@@ -136,7 +139,7 @@ def get_config() -> ConfigDict:
 
     i = c.init = ConfigDict()  # what a new run starts from
     i.checkpoint = ""  # checkpoint folder, or name of published weights, that training starts from
-    i.backbone = ""  # ImageNet weights: a name, a .pth or .safetensors file, https://… or hf://…
+    i.backbone = ""  # ImageNet weights: a name, a file (.pth, .pdparams, …), https://… or hf://…
     i.reset_head = False  # reinitialise the classifiers, for another set of classes
 
     p = c.published = ConfigDict()  # published scores to compare with

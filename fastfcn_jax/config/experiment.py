@@ -17,7 +17,8 @@ from fastfcn_jax.errors import UserError
 # The published configurations: inside the package in a wheel, beside it in a checkout.
 FOLDERS = tuple(parent / "configs" for parent in Path(__file__).parents[1:3])
 PATHS = (("data", "root"), ("data", "cache"), ("init", "checkpoint"), ("init", "backbone"))
-ADDED_TO_MODEL = ("lateral",)  # keys of `model` that files of version 0.1 lack
+# Keys of `model` that folders written by 0.1.0 lack; their models are those of the defaults.
+_LATER = ("stem", "average_downsample", "lateral")
 
 
 def load(spec: str) -> ConfigDict:
@@ -100,8 +101,7 @@ def to_json(config: ConfigDict) -> dict:
 def from_json(content: Any, file: Path | None = None) -> ConfigDict:
     """Rebuilds a configuration from `to_json`'s result.
 
-    Missing keys get their defaults, except that those of `model` are required, unless version 0.1
-    did not have them.
+    Missing keys get their defaults, except that those of `model` are required, but for later ones.
 
     Args:
       file: file that `content` was read from, for error messages.
@@ -131,8 +131,7 @@ def _form(config: ConfigDict, *, whole: bool = False) -> dict[str, Any]:
         elif isinstance(value, tuple):
             form[f"{key}?"] = [type(value[0])] if value else [(str, float)]
         else:
-            required = whole and key not in ADDED_TO_MODEL
-            form[key if required else f"{key}?"] = type(value)
+            form[key if whole and key not in _LATER else f"{key}?"] = type(value)
     return form
 
 

@@ -10,7 +10,11 @@ from fastfcn_jax.errors import UserError
 
 CHOICES = {
     "model.lineage": ("mmseg", "official"),
-    "model.backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    "model.backbone": (
+        *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+        *("resnext50_32x4d", "wide_resnet50_2"),
+    ),
+    "model.stem": ("deep", "plain"),
     "model.output_stride": (8, 32),
     "model.neck": ("jpu", "jpu_x", "none"),
     "model.head": ("psp", "aspp", "enc", "fcn"),
@@ -157,6 +161,11 @@ def check_model(model: ConfigDict) -> None:
         raise UserError("config.model.neck='jpu_x' needs config.model.lineage='official'.")
     if official and model.backbone in ("resnet18", "resnet34"):
         raise UserError(f"config.model.lineage='official' has no {model.backbone}.")
+    if model.backbone == "resnext50_32x4d" and model.base_width % 16:
+        raise UserError(
+            f"config.model.base_width={model.base_width} does not divide into the 32 groups of "
+            "resnext50_32x4d: set a multiple of 16."
+        )
     if model.se_branch and model.head != "enc":
         raise UserError("config.model.se_branch needs config.model.head='enc'.")
     if model.lateral and model.head != "enc":

@@ -17,7 +17,7 @@ _EXPERIMENTS = {
     ("official", ""): "official_encnet_pcontext",
 }
 # Keys for which False is a finding, not a missing value.
-_FLAGS = ("se_branch", "lateral", "auxiliary")
+_FLAGS = ("average_downsample", "se_branch", "lateral", "auxiliary")
 
 
 def configuration(found: Detected, meta: FileMeta) -> tuple[ConfigDict, list[str]]:

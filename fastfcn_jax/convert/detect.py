@@ -1,14 +1,15 @@
 """Recognises the model of a state dict from its names and shapes alone."""
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from fastfcn_jax.convert import official_names
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.models.resnet import BLOCKS, Bottleneck
+from fastfcn_jax.models.resnet import BLOCKS, BasicBlock, Bottleneck
+from fastfcn_jax.weights.registry import PADDLESEG
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -21,6 +22,8 @@ class Detected(NamedTuple):
 
     lineage: str
     backbone: str
+    stem: str
+    average_downsample: bool
     base_width: int
     neck: str
     neck_channels: int
@@ -33,8 +36,10 @@ class Detected(NamedTuple):
     num_classes: int
 
     def __str__(self) -> str:
+        kind = ", ".join(["plain stem"] * (self.stem == "plain") + ["D"] * self.average_downsample)
+        backbone = f"{self.backbone} ({kind})" if kind else self.backbone
         head = self.head + " with SE branch" * self.se_branch + ", lateral" * self.lateral
-        parts = [self.backbone, self.neck, head]
+        parts = [backbone, self.neck, head]
         text = f"{self.lineage} lineage, {' + '.join(p for p in parts if p != 'none')}"
         return f"{text}{', auxiliary head' * self.auxiliary}, {self.num_classes} classes"
 
@@ -46,12 +51,14 @@ def lineage(names: Iterable[str]) -> str:
       UserError: they belong to neither, or to a backbone alone.
     """
     tops = {name.split(".")[0] for name in names}
+    if tops >= {"backbone", "cls_seg"}:
+        raise UserError(PADDLESEG)
     for top, found in (("backbone", "mmseg"), ("pretrained", "official")):
         if top in tops:
             if not tops & {"decode_head", "head"}:
                 raise UserError(_BACKBONE_ALONE)
             return found
-    if "layer1" in tops:
+    if tops & {"layer1", "bb_0_0", "blocks"}:
         raise UserError(_BACKBONE_ALONE)
     listed = ", ".join(sorted(tops)[:8])
     raise UserError(
@@ -95,8 +102,7 @@ def detect(shapes: Shapes, lineage: str) -> Detected:
         )
     return Detected(
         lineage=lineage,
-        backbone=resnet(name.removeprefix("backbone.") for name in shapes),
-        base_width=shapes["backbone.layer1.0.conv1.weight"][0],
+        **backbone({name.removeprefix("backbone."): shape for name, shape in shapes.items()}),
         neck=neck,
         neck_channels=neck_channels,
         head=head,
@@ -109,22 +115,41 @@ def detect(shapes: Shapes, lineage: str) -> Detected:
     )
 
 
-def resnet(names: Iterable[str]) -> str:
-    """Name of the ResNet with these entries (`layer1.0.conv1.weight`, ...).
+def backbone(shapes: Shapes) -> dict[str, Any]:
+    """The keys of `config.model` that a ResNet's entries (`layer1.0.conv1.weight`, ...) determine.
 
     Raises:
       UserError: no known ResNet has these blocks.
     """
-    names = set(names)
-    counts = tuple(_count(names, f"layer{stage}.{{}}.conv1.weight") for stage in (1, 2, 3, 4))
-    has_third = "layer1.0.conv3.weight" in names
-    for depth, (block, blocks) in BLOCKS.items():
-        if blocks == counts and (block is Bottleneck) == has_third:
-            return f"resnet{depth}"
-    raise UserError(f"the backbone is not a known ResNet: its stages have {counts} blocks")
+    counts = tuple(_count(shapes, f"layer{stage}.{{}}.conv1.weight") for stage in (1, 2, 3, 4))
+    block, base_width = BasicBlock, _axis(shapes, "layer1.0.conv1.weight", 0)
+    widening = groups = 1
+    if "layer1.0.conv3.weight" in shapes:
+        block, base_width = Bottleneck, _axis(shapes, "layer1.0.conv3.weight", 0) // 4
+        inner, per_group = (_axis(shapes, "layer1.0.conv2.weight", axis) for axis in (0, 1))
+        widening, groups = inner // max(base_width, 1), inner // max(per_group, 1)
+    found = (block, counts, widening, groups)
+    name = next((name for name, blocks in BLOCKS.items() if tuple(blocks) == found), None)
+    if name is None:
+        wide = "" if widening == groups == 1 else f", {widening} times as wide, {groups} groups"
+        raise UserError(
+            f"the backbone is not a known ResNet: its stages have {counts} blocks{wide}"
+        )
+    return {
+        "backbone": name,
+        "stem": "plain" if "conv1.weight" in shapes else "deep",
+        "average_downsample": "layer2.0.downsample.2.weight" in shapes,
+        "base_width": base_width,
+    }
 
 
-def _count(names: set[str], pattern: str) -> int:
+def _axis(shapes: Shapes, name: str, axis: int) -> int:
+    """A dimension of an entry; 0 if it does not have that many, or does not exist."""
+    shape = shapes.get(name, ())
+    return shape[axis] if len(shape) > axis else 0
+
+
+def _count(names: Container[str], pattern: str) -> int:
     count = 0
     while pattern.format(count) in names:
         count += 1
@@ -160,6 +185,8 @@ def _seen(shapes: Shapes, prefix: str) -> str:
 
 # How to accept a difference that is intended.
 REMEDIES = {
+    "stem": "--config.model.stem={}",
+    "average_downsample": "--config.model.average_downsample={}",
     "auxiliary": "--config.model.auxiliary={}",
     "num_classes": "--reset-head initialises new classifiers",
 }

@@ -154,7 +154,7 @@ def to_tensors(variables: Mapping, lineage: str, *, step: int = 0) -> dict[str, 
     for name in [name for name in tensors if name.endswith(".running_var")]:
         tensors[name.removesuffix(".running_var") + COUNTER] = np.array(step, np.int64)
     if lineage == "official":
-        features = tensors["pretrained.layer4.0.downsample.1.weight"].shape[0]
+        features = tensors["pretrained.layer4.0.bn3.weight"].shape[0]
         weight, bias = official_names.IGNORED
         tensors[weight] = np.zeros((1000, features), np.float32)
         tensors[bias] = np.zeros(1000, np.float32)

@@ -4,7 +4,7 @@ Python's own unpickler builds objects by calling what the file names. This one w
 that `pickletools.genops` (standard library) parses. Python scalars, strings, lists, tuples and
 dictionaries become themselves; everything else becomes a `Global` (a name) or a `Stub` (the result
 of calling a name). The caller's `reduce`, which gets names as strings only, decides what a call
-means.
+means, and its `build` what an object's state does to the result.
 """
 
 import io
@@ -55,6 +55,7 @@ def load(
     *,
     reduce: Callable[[str, tuple], Any],
     persistent: Callable[[Any], Any],
+    build: Callable[[Any, Any], None] = lambda result, state: None,
 ) -> Any:
     """Reads one pickle from `stream` and leaves the stream positioned after it.
 
@@ -62,11 +63,12 @@ def load(
       stream: the bytes, positioned at the start of a pickle.
       reduce: returns the value of `name(*arguments)`; both are plain data.
       persistent: returns the value of a persistent id (PyTorch's storages).
+      build: gives a result of `reduce` its state; by default states are dropped.
 
     Raises:
       BrokenPickleError: the bytes are not a valid pickle or exceed `MAX_OPCODES`.
     """
-    machine = _Machine(reduce, persistent)
+    machine = _Machine(reduce, persistent, build)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if count > MAX_OPCODES:
@@ -86,9 +88,10 @@ def load(
 class _Machine:
     """The stack, the memo, and what each opcode does to them."""
 
-    def __init__(self, reduce, persistent):
+    def __init__(self, reduce, persistent, build):
         self._on_reduce = reduce
         self._on_persistent = persistent
+        self._on_build = build
         self._stack = []
         self._memo = {}
 
@@ -238,7 +241,8 @@ class _Machine:
         self._call(function, tuple(arguments))
 
     def _build(self, _):
-        self.pop()  # state of an object, such as OrderedDict's _metadata: not needed
+        state = self.pop()
+        self._on_build(self._top(), state)
 
     def _persid(self, name):
         self._stack.append(self._on_persistent(name))

@@ -17,12 +17,11 @@ Names = tuple[tuple[str, str], ...]
 # Every official checkpoint contains the ImageNet classifier, which is never used.
 IGNORED = ("pretrained.fc.weight", "pretrained.fc.bias")
 
-# Pairs (official module, mmsegmentation-style module). The stem's third norm has a name of its own.
-BACKBONE: Names = (
-    *((f"pretrained.conv1.{i}", f"backbone.stem.{i}") for i in (0, 1, 3, 4, 6)),
-    ("pretrained.bn1", "backbone.stem.7"),
-    *((f"pretrained.layer{i}", f"backbone.layer{i}") for i in (1, 2, 3, 4)),
-)
+# Pairs (official module, mmsegmentation-style module), here within the backbone. The deep stem's
+# third norm has a name of its own; the plain one's only norm has the same.
+DEEP_STEM: Names = (*((f"conv1.{i}", f"stem.{i}") for i in (0, 1, 3, 4, 6)), ("bn1", "stem.7"))
+PLAIN_STEM: Names = (("conv1", "conv1"), ("bn1", "bn1"))
+STAGES: Names = tuple((f"layer{i}", f"layer{i}") for i in (1, 2, 3, 4))
 JPU: Names = tuple(
     pair
     for i, level in enumerate((3, 4, 5))
@@ -149,17 +148,20 @@ def from_flax(variables: Mapping) -> dict[str, np.ndarray]:
 def to_mmseg_names(names: Iterable[str]) -> dict[str, str | None]:
     """Maps each official name to its mmsegmentation-style name, or None if it has none."""
     names = list(names)
-    return _rename(names, _table(_official_head(names)))
+    return _rename(names, _table(_official_head(names), "pretrained.conv1.weight" in names))
 
 
 def from_mmseg_names(names: Iterable[str]) -> dict[str, str | None]:
     """The inverse of `to_mmseg_names`; needs all names of a model."""
     names = list(names)
-    return _rename(names, [(ours, theirs) for theirs, ours in _table(_our_head(names))])
+    table = _table(_our_head(names), "backbone.conv1.weight" in names)
+    return _rename(names, [(ours, theirs) for theirs, ours in table])
 
 
-def _table(head: str) -> Names:
-    return BACKBONE + JPU + JPU_X + AUXILIARY + HEADS[head]
+def _table(head: str, plain_stem: bool) -> Names:
+    own = (PLAIN_STEM if plain_stem else DEEP_STEM) + STAGES
+    backbone = tuple((f"pretrained.{theirs}", f"backbone.{ours}") for theirs, ours in own)
+    return backbone + JPU + JPU_X + AUXILIARY + HEADS[head]
 
 
 def _rename(names: Iterable[str], table: Iterable[tuple[str, str]]) -> dict[str, str | None]:

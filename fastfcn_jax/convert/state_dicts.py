@@ -102,7 +102,7 @@ def _places(top: dict, is_tensor, keys: str, depth: int, visited: set[int]) -> I
                 below = f"{keys}.{key}" if keys else key
                 yield from _places(value, is_tensor, below, depth + 1, visited)
         elif is_tensor(value) and (anchor := _ANCHOR.fullmatch(key)):
-            _refuse_other_keys(top)
+            refuse_other_keys(top)
             averaged = any(map(_AVERAGED.search, (keys, anchor[1]))) or "n_averaged" in top
             yield _Place(top, keys, anchor[1], averaged)
 
@@ -112,7 +112,7 @@ def _without_resnet(top: dict, is_tensor, weights: str | None) -> Found:
     for keys in ("", "state_dict", "model", "model_state_dict", "net", "weights"):
         entries = top.get(keys) if keys else top
         if isinstance(entries, dict) and any(map(is_tensor, entries.values())):
-            _refuse_other_keys(entries)
+            refuse_other_keys(entries)
             prefix = ""
             while all(name.startswith(f"{prefix}module.") for name in entries):
                 prefix += "module."
@@ -128,7 +128,8 @@ def seen(top: dict) -> str:
     return f"its keys are: {', '.join(keys)}{more}" if keys else "it is an empty dictionary"
 
 
-def _refuse_other_keys(entries: dict) -> None:
+def refuse_other_keys(entries: dict) -> None:
+    """Raises `NoWeightsError` for names that are not short, printable strings."""
     if not all(isinstance(name, str) for name in entries):
         raise NoWeightsError("its weights are not named by strings")
     # Removing prefixes one by one would take time quadratic in a name's length.

@@ -1,13 +1,13 @@
-"""Reads a file of weights in either of the two formats."""
+"""Reads a file of weights in any of the three formats."""
 
 import os
 
-from fastfcn_jax.convert import pth, safetensors_file
+from fastfcn_jax.convert import pdparams, pth, safetensors_file
 from fastfcn_jax.convert.pth import ReadResult
 
 
 def read(path: str | os.PathLike, weights: str | None = None) -> ReadResult:
-    """Reads the tensors of a `.safetensors` file or, with any other name, of a PyTorch file.
+    """Reads a `.safetensors` file, Paddle's `.pdparams` or, with any other name, a PyTorch file.
 
     Args:
       weights: "ema" or "model", if the file has both; see `state_dicts.find`.
@@ -17,4 +17,6 @@ def read(path: str | os.PathLike, weights: str | None = None) -> ReadResult:
     """
     if os.fspath(path).endswith(".safetensors"):
         return safetensors_file.read(path, weights)
+    if os.fspath(path).endswith(".pdparams"):
+        return pdparams.read(path)
     return pth.read(path, weights)

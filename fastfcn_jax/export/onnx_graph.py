@@ -86,12 +86,15 @@ def _backbone(graph: Graph, x: str, size, backbone) -> list[tuple[str, tuple[int
     def layer(x, path, norm, **options):
         return graph.conv(x, f"backbone/{path}", bias=f"backbone/{norm}/bias", **options)
 
-    for i in range(3):
-        stride = 2 if i == 0 else 1
-        x = layer(x, f"stem_{3 * i}", f"stem_{3 * i + 1}", stride=stride, relu=True)
+    if len(backbone.stem_widths) == 1:
+        x = layer(x, "conv1", "bn1", stride=2, relu=True)
+    else:
+        for i in range(3):
+            stride = 2 if i == 0 else 1
+            x = layer(x, f"stem_{3 * i}", f"stem_{3 * i + 1}", stride=stride, relu=True)
     x = graph.add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     size = _halved(_halved(size))
-    block, counts = BLOCKS[backbone.depth]
+    block, counts, _, groups = BLOCKS[backbone.variant]
     pyramid = []
     for stage, count in enumerate(counts):
         for i in range(count):
@@ -102,13 +105,16 @@ def _backbone(graph: Graph, x: str, size, backbone) -> list[tuple[str, tuple[int
             middle = {"stride": stride, "dilation": dilation, "relu": True}
             if block is Bottleneck:
                 y = layer(x, f"{path}/conv1", f"{path}/bn1", relu=True)
-                y = layer(y, f"{path}/conv2", f"{path}/bn2", **middle)
+                y = layer(y, f"{path}/conv2", f"{path}/bn2", groups=groups, **middle)
                 y = layer(y, f"{path}/conv3", f"{path}/bn3")
             else:
                 y = layer(x, f"{path}/conv1", f"{path}/bn1", **middle)
                 y = layer(y, f"{path}/conv2", f"{path}/bn2")
             if f"backbone/{path}/downsample_0/kernel" in graph.weights:
                 x = layer(x, f"{path}/downsample_0", f"{path}/downsample_1", stride=stride)
+            elif f"backbone/{path}/downsample_1/kernel" in graph.weights:
+                x = graph.average_pairs(x, size) if stride == 2 else x
+                x = layer(x, f"{path}/downsample_1", f"{path}/downsample_2")
             x = graph.add("Relu", [graph.add("Add", [y, x])])
             size = _halved(size) if stride == 2 else size
         pyramid.append((x, size))

@@ -37,11 +37,19 @@ class Graph:
         return name
 
     def conv(
-        self, x: str, path: str, *, bias: str | None = None, stride=1, dilation=1, relu=False
+        self,
+        x: str,
+        path: str,
+        *,
+        bias: str | None = None,
+        stride=1,
+        dilation=1,
+        groups=1,
+        relu=False,
     ) -> str:
         """A convolution with symmetric padding; depthwise if the kernel has one input channel."""
         kernel = np.asarray(self.weights[f"{path}/kernel"])
-        k, groups = kernel.shape[0], kernel.shape[3] if kernel.shape[2] == 1 else 1
+        k, groups = kernel.shape[0], kernel.shape[3] if kernel.shape[2] == 1 else groups
         padding = dilation * (k // 2)
         inputs = [x, self.constant(kernel.transpose(3, 2, 0, 1), f"{path}/kernel")]
         if bias is not None:
@@ -86,6 +94,16 @@ class Graph:
         mode = "align_corners" if self.align_corners else "half_pixel"
         return self.add(
             "Resize", [x, "", "", sizes], mode="linear", coordinate_transformation_mode=mode
+        )
+
+    def average_pairs(self, x: str, size: tuple[int, int]) -> str:
+        """Averages 2x2 with stride 2, an odd last row or column by what there is."""
+        return self.add(
+            "AveragePool",
+            [x],
+            kernel_shape=[2, 2],
+            strides=[2, 2],
+            pads=[0, 0, size[0] % 2, size[1] % 2],  # `ceil_mode` differs between runtimes
         )
 
     def pool(self, x: str, scale: int, size: tuple[int, int]) -> str:

@@ -52,11 +52,13 @@ def _backbone(config, common) -> ResNet:
     mmseg = config.lineage == "mmseg"
     half, full = config.base_width // 2, config.base_width
     dilated = config.output_stride == 8
+    deep = (half, half, full) if mmseg else (full, full, 2 * full)
     return ResNet(
-        depth=_depth(config.backbone),
+        variant=config.backbone,
         common=common,
         base_width=full,
-        stem_widths=(half, half, full) if mmseg else (full, full, 2 * full),
+        stem_widths=deep if config.stem == "deep" else (full,),
+        average_downsample=config.average_downsample,
         strides=(1, 2, 1, 1) if dilated else (1, 2, 2, 2),
         # mmseg's "d32" backbone dilates its strided stages as well; the official one does not.
         dilations=(1, 1, 2, 4) if dilated or mmseg else (1, 1, 1, 1),
@@ -90,7 +92,3 @@ def _head(config, common, num_classes) -> nn.Module:
     return HEADS[config.head](
         num_classes, common, config.head_channels, config.dropout, **arguments
     )
-
-
-def _depth(backbone: str) -> int:
-    return int(backbone.removeprefix("resnet"))

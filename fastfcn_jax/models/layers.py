@@ -50,7 +50,7 @@ class Conv(nn.Module):
 
     Takes a map, or a list of maps and pooled `Grid`s that stand for their concatenation, grids
     upsampled (at stride and dilation 1), or for a 1x1 a `Normalized` map. Parameters: kernel
-    (k, k, c, features), with `use_bias` bias (features,).
+    (k, k, c / groups, features), with `use_bias` bias (features,).
     """
 
     features: int
@@ -58,6 +58,7 @@ class Conv(nn.Module):
     kernel_size: int = 1
     stride: int = 1
     dilation: int = 1
+    groups: int = 1
     use_bias: bool = False
     kernel_init: Any = None  # None: the one of `common`
     bias_init: Any = nn.initializers.zeros
@@ -69,7 +70,7 @@ class Conv(nn.Module):
         k, dtype, forms = self.kernel_size, self.common.dtype, self.common.forms
         c_in = channels(x) if isinstance(x, list) else x.shape[-1]
         init = self.kernel_init or self.common.kernel_init
-        wide_kernel = self.param("kernel", init, (k, k, c_in, self.features))
+        wide_kernel = self.param("kernel", init, (k, k, c_in // self.groups, self.features))
         kernel = wide_kernel.astype(dtype)
         if isinstance(x, Normalized):
             y = convolve_normalized(forms, x, wide_kernel)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fastfcn_jax.models.ops.precision import wide_type, widen
-from fastfcn_jax.models.padding import Size
+from fastfcn_jax.models.padding import Size, blank_outside
 
 
 def pooling_weights(
@@ -25,6 +25,31 @@ def pooling_weights(
     position = np.arange(length, dtype=np.int32)
     covered = (position >= start) & (position < end)
     return xp.asarray(covered, dtype) / xp.asarray(end - start, dtype)
+
+
+def average_pairs(
+    x: Float[Array, "b h w c"], size: Size | None = None
+) -> Float[Array, "b h2 w2 c"]:
+    """Averages 2x2 with stride 2; an odd last row or column by what there is. Sums in float32.
+
+    Equals `torch.nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)` on each image's true
+    extent.
+    """
+    b, h, w, c = x.shape
+    height, width = (h, w) if size is None else (size[:, 0], size[:, 1])
+    odd = ((0, 0), (0, h % 2), (0, w % 2), (0, 0))
+    wide = jnp.pad(widen(blank_outside(x, size)), odd)
+    sums = wide.reshape(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c).sum((2, 4))
+    rows, columns = _pairs(height, (h + 1) // 2), _pairs(width, (w + 1) // 2)
+    counts = rows[..., :, None, None] * columns[..., None, :, None]
+    return (sums / counts.astype(sums.dtype)).astype(x.dtype)
+
+
+def _pairs(n, count: int):
+    """How many of the pixels 2i and 2i + 1 an image of n pixels has: (*b, count); 1 beyond it."""
+    xp: Any = np if isinstance(n, int) else jnp
+    first = 2 * np.arange(count, dtype=np.int32)
+    return xp.clip(xp.asarray(n)[..., None] - first, 1, 2)
 
 
 def pyramid_pool(

@@ -1,16 +1,18 @@
-"""ResNet with a three-convolution stem (ResNetV1c), strided, dilated or both.
+"""ResNets v1b, v1c and v1d, ResNeXt and wide ResNet; strided, dilated or both.
 
-He et al., https://arxiv.org/abs/1512.03385. Stem and dilation are those of mmsegmentation 1.2.2
-or of the official FastFCN, by argument.
+He et al., https://arxiv.org/abs/1512.03385 and https://arxiv.org/abs/1812.01187 (stem, shortcuts);
+Xie et al., https://arxiv.org/abs/1611.05431. Deep stem and dilation are those of mmsegmentation
+1.2.2 or of the official FastFCN, by argument.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 from jaxtyping import Array, Float
 
 from fastfcn_jax.models.layers import BatchNorm, Common, Conv, kaiming_fan_out
 from fastfcn_jax.models.padding import Size, at_stride, blank_outside
+from fastfcn_jax.models.pooling import average_pairs
 
 
 class BasicBlock(nn.Module):
@@ -20,6 +22,7 @@ class BasicBlock(nn.Module):
     common: Common
     stride: int = 1
     dilation: int = 1
+    average_downsample: bool = False
     last_scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     expansion = 1
@@ -34,16 +37,23 @@ class BasicBlock(nn.Module):
         y = nn.relu(layers.norm("bn1", y))
         y = layers.conv("conv2", y, small, self.width, 3)
         y = layers.norm("bn2", y, self.last_scale_init)
-        return nn.relu(y + layers.shortcut(x, self.width, self.stride))
+        average = self.average_downsample
+        return nn.relu(y + layers.shortcut(x, size, self.width, self.stride, average))
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 around a shortcut; the stride and the dilation sit on the 3x3."""
+    """1x1, 3x3, 1x1 around a shortcut; the stride and the dilation sit on the 3x3.
+
+    widening: channels of the 3x3 against `width`; groups: of the 3x3.
+    """
 
     width: int
     common: Common
     stride: int = 1
     dilation: int = 1
+    average_downsample: bool = False
+    widening: int = 1
+    groups: int = 1
     last_scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     expansion = 4
@@ -53,12 +63,14 @@ class Bottleneck(nn.Module):
         self, x: Float[Array, "b h w c"], size: Size | None, train: bool
     ) -> Float[Array, "b h2 w2 k"]:
         layers = _Layers(self.common, train)
-        y = nn.relu(layers.norm("bn1", layers.conv("conv1", x, size, self.width)))
-        y = layers.conv("conv2", y, size, self.width, 3, self.stride, self.dilation)
+        inner = self.widening * self.width
+        y = nn.relu(layers.norm("bn1", layers.conv("conv1", x, size, inner)))
+        y = layers.conv("conv2", y, size, inner, 3, self.stride, self.dilation, self.groups)
         y = nn.relu(layers.norm("bn2", y))
         y = layers.conv("conv3", y, None, 4 * self.width)
         y = layers.norm("bn3", y, self.last_scale_init)
-        return nn.relu(y + layers.shortcut(x, 4 * self.width, self.stride))
+        average = self.average_downsample
+        return nn.relu(y + layers.shortcut(x, size, 4 * self.width, self.stride, average))
 
 
 class _Layers(NamedTuple):
@@ -67,13 +79,14 @@ class _Layers(NamedTuple):
     common: Common
     train: bool
 
-    def conv(self, name, x, size, width, kernel_size=1, stride=1, dilation=1):
+    def conv(self, name, x, size, width, kernel_size=1, stride=1, dilation=1, groups=1):
         conv = Conv(
             width,
             self.common,
             kernel_size,
             stride,
             dilation,
+            groups,
             name=name,
             kernel_init=kaiming_fan_out,
         )
@@ -82,37 +95,54 @@ class _Layers(NamedTuple):
     def norm(self, name, x, scale_init=nn.initializers.ones):
         return BatchNorm(self.common, scale_init, name=name)(x, train=self.train)
 
-    def shortcut(self, x, width, stride):
+    def shortcut(self, x, size, width, stride, average):
         if stride == 1 and x.shape[-1] == width:
             return x
-        return self.norm("downsample_1", self.conv("downsample_0", x, None, width, 1, stride))
+        if not average:
+            return self.norm("downsample_1", self.conv("downsample_0", x, None, width, 1, stride))
+        # In the references a pooling layer takes the place of downsample_0, even at stride 1.
+        x = average_pairs(x, size) if stride > 1 else x
+        return self.norm("downsample_2", self.conv("downsample_1", x, None, width))
+
+
+class Blocks(NamedTuple):
+    """The blocks of the four stages; see `Bottleneck` for `widening` and `groups`."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    counts: tuple[int, int, int, int]
+    widening: int = 1
+    groups: int = 1
 
 
 BLOCKS = {
-    18: (BasicBlock, (2, 2, 2, 2)),
-    34: (BasicBlock, (3, 4, 6, 3)),
-    50: (Bottleneck, (3, 4, 6, 3)),
-    101: (Bottleneck, (3, 4, 23, 3)),
-    152: (Bottleneck, (3, 8, 36, 3)),
+    "resnet18": Blocks(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Blocks(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Blocks(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Blocks(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": Blocks(Bottleneck, (3, 8, 36, 3)),
+    "resnext50_32x4d": Blocks(Bottleneck, (3, 4, 6, 3), widening=2, groups=32),
+    "wide_resnet50_2": Blocks(Bottleneck, (3, 4, 6, 3), widening=2),
 }
 
 
 class ResNet(nn.Module):
     """Returns the pyramid (c2, c3, c4, c5) of normalised images.
 
-    depth: 18, 34, 50, 101 or 152.
+    variant: a name in `BLOCKS`.
     common: see `layers.Common`.
-    base_width: channels of layer1's 3x3 convolutions.
-    stem_widths: channels of the three stem convolutions.
+    base_width: channels of layer1's 3x3 convolutions (`widening` times as many in a wide one).
+    stem_widths: channels of the three 3x3 convolutions of the stem, or of its single 7x7 one.
+    average_downsample: shortcuts average 2x2 where they down-sample, then convolve (ResNet-D).
     strides, dilations: of the four stages; where a stage dilates, its first block does by half.
     zero_last_scale: start each residual branch at 0.
     remat: recompute each block's activations in the backward pass.
     """
 
-    depth: int
+    variant: str
     common: Common
     base_width: int = 64
-    stem_widths: tuple[int, int, int] = (32, 32, 64)
+    stem_widths: tuple[int, ...] = (32, 32, 64)
+    average_downsample: bool = False
     strides: tuple[int, int, int, int] = (1, 2, 2, 2)
     dilations: tuple[int, int, int, int] = (1, 1, 2, 4)
     zero_last_scale: bool = True
@@ -123,8 +153,11 @@ class ResNet(nn.Module):
         self, images: Float[Array, "b h w 3"], size: Size | None = None, *, train: bool = False
     ) -> tuple[Float[Array, "b _ _ _"], ...]:
         x, size = self._stem(images, size, train)
-        block, counts = BLOCKS[self.depth]
+        block, counts, widening, groups = BLOCKS[self.variant]
         build = nn.remat(block, static_argnums=(3,)) if self.remat else block
+        wide: dict[str, Any] = {}
+        if block is Bottleneck:
+            wide = {"widening": widening, "groups": groups}
         last_scale_init = nn.initializers.zeros if self.zero_last_scale else nn.initializers.ones
         pyramid = []
         for stage, count in enumerate(counts):
@@ -135,6 +168,8 @@ class ResNet(nn.Module):
                     self.common,
                     stride=self.strides[stage] if i == 0 else 1,
                     dilation=max(dilation // 2, 1) if i == 0 else dilation,
+                    average_downsample=self.average_downsample,
+                    **wide,
                     last_scale_init=last_scale_init,
                     name=f"layer{stage + 1}_{i}",
                 )(x, size, train)
@@ -145,6 +180,10 @@ class ResNet(nn.Module):
 
     def _stem(self, x, size, train):
         layers = _Layers(self.common, train)
+        if len(self.stem_widths) == 1:
+            x = layers.conv("conv1", x, size, self.stem_widths[0], 7, 2)
+            x, size = nn.relu(layers.norm("bn1", x)), at_stride(size, 2)
+            return self.common.forms["max pool"](blank_outside(x, size)), at_stride(size, 2)
         for i, width in enumerate(self.stem_widths):
             stride = 2 if i == 0 else 1
             x = layers.conv(f"stem_{3 * i}", x, size, width, 3, stride)

@@ -14,7 +14,7 @@ from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.convert import backbone
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.weights import store
+from fastfcn_jax.weights import registry, store
 
 SIZE = 64  # side in pixels of the image used to initialise; parameters do not depend on it
 CLASSIFIERS = ("conv_seg", "se_layer")  # modules with one output per class
@@ -37,7 +37,7 @@ def variables(
         return _from_checkpoint(config, model, info)
     if config.init.backbone:
         return _from_backbone_file(config, model)
-    return random_variables(model, config.seed), ["initial weights: random"]
+    return random_variables(model, config.seed), [_random_note(config.model)]
 
 
 def random_variables(model: nn.Module, seed: int) -> Variables:
@@ -45,6 +45,17 @@ def random_variables(model: nn.Module, seed: int) -> Variables:
     images = jnp.zeros((1, SIZE, SIZE, 3))
     initialised = jax.jit(model.init)(jax.random.key(seed), images)
     return jax.tree.map(np.asarray, dict(initialised))
+
+
+def _random_note(model: ConfigDict) -> str:
+    """Says what random weights give up: every published score starts from an ImageNet backbone."""
+    names = registry.fitting(model)
+    if not names:
+        return "initial weights: random"
+    return (
+        f"initial weights: random; published models start from an ImageNet backbone, such as "
+        f"--config.init.backbone={names[0]}"
+    )
 
 
 def _from_checkpoint(

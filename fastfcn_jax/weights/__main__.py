@@ -36,7 +36,7 @@ def table() -> str:
     from fastfcn_jax.config import experiment
     from fastfcn_jax.weights import registry, store
 
-    lines = [f"{'name':34} {'mIoU':>6} {'ms+flip':>7}  here  {'licence':10} source"]
+    lines = [f"{'name':45} {'mIoU':>6} {'ms+flip':>7}  here  {'licence':12} source"]
     for entry in registry.ENTRIES.values():
         scores = ("", "")
         if entry.config:
@@ -45,7 +45,7 @@ def table() -> str:
             scores = tuple(f"{x:.2f}" if x else "-" for x in figures)
         here = "yes" if entry.bundled or store.where(entry.name).is_here else ""
         lines.append(
-            f"{entry.name:34} {scores[0]:>6} {scores[1]:>7}  {here:4}  {entry.licence:10} "
+            f"{entry.name:45} {scores[0]:>6} {scores[1]:>7}  {here:4}  {entry.licence:12} "
             f"{entry.source}"
         )
     return "\n".join(lines)
@@ -65,7 +65,11 @@ def described(name: str) -> str:
         f"checksum  {entry.checksum or 'none published'}",
         f"file      {place.file}{here[place.file.exists()]}",
     ]
-    if place.folder is not None:
+    if entry.is_backbone:
+        lines.append(f"model     {entry.flags}")
+    elif entry.refusal:
+        lines.append(f"refused   {entry.refusal}")
+    elif place.folder is not None:
         lines.append(f"folder    {place.folder}{here[place.folder.exists()]}")
     return "\n".join(lines)
 

@@ -1,47 +1,16 @@
 """The published weights by name: addresses, checksums and configurations.
 
-Addresses and file names are those of mmsegmentation 1.2.2's metafiles and of mmengine 0.10.7's hub
-(`openmmlab.json`); those of the official code's backbones follow torch-encoding's model store. The
-scores are in the configurations (`config.published`).
+Addresses and file names of models are those of mmsegmentation 1.2.2's metafiles, and of PaddleSeg's
+page; `imagenet` has the backbones. The scores are in the configurations (`config.published`).
 """
 
 import difflib
-from pathlib import Path
-from typing import NamedTuple
+
+from ml_collections import ConfigDict
 
 from fastfcn_jax.errors import UserError
-
-
-class Entry(NamedTuple):
-    """One published file.
-
-    Attributes:
-      name: the name here; a model has the name of its configuration.
-      address: URL of the file; "" if only a page links to it.
-      checksum: "sha256:" or "sha1:" and the first digits; "" if none is published.
-      config: bare name of the configuration with its variant; "" for a backbone.
-      licence: of the weights.
-      source: the page or package that publishes it.
-      file: its name in the cache.
-    """
-
-    name: str
-    address: str
-    checksum: str
-    config: str
-    licence: str
-    source: str
-    file: str
-
-    @property
-    def is_backbone(self) -> bool:
-        return not self.config
-
-    @property
-    def bundled(self) -> Path | None:
-        """The folder inside this package that has the model, in the hub's format; mostly None."""
-        return Path(__file__).parent / self.file if self.name in _BUNDLED else None
-
+from fastfcn_jax.weights.entry import Entry
+from fastfcn_jax.weights.imagenet import BACKBONES, DEFAULTS
 
 # Trained here and part of the package, each in a folder beside this file.
 _BUNDLED: dict[str, tuple[str, str, str]] = {}
@@ -91,10 +60,6 @@ _MODELS = (
     ("dilated_enc_ade20k:160k", "encnet", "encnet_r50-d8_512x512_160k_ade20k",
      "20200622_101059-b2db95e0"),
 )  # fmt: skip
-# ImageNet weights with mmsegmentation's stem (v1c).
-_BACKBONES = ("resnet18_v1c-b5776b93", "resnet50_v1c-2cccc1ad", "resnet101_v1c-e67eebb6")
-# ... and with the official code's stem; each is in a zip archive of the same name.
-_OFFICIAL_BACKBONES = ("resnet50-ebb6acbb", "resnet101-2a57e44d", "resnet152-0d43d698")
 # The official repository only links to its models from tables in its README.
 _OFFICIAL = (
     "official_encnet_pcontext",
@@ -126,39 +91,31 @@ def _model(config: str, page: str, stem: str, tail: str) -> Entry:
     )
 
 
-def _backbone(stem: str) -> Entry:
-    name, checksum = stem.split("-")
-    return Entry(
-        name=name,
-        address=f"{_OPENMMLAB}/pretrain/third_party/{stem}.pth",
-        checksum=f"sha256:{checksum}",
-        config="",
-        licence="apache-2.0",
-        source="mmengine 0.10.7, hub/openmmlab.json",
-        file=f"{stem}.pth",
-    )
-
-
-def _official_backbone(stem: str) -> Entry:
-    name, checksum = stem.split("-")
-    return Entry(
-        name=f"{name}_official",
-        address=f"https://hangzh.s3.amazonaws.com/encoding/models/{stem}.zip",
-        checksum=f"sha1:{checksum}",
-        config="",
-        licence="mit",
-        source="torch-encoding, models/model_store.py",
-        file=f"{stem}.pth",
-    )
-
-
 def _official_model(config: str) -> Entry:
     file = f"{config.replace(':', '_')}.pth.tar"
     return Entry(config, "", "", config, "mit", _OFFICIAL_PAGE, file)
 
 
 def _bundled_model(name: str, folder: str, config: str, licence: str) -> Entry:
-    return Entry(name, "", "", config, licence, "in this package, docs/camvid.md", folder)
+    source = "in this package, docs/camvid.md"
+    return Entry(name, "", "", config, licence, source, folder, is_inside=True)
+
+
+PADDLESEG = (
+    "PaddleSeg's FastFCN has a JPU over a backbone of output stride 8, and published weights have "
+    "lateral convolutions and photographs normalised by 0.5 as well; no model here is built so"
+)
+_PADDLESEG = "fastfcn_resnet50_os8_ade20k_480x480_120k"
+_PADDLESEG_MODEL = Entry(
+    name=f"paddleseg/{_PADDLESEG}",
+    address=f"https://bj.bcebos.com/paddleseg/dygraph/ade20k/{_PADDLESEG}/model.pdparams",
+    checksum="",
+    config="",
+    licence="apache-2.0",
+    source="PaddleSeg, configs/fastfcn",
+    file=f"{_PADDLESEG}.pdparams",
+    refusal=PADDLESEG,
+)
 
 
 ENTRIES: dict[str, Entry] = {
@@ -166,13 +123,13 @@ ENTRIES: dict[str, Entry] = {
     for entry in (
         *(_bundled_model(name, *row) for name, row in _BUNDLED.items()),
         *(_model(*row) for row in _MODELS),
-        *map(_backbone, _BACKBONES),
-        *map(_official_backbone, _OFFICIAL_BACKBONES),
+        *BACKBONES,
         *map(_official_model, _OFFICIAL),
+        _PADDLESEG_MODEL,
     )
 }
 # The publishers' own file names, with and without date and checksum.
-_PUBLISHED = {
+_PUBLISHED = DEFAULTS | {
     published: entry.name
     for entry in ENTRIES.values()
     for published in (
@@ -185,6 +142,15 @@ _PUBLISHED = {
 
 def is_known(name: str) -> bool:
     return name in ENTRIES or name in _PUBLISHED
+
+
+def fitting(model: ConfigDict) -> list[str]:
+    """Names of the backbones that fit `config.model`, at the published width."""
+    return [
+        entry.name
+        for entry in BACKBONES
+        if model["base_width"] == 64 and all(model[key] == x for key, x in entry.model.items())
+    ]
 
 
 def find(name: str) -> Entry:

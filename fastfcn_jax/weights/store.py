@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.weights import fetch, local, registry
-from fastfcn_jax.weights.registry import Entry
+from fastfcn_jax.weights.entry import Entry
 
 _LARGEST = 2 << 30  # maximum bytes of a file in an archive
 
@@ -43,7 +43,10 @@ def where(name: str) -> Place:
     if not entry.is_backbone:
         tag = entry.checksum.rpartition(":")[2] or "as_found"
         folder = local.cache() / "converted" / f"{entry.name.replace(':', '_')}-{tag}"
-    return Place(entry, local.cache() / entry.file, folder)
+    file = local.cache() / entry.file
+    if remote := _on_hub(entry.address):
+        file = local.in_hub_cache(remote[1], remote[2]) or file
+    return Place(entry, file, folder)
 
 
 def get(name: str, *, offline: bool = False) -> Path:
@@ -80,8 +83,13 @@ def get(name: str, *, offline: bool = False) -> Path:
 
 
 def get_file(name: str, *, offline: bool = False) -> Path:
-    """The published file of a registered name, fetched and verified; see `get`."""
+    """The published file of a registered name, fetched and verified; see `get`.
+
+    A file on the Hugging Face hub stays in the hub's own cache.
+    """
     entry, path, _ = where(name)
+    if entry.refusal:
+        raise UserError(f"{name}: {entry.refusal}.")
     if path.exists():
         if wrong := fetch.verify(path, entry.checksum):
             raise UserError(f"{path}: is not the published file: {wrong}; remove it.")
@@ -91,6 +99,16 @@ def get_file(name: str, *, offline: bool = False) -> Path:
             f"{name}: has no direct address; download it from a link on {entry.source}, save it as "
             f"{path} and continue with `fastfcn weights get {name}`."
         )
+    if remote := _on_hub(entry.address):
+        from fastfcn_jax.weights import hub
+
+        try:
+            return hub.download(remote[1], remote[2], offline=offline)
+        except UserError as error:
+            raise UserError(
+                f"{str(error).rstrip('.')}; or download it elsewhere, save it as {path} and "
+                "continue with the same command."
+            ) from error
     archived = entry.address.endswith(".zip")
     target = path.with_suffix(".zip") if archived else path
     remedy = f"`fastfcn weights get {name}`"
@@ -112,7 +130,7 @@ def backbone(words: str, *, offline: bool = False) -> Path:
     path = Path(words).expanduser()
     if path.exists():
         return path
-    if remote := re.fullmatch(r"hf:/+([^/]+/[^/]+)(?:/(.+))?", words):
+    if remote := _on_hub(words):
         from fastfcn_jax.weights import hub
 
         return hub.download(remote[1], remote[2] or "model.safetensors", offline=offline)
@@ -153,6 +171,11 @@ def checkpoint(words: str | Path, *, offline: bool = False) -> Path:
     if registry.is_known(text) or (path.parent == Path() and ":" in text):
         return get(text, offline=offline)
     return path  # opening it reports that it does not exist
+
+
+def _on_hub(words: str) -> re.Match | None:
+    """Matches hf://OWNER/REPO[/FILE]: the repository and the file."""
+    return re.fullmatch(r"hf:/+([^/]+/[^/]+)(?:/(.+))?", words)
 
 
 def _fetch(address: str, path: Path, checksum: str, command: str, offline: bool) -> None:

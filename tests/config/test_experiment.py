@@ -115,6 +115,12 @@ def test_bad_command_lines_end_with_one_sentence_and_status_2(arguments, sentenc
     assert len(run.stderr.strip().splitlines()) == 1
 
 
+def test_a_model_written_before_a_key_existed_has_the_default():
+    stored = experiment.to_json(base.get_config())
+    del stored["model"]["stem"], stored["model"]["average_downsample"]
+    assert experiment.from_json(stored).model == base.get_config().model
+
+
 def test_the_page_of_keys_is_up_to_date():
     """To fix this, run: fastfcn config document > docs/configuration.md"""
     assert (ROOT / "docs/configuration.md").read_text() == page.page()

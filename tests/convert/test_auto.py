@@ -33,19 +33,22 @@ def write(path, tensors, meta=None, **content):
 
 
 @pytest.mark.parametrize(
-    ("lineage", "neck", "head"),
+    ("lineage", "neck", "head", "changes"),
     [
-        ("mmseg", "jpu", "psp"),
-        ("mmseg", "jpu", "enc"),
-        ("mmseg", "none", "aspp"),
-        ("official", "jpu_x", "aspp"),
-        ("official", "jpu", "fcn"),
-        ("official", "none", "enc"),
+        ("mmseg", "jpu", "psp", {}),
+        ("mmseg", "jpu", "enc", {"stem": "plain"}),
+        ("mmseg", "none", "aspp", {"average_downsample": True}),
+        ("mmseg", "jpu", "psp", {"backbone": "resnet18", "average_downsample": True}),
+        ("mmseg", "none", "psp", {"backbone": "resnext50_32x4d", "base_width": 16}),
+        ("official", "jpu_x", "aspp", {}),
+        ("official", "jpu", "fcn", {"backbone": "wide_resnet50_2", "stem": "plain"}),
+        ("official", "none", "enc", {"stem": "plain", "average_downsample": True}),
     ],
 )
-def test_every_model_is_recognised(lineage, neck, head):
+def test_every_model_is_recognised(lineage, neck, head, changes):
     """The configuration built from shapes has the same model as the one that gave the shapes."""
     wanted = small.config(head, neck, lineage).model
+    wanted.update(changes)
     tensors = fit.to_tensors(small.variables(wanted, 59), lineage)
     config, notes = auto.configuration(detect.of_tensors(tensors), FileMeta())
     differing = {k for k, value in wanted.items() if config.model[k] != value}

@@ -202,7 +202,7 @@ def test_deep_base_backbone_of_the_official_code(tmp_path):
         backbone.load(file, small.config("psp", "jpu").model)
 
 
-def test_torchvision_backbone_leaves_the_stem_out(tmp_path):
+def test_a_stem_of_another_kind_is_left_out_and_the_same_kind_is_not(tmp_path):
     """mmseg's plain ResNet has torchvision's names and its 7x7 stem."""
     oracle.import_mmseg()
     from mmseg.models.backbones import ResNet
@@ -211,9 +211,16 @@ def test_torchvision_backbone_leaves_the_stem_out(tmp_path):
     oracle.randomize(plain)
     file = imagenet_file(tmp_path / "resnet50-0676ba61.pth", plain.state_dict())
     loaded = backbone.load(file, small.config("psp", "jpu").model)
-    assert loaded.notes == ["the file has another stem: the stem starts from random weights"]
+    (note,) = loaded.notes
+    assert note.startswith("warning: the file's stem is plain, and config.model.stem is deep; ")
+    assert "--config.model.stem=plain takes the file as it is" in note
+    assert "Now stem_0, stem_1, stem_3, stem_4, stem_6, stem_7 start from random weights" in note
     params = loaded.variables["params"]["backbone"]
-    assert not any(name.startswith("stem") for name in params)
+    assert not any(name.startswith(("stem", "conv1", "bn1")) for name in params)
+    whole = backbone.load(file, small.config("psp", "jpu", stem="plain").model)
+    assert whole.notes == []
+    stem = whole.variables["params"]["backbone"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(stem, plain.conv1.weight.detach().numpy().transpose(2, 3, 1, 0))
     np.testing.assert_array_equal(
         params["layer3_2"]["conv2"]["kernel"],
         plain.layer3[2].conv2.weight.detach().numpy().transpose(2, 3, 1, 0),
@@ -224,8 +231,11 @@ def test_backbones_that_do_not_fit(tmp_path, enc):
     tensors = dict(enc.backbone.state_dict())
     file = imagenet_file(tmp_path / "a.pth", tensors)
     deeper = small.config("psp", "jpu", backbone="resnet101").model
-    with pytest.raises(UserError, match=r"holds resnet50, and config.model.backbone is resnet101"):
+    with pytest.raises(UserError, match=r"is resnet50, and config.model.backbone is resnet101; "):
         backbone.load(file, deeper)
+    averaging = small.config("psp", "jpu", average_downsample=True).model
+    with pytest.raises(UserError, match=r"--config.model.average_downsample=False takes the file"):
+        backbone.load(file, averaging)
     del tensors["layer2.1.bn2.running_mean"]
     tensors["layer2.1.se.weight"] = np.zeros(3)
     file = imagenet_file(tmp_path / "b.pth", tensors)

@@ -90,6 +90,24 @@ def test_a_file_answers_like_its_folder(folder, files, file_format):
     np.testing.assert_allclose(sure, model.predict(image).confidence, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stem": "plain", "average_downsample": True, "backbone": "resnet18"},
+        {"average_downsample": True, "backbone": "resnext50_32x4d", "base_width": 16},
+    ],
+)
+def test_other_backbones_in_onnx(tmp_path, changes):
+    """At a size that is odd after every halving: shortcuts average an incomplete row there."""
+    config = small.config("fcn", "none")
+    config.model.update(changes)
+    card = model_folder.model_card(config, datasets.info("cityscapes", ""), {})
+    variables = small.variables(config.model, NUM_CLASSES)
+    model_folder.save_model(tmp_path / "model", variables, card)
+    check, _ = export.export(tmp_path / "model", tmp_path / "m.onnx", (75, 107), "onnx")
+    assert check.largest_difference < 1e-5 * check.largest_logit
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_photographs_of_another_shape_are_not_distorted(files, file_format):
     """The input that a tall photograph does not fill is padding, and is cropped away again."""

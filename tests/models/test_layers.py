@@ -14,6 +14,7 @@ from fastfcn_jax.models.ops import batch_norm
 from fastfcn_jax.models.ops.forms import FAST, Forms
 from fastfcn_jax.models.ops.normalized import Normalized, convolve_normalized
 from fastfcn_jax.models.ops.precision import widen
+from fastfcn_jax.models.pooling import average_pairs
 
 
 def noise(*shape, seed=0):
@@ -23,19 +24,37 @@ def noise(*shape, seed=0):
 @pytest.mark.parametrize("size", [(8, 9), (7, 12), (3, 4)])
 @pytest.mark.parametrize(
     ("kernel_size", "stride", "dilation"),
-    [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 4), (3, 2, 2)],
+    [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 4), (3, 2, 2), (7, 2, 1)],
 )
-def test_convolution_is_torchs(size, kernel_size, stride, dilation):
-    x, kernel = noise(2, *size, 5), noise(kernel_size, kernel_size, 5, 4, seed=1)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_convolution_is_torchs(size, kernel_size, stride, dilation, groups):
+    if groups > 1 and kernel_size != 3:
+        pytest.skip("only the 3x3 of ResNeXt has groups")
+    x, kernel = noise(2, *size, 6), noise(kernel_size, kernel_size, 6 // groups, 4, seed=1)
     expected = torch.nn.functional.conv2d(
         oracle.to_torch(x),
         torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()),
         stride=stride,
         padding=dilation * (kernel_size // 2),
         dilation=dilation,
+        groups=groups,
     )
     ours = FAST.convolve(jnp.asarray(x), jnp.asarray(kernel), stride, dilation)
     np.testing.assert_allclose(ours, oracle.to_numpy(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 9), (7, 12), (3, 1), (5, 5)])
+def test_average_of_pairs_is_torchs(size):
+    x = noise(2, *size, 3)
+    pool = torch.nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+    expected = oracle.to_numpy(pool(oracle.to_torch(x)))
+    np.testing.assert_allclose(average_pairs(jnp.asarray(x)), expected, atol=1e-6)
+    padded = np.full((2, 9, 14, 3), 100, np.float32)  # what stands in the padding is not read
+    padded[:, : size[0], : size[1]] = x
+    ours = average_pairs(jnp.asarray(padded), jnp.tile(jnp.array(size, jnp.int32), (2, 1)))
+    np.testing.assert_allclose(
+        ours[:, : expected.shape[1], : expected.shape[2]], expected, atol=1e-6
+    )
 
 
 # With a small spread around 30, E[x^2] - mean^2 would cancel; with a spread of 1, the running

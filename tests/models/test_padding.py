@@ -15,22 +15,22 @@ PADDED = (104, 136)
 
 
 @pytest.mark.parametrize(
-    ("lineage", "head", "neck"),
+    ("lineage", "head", "neck", "changes"),
     [
-        ("mmseg", "psp", "jpu"),
-        ("mmseg", "aspp", "none"),
-        ("mmseg", "enc", "jpu"),
-        ("mmseg", "fcn", "none"),
-        ("official", "psp", "jpu_x"),
-        ("official", "aspp", "jpu"),
-        ("official", "enc", "none"),
-        ("official", "fcn", "jpu_x"),
-        ("mmseg", "enc lateral", "jpu"),
+        ("mmseg", "psp", "jpu", {}),
+        ("mmseg", "aspp", "none", {}),
+        ("mmseg", "enc", "jpu", {}),
+        ("mmseg", "enc", "jpu", {"lateral": True}),
+        ("mmseg", "fcn", "none", {}),
+        ("mmseg", "psp", "none", {"stem": "plain", "average_downsample": True}),
+        ("official", "psp", "jpu_x", {}),
+        ("official", "aspp", "jpu", {}),
+        ("official", "enc", "none", {}),
+        ("official", "fcn", "jpu_x", {}),
     ],
 )
-def test_padding_is_without_influence(lineage, head, neck):
-    head, *lateral = head.split()
-    model, variables = small.random_model(lineage, head, neck, lateral=bool(lateral))
+def test_padding_is_without_influence(lineage, head, neck, changes):
+    model, variables = small.random_model(lineage, head, neck, **changes)
     # Noise in the padding: whatever stands there must not be read.
     images = np.random.default_rng(0).normal(size=(2, *PADDED, 3)).astype(np.float32)
     run = jax.jit(lambda images, size: model.apply(variables, images, size=size, auxiliary=True))

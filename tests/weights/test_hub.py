@@ -37,7 +37,8 @@ def trained(request, tmp_path_factory):
     if request.param == "mmseg":
         config = small.config("enc", "jpu", backbone="resnet18")
     else:
-        config = small.config("psp", "jpu_x", "official")
+        plain = {"stem": "plain", "average_downsample": True}
+        config = small.config("psp", "jpu_x", "official", **plain)
     config.published.update(miou=40.88, source="a page")
     config.data.update(name="folder", root="/home/someone/photos")
     config.init.backbone = "/home/someone/r50.pth"
@@ -215,6 +216,21 @@ def test_addresses_of_the_hub(library, written, trained, monkeypatch):
     assert library[-1] == ("me/my-model", "model.safetensors", True)
     with pytest.raises(UserError, match=r"hf://me/none/config\.json: .*Repository Not Found"):
         store.checkpoint("hf://me/none")
+
+
+def test_timms_names_come_through_the_hub_and_from_its_cache(library, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    by_hand = r"save it as .*/timm_resnet18d\.ra2_in1k\.safetensors and continue"
+    with pytest.raises(UserError, match=by_hand):
+        store.backbone("timm/resnet18d")
+    assert library == [("timm/resnet18d.ra2_in1k", "model.safetensors", False)]
+    snapshot = tmp_path / "hf" / "hub" / "models--timm--resnet18d.ra2_in1k" / "snapshots" / "0f2e"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").write_bytes(b"weights")
+    assert store.where("timm/resnet18d").is_here
+    assert store.backbone("timm/resnet18d") == snapshot / "model.safetensors"
+    assert len(library) == 1
 
 
 def test_sending(library, written):

@@ -15,7 +15,7 @@ from fastfcn_jax.convert import detect, fit, mmseg_names, official_names
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.weights import registry
 
-MODELS = [entry for entry in registry.ENTRIES.values() if not entry.is_backbone]
+MODELS = [entry for entry in registry.ENTRIES.values() if entry.config]
 MMSEG = [entry for entry in MODELS if entry.address]
 
 
@@ -47,22 +47,20 @@ def test_addresses_and_scores_are_mmsegmentations():
     assert len({entry.address for entry in MMSEG}) == 21
 
 
-def test_backbones_are_openmmlabs():
-    hub = json.loads((package("mmengine") / "hub" / "openmmlab.json").read_text())
-    for depth in (18, 50, 101):
-        assert registry.find(f"resnet{depth}_v1c").address == hub[f"resnet{depth}_v1c"]
-
-
 @pytest.mark.parametrize("entry", registry.ENTRIES.values(), ids=lambda entry: entry.name)
 def test_every_name_is_whole(entry):
     algorithm, _, beginning = entry.checksum.partition(":")
     if entry.address:
-        assert entry.address.startswith("https://")
+        assert entry.address.startswith(("https://", "hf://timm/"))
+    if entry.checksum:
         assert f"-{beginning}." in entry.file
         assert re.fullmatch("[0-9a-f]{8}", beginning)
         assert algorithm == ("sha1" if entry.name.endswith("_official") else "sha256")
-    assert entry.licence in ("apache-2.0", "mit")
+    assert entry.licence in ("apache-2.0", "mit", "bsd-3-clause", "cc-by-nc-4.0")
     assert registry.find(entry.file) == entry
+    # What it is for: a model by its configuration, a backbone by keys, or a reason against it.
+    assert [bool(entry.config), bool(entry.model), bool(entry.refusal)].count(True) == 1
+    assert entry.is_backbone == bool(entry.model)
 
 
 @functools.cache

@@ -209,6 +209,27 @@ def test_training_starts_from_names(server, monkeypatch):
     assert "layer4_1" in variables["params"]["backbone"]
 
 
+def test_a_random_start_names_weights_that_would_fit(server, monkeypatch):
+    config = experiment.load("jpu_psp_ade20k")
+    monkeypatch.setattr(initial_weights, "random_variables", lambda model, seed: {})
+    info = datasets.info("ade20k", "")
+    _, notes = initial_weights.variables(config, models.build(config.model, 3), info)
+    assert notes == ["initial weights: random"]  # nobody publishes narrow ones
+    config.model.update(base_width=64, stem="plain")
+    _, (note,) = initial_weights.variables(config, models.build(config.model, 3), info)
+    assert note.endswith("--config.init.backbone=resnet18_v1")
+
+
+def test_a_model_that_no_configuration_builds_is_refused(server, capsys):
+    name = "paddleseg/fastfcn_resnet50_os8_ade20k_480x480_120k"
+    for what in (lambda: store.get(name), lambda: store.backbone(name)):
+        with pytest.raises(UserError, match="a JPU over a backbone of output stride 8"):
+            what()
+    assert server.asked == []
+    assert COMMAND.main(["where", name]) == 0
+    assert "refused   PaddleSeg's FastFCN" in capsys.readouterr().out
+
+
 def test_the_official_backbone_is_extracted_from_its_archive(server, monkeypatch):
     content = saved(imagenet("official"))
     name = registry.ENTRIES["resnet50_official"].file
@@ -254,4 +275,8 @@ def test_list_and_where(server, capsys):
     said = capsys.readouterr().out
     assert "sha256:57749bed" in said
     assert "(not yet here)" in said
+    assert COMMAND.main(["where", "timm/resnet50d"]) == 0
+    said = capsys.readouterr().out
+    assert "address   hf://timm/resnet50d.ra2_in1k/model.safetensors" in said
+    assert "--config.model.stem=deep --config.model.average_downsample=True" in said
     assert COMMAND.main(["fetch"]) == 2

@@ -7,7 +7,10 @@ from jaxtyping import Array, Float
 def convolve(
     x: Float[Array, "b h w c"], kernel: Float[Array, "p q _ k"], dilation: int = 1, stride: int = 1
 ) -> Float[Array, "b h2 w2 k"]:
-    """Convolves with zero padding dilation * (size - 1) / 2; by a kernel (p, q, 1, c) depthwise."""
+    """Convolves with zero padding dilation * (size - 1) / 2.
+
+    A kernel for fewer channels than x has is applied in groups, (p, q, 1, c) depthwise.
+    """
     padding = dilation * (kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
         x,

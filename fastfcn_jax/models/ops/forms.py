@@ -111,6 +111,8 @@ def operation(x: Float[Array, "b h w c"], kernel: Float[Array, "p q _ k"], dilat
         return "1x1"
     if c_in == 1:
         return "depthwise 3x3"
+    if c_in < c:
+        return "grouped 3x3"
     met = max(3 * h - 2 * dilation, h) * max(3 * w - 2 * dilation, w) / (9 * h * w)
     if dilation > 1:
         return "far dilated 3x3" if met < 0.85 else "dilated 3x3"
@@ -143,7 +145,10 @@ class Forms:
         stride: int = 1,
         dilation: int = 1,
     ) -> Float[Array, "b h2 w2 k"]:
-        """Convolves with zero padding dilation * (size - 1) / 2; by (p, q, 1, c) depthwise."""
+        """Convolves with zero padding dilation * (size - 1) / 2; by (p, q, 1, c) depthwise.
+
+        By a kernel for fewer channels than x has, in groups, as XLA does it.
+        """
         if self.kind == "plain":
             return convolution.convolve(x, kernel, dilation, stride)
         if stride > 1 and (kernel.shape[0] == 1 or dilation % stride == 0):
