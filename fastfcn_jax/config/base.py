@@ -33,6 +33,10 @@ def get_config() -> ConfigDict:
     d = c.data = ConfigDict()  # the data set, its augmentation, and how it is read
     d.name = "cityscapes"  # cityscapes | ade20k | pascal_context | camvid | folder | synthetic
     d.root = ""  # folder of the data set, in its published layout
+    d.channels = 3  # channels of an image, 1 (grey) to 16; 3 and uint8: any picture, read as RGB
+    d.dtype = "uint8"  # uint8 | uint16 | float32: type of an image's values
+    # (mean, deviation) of each channel, as `fastfcn doctor --folder` measures; (): ImageNet's
+    d.scaling = ()
     d.train_split = "train"  # images to train on; docs/datasets.md lists the splits
     d.val_split = "val"  # images to evaluate on
     d.augmentation = "mmseg"  # mmseg | official: order and arithmetic of the training transforms

@@ -39,9 +39,9 @@ class Graph:
     def conv(
         self, x: str, path: str, *, bias: str | None = None, stride=1, dilation=1, relu=False
     ) -> str:
-        """A convolution with symmetric padding; depthwise if the kernel has one input channel."""
+        """A convolution with symmetric padding; depthwise if its name says so."""
         kernel = np.asarray(self.weights[f"{path}/kernel"])
-        k, groups = kernel.shape[0], kernel.shape[3] if kernel.shape[2] == 1 else 1
+        k, groups = kernel.shape[0], kernel.shape[3] if "/depthwise_conv/" in path else 1
         padding = dilation * (k // 2)
         inputs = [x, self.constant(kernel.transpose(3, 2, 0, 1), f"{path}/kernel")]
         if bias is not None:

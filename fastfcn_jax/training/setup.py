@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax import files, models, provenance, runtime
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment, schema
-from fastfcn_jax.data import cache, datasets
+from fastfcn_jax.data import cache, datasets, pipeline
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
@@ -221,6 +221,7 @@ def build_training(
         accumulate=config.train.accumulate,
         ema_decay=config.train.ema_decay,
         axis_name=strategy.AXIS,
+        scaling=models.scaling(config.data),
     )
     state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
     return model, state, plan.compile(train_step), notes
@@ -230,12 +231,14 @@ def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source,
     """Opens the training data, and the validation data unless there is no evaluation."""
     d = config.data
     terminal.say(f"data: {d.name} in {d.root or 'memory'}")
-    source = datasets.load(d.name, d.root, d.train_split)
+    source = datasets.open_split(d, d.train_split)
     if d.cache:
         source = cache.open_or_build(d.cache, source, threads=d.threads)
-    validation = datasets.load(d.name, d.root, d.val_split) if config.train.eval_every else None
+    validation = datasets.open_split(d, d.val_split) if config.train.eval_every else None
     counted = "none" if validation is None else len(validation)
     terminal.say(f"{len(source)} training images, {counted} for validation")
+    if note := pipeline.left_out(d):
+        terminal.say(note)
     return source, validation
 
 
