@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from fastfcn_jax import models, runtime
 from fastfcn_jax.bench import measure
-from fastfcn_jax.data import datasets, pipeline, sets
+from fastfcn_jax.data import datasets, pipeline, pixel_type, sets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.ops.bilinear import resize
 from fastfcn_jax.models.ops.forms import Forms
@@ -27,11 +27,15 @@ class Network:
         self.config = config
         self.num_classes = config.model.num_classes or _num_classes(config)
         self.model = models.build(config.model, self.num_classes)
-        self.variables = initial_weights.random_variables(self.model, config.seed)
+        self.variables = initial_weights.random_variables(
+            self.model, config.seed, config.data.channels
+        )
         rng = np.random.default_rng(0)
         shape = (config.train.batch_size, *config.data.crop_size)
+        pixel, self.scaling = pixel_type.of(config.data), models.scaling(config.data)
+        values = rng.integers(0, 256, (*shape, pixel.channels), np.uint8)
         self.batch = {
-            "image": jnp.asarray(rng.integers(0, 256, (*shape, 3), np.uint8)),
+            "image": jnp.asarray(values.astype(pixel.dtype)),
             "label": jnp.asarray(rng.integers(0, self.num_classes, shape, np.uint8)),
             "size": jnp.tile(jnp.array(shape[1:], jnp.int32), (shape[0], 1)),
         }
@@ -73,7 +77,7 @@ def parts(network: Network) -> dict[str, dict[str, measure.Compiled]]:
         }
         return compiled[name]["forward"]()
 
-    images = models.normalize(network.batch["image"])
+    images = models.normalize(network.batch["image"], None, network.scaling)
     pyramid = add("backbone", lambda apply, x: apply(x)[1:], images)
     features = pyramid[-1]
     if model.neck is not None:
@@ -145,6 +149,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
         seed=config.seed,
         normalization=config.loss.normalization,
         ema_decay=config.train.ema_decay,
+        scaling=network.scaling,
     )
     state = states.create(network.variables, optimizer, ema=config.train.ema_decay > 0)
     # A copy, because the step reuses the memory of its state.
@@ -155,7 +160,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
         return jax.tree.leaves(new), metrics
 
     def predict(variables, images):
-        outputs: Any = model.apply(variables, models.normalize(images))
+        outputs: Any = model.apply(variables, models.normalize(images, None, network.scaling))
         size = images.shape[1:3]
         large = resize(outputs.logits, size, align_corners=network.align_corners)
         return large.argmax(-1).astype(jnp.uint8)

@@ -18,6 +18,8 @@ from fastfcn_jax import files, stored
 from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.checkpoints.orbax_store import Damaged
 from fastfcn_jax.config import experiment
+from fastfcn_jax.data import pixel_type
+from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 
@@ -147,8 +149,6 @@ def warn_of(folder: Path, damage: Damaged) -> None:
 
 def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) -> dict[str, Any]:
     """The content of `model.json`, with which the folder suffices for prediction."""
-    from fastfcn_jax.models import segmentor
-
     return {
         "format": FORMAT,
         "config": experiment.to_json(config),
@@ -157,9 +157,20 @@ def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) 
             "class_names": list(info.class_names),
             "palette": np.asarray(info.palette, np.uint8).tolist(),
         },
-        "preprocessing": {"mean": segmentor.MEAN, "std": segmentor.STD, "channels": "RGB"},
+        "preprocessing": preprocessing(config),
         "versions": versions,
     }
+
+
+def preprocessing(config: ConfigDict) -> dict[str, Any]:
+    """How images become the model's input: minus mean, divided by std, channel by channel."""
+    from fastfcn_jax import models
+
+    mean, std = models.scaling(config.data)
+    pixel = pixel_type.of(config.data)
+    if pixel == RGB:
+        return {"mean": list(mean), "std": list(std), "channels": "RGB"}
+    return {"mean": list(mean), "std": list(std), **pixel._asdict()}
 
 
 def compare_classes(folder: Path, trained: DatasetInfo, tested: DatasetInfo) -> str:
@@ -203,8 +214,6 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def _card_form() -> dict[str, Any]:
-    from fastfcn_jax.models import segmentor
-
     def dataset(content: Any) -> str:
         parts = {"name": str, "class_names": [str], "palette": [_colour]}
         if wrong := stored.fault(content, parts):
@@ -214,14 +223,10 @@ def _card_form() -> dict[str, Any]:
             return f"class_names must be 1 to {MOST_CLASSES} names, not {count}"
         return "" if count == colours else f"palette has {colours} colours for {count} classes"
 
-    def preprocessing(content: Any) -> str:
-        built_in = {"mean": list(segmentor.MEAN), "std": list(segmentor.STD), "channels": "RGB"}
-        return "" if content == built_in else f"must be {built_in}, which cannot be changed"
-
     return {
         "config": dict,
         "dataset": dataset,
-        "preprocessing": preprocessing,
+        "preprocessing": dict,
         "versions": dict,
     }
 
@@ -292,6 +297,12 @@ def from_card(card: dict[str, Any], source: Path) -> tuple[ConfigDict, DatasetIn
       UserError: the configuration is invalid, for example because another version wrote it.
     """
     data = card["dataset"]
-    return experiment.from_json(card["config"], source), DatasetInfo(
+    config = experiment.from_json(card["config"], source)
+    built_in = preprocessing(config)
+    if card.get("preprocessing", built_in) != built_in:
+        raise UserError(
+            f"{source}: preprocessing must be {built_in}, which cannot be changed; {REMEDY}."
+        )
+    return config, DatasetInfo(
         data["name"], tuple(data["class_names"]), np.array(data["palette"], np.uint8)
     )

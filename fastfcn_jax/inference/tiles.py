@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference.predictor import Predictor
@@ -39,7 +39,7 @@ def tile_sizes(size: Size, tile: int) -> list[Size]:
 
 
 def predict_tiles(
-    predictor: Predictor, image: UInt8[np.ndarray, "h w 3"], tile: int
+    predictor: Predictor, image: Num[np.ndarray, "h w c"], tile: int
 ) -> UInt8[np.ndarray, "h w"]:
     """Class indices of an image of any size at its own resolution.
 

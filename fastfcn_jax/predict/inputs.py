@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 
 from fastfcn_jax import text
-from fastfcn_jax.data import decode, listing
+from fastfcn_jax.data import listing, rasters
 from fastfcn_jax.data.listing import IMAGE_SUFFIXES
+from fastfcn_jax.data.pixel_type import PixelType
 from fastfcn_jax.errors import UserError
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
@@ -37,13 +38,13 @@ class Photograph(NamedTuple):
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror}).") from error
 
-    def decode(self) -> UInt8[np.ndarray, "h w 3"]:
-        """RGB pixels; UserError if the file is damaged or not an image."""
-        return decode.image(self.read(), str(self.path or "standard input"))
+    def decode(self, pixel: PixelType) -> Num[np.ndarray, "h w c"]:
+        """Pixels; UserError if the file is damaged, not an image, or not of type `pixel`."""
+        return rasters.image(self.read(), str(self.path or "standard input"), pixel)
 
-    def size(self) -> tuple[int, int]:
+    def size(self, pixel: PixelType) -> tuple[int, int]:
         """(height, width) from the file's header; UserError if it is not an image."""
-        return decode.size(self.read(), str(self.path))
+        return rasters.size(self.read(), str(self.path), pixel)
 
 
 def find(source: str, output: Path | None = None) -> list[Photograph]:

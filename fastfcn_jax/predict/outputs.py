@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from fastfcn_jax import pictures, text
+from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import make_folder, replacing, write_array, write_image
 from fastfcn_jax.predict import inputs, png_strips
@@ -38,6 +39,7 @@ class Writer:
         """Draws and writes the overlay strip by strip, with the legend below it if requested."""
         info = self.model.info
         height, width = labels.shape
+        image = pictures.as_rgb(image)  # as a whole: strips would be stretched differently
         starts = range(0, height, STRIP_ROWS)
         rows = (slice(start, start + STRIP_ROWS) for start in starts)
         strips = (pictures.overlay(image[r], labels[r], info.palette) for r in rows)
@@ -74,13 +76,13 @@ def predict_photographs(
 ) -> list[str]:
     """Writes the results of all readable images; returns a message about each of the others."""
     failures: list[str] = []
-    announce(model, _readable_sizes(found))
+    announce(model, _readable_sizes(found, model.pixel))
     held = {}
 
     def images():
         for photograph in found:
             try:
-                held[photograph] = photograph.decode()
+                held[photograph] = photograph.decode(model.pixel)
             except UserError as error:
                 failures.append(str(error))
             else:
@@ -97,12 +99,12 @@ def predict_in_tiles(model, found: list[inputs.Photograph], writer: Writer, side
     from fastfcn_jax.inference.predictor import Prediction
     from fastfcn_jax.inference.tiles import predict_tiles, tile_sizes
 
-    wholes = _readable_sizes(found)
+    wholes = _readable_sizes(found, model.pixel)
     announce(model, [size for whole in wholes for size in tile_sizes(whole, side)], "tile")
     failures: list[str] = []
     for photograph in track(found, len(found), "predicting"):
         try:
-            image = photograph.decode()
+            image = photograph.decode(model.pixel)
         except UserError as error:
             failures.append(str(error))
             continue
@@ -117,6 +119,8 @@ def predict_video(model, path: Path, writer: Writer, *, confidence: bool) -> int
     Raises:
       UserError: the file is not a video, or has no frame.
     """
+    if model.pixel != RGB:
+        raise UserError(f"{path}: a video has {RGB}, the model takes {model.pixel}; give images.")
     video = inputs.Video(path)
     announce(model, [video.size] * video.length, "frame")
     info = model.info
@@ -160,14 +164,14 @@ def announce(model, sizes: list[tuple[int, int]], what: str = "image") -> None:
         print(model.predictor.announce(sizes, what))
 
 
-def _readable_sizes(found: list[inputs.Photograph]) -> list[tuple[int, int]]:
+def _readable_sizes(found: list[inputs.Photograph], pixel: PixelType) -> list[tuple[int, int]]:
     """Sizes of all readable files, but not of standard input, which can be read only once."""
     sizes = []
     for photograph in found:
         if photograph.path is None:
             continue
         try:
-            sizes.append(photograph.size())
+            sizes.append(photograph.size(pixel))
         except UserError:
             continue  # reported when it is decoded
     return sizes
