@@ -125,6 +125,8 @@ def test_tiles_take_the_same_files(trained, tmp_path):
 @pytest.mark.parametrize("file_format", ["stablehlo", "onnx", "safetensors"])
 def test_exported_files_take_the_same_images(trained, tmp_path, file_format):
     root, run, (_, ending, channels, dtype, top) = trained
+    if file_format == "stablehlo" and channels != 5:
+        pytest.skip("it takes long to compile")
     output = tmp_path / f"m.{file_format}"
     options = ["--format", file_format, "--size", str(SIZE[0]), str(SIZE[1])]
     photo = ["--image", str(root / "images" / f"3{ending}")]

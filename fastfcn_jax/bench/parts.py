@@ -27,12 +27,10 @@ class Network:
         self.config = config
         self.num_classes = config.model.num_classes or _num_classes(config)
         self.model = models.build(config.model, self.num_classes)
-        self.variables = initial_weights.random_variables(
-            self.model, config.seed, config.data.channels
-        )
+        pixel, self.scaling = pixel_type.of(config.data), models.scaling(config.data)
+        self.variables = initial_weights.random_variables(self.model, config.seed, pixel.channels)
         rng = np.random.default_rng(0)
         shape = (config.train.batch_size, *config.data.crop_size)
-        pixel, self.scaling = pixel_type.of(config.data), models.scaling(config.data)
         values = rng.integers(0, 256, (*shape, pixel.channels), np.uint8)
         self.batch = {
             "image": jnp.asarray(values.astype(pixel.dtype)),

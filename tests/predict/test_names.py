@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastfcn_jax import files, pictures
+from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference.predictor import Prediction
@@ -20,6 +21,7 @@ PHOTO = cv2.imencode(".png", np.zeros((8, 9, 3), np.uint8))[1].tobytes()
 class Model:
     """Labels every pixel 1."""
 
+    pixel = RGB
     info = DatasetInfo("toy", ("sky", "road"), np.eye(3, dtype=np.uint8)[:2] * 255)
     predictor = types.SimpleNamespace(
         stream=lambda images, confidence: (
