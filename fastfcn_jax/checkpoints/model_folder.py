@@ -15,11 +15,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fastfcn_jax import files, stored
-from fastfcn_jax.checkpoints import orbax_store
+from fastfcn_jax.checkpoints import orbax_store, preprocessing
 from fastfcn_jax.checkpoints.orbax_store import Damaged
 from fastfcn_jax.config import experiment
-from fastfcn_jax.data import pixel_type
-from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 
@@ -157,20 +155,9 @@ def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) 
             "class_names": list(info.class_names),
             "palette": np.asarray(info.palette, np.uint8).tolist(),
         },
-        "preprocessing": preprocessing(config),
+        "preprocessing": preprocessing.described(config),
         "versions": versions,
     }
-
-
-def preprocessing(config: ConfigDict) -> dict[str, Any]:
-    """How images become the model's input: minus mean, divided by std, channel by channel."""
-    from fastfcn_jax import models
-
-    mean, std = models.scaling(config.data)
-    pixel = pixel_type.of(config.data)
-    if pixel == RGB:
-        return {"mean": list(mean), "std": list(std), "channels": "RGB"}
-    return {"mean": list(mean), "std": list(std), **pixel._asdict()}
 
 
 def compare_classes(folder: Path, trained: DatasetInfo, tested: DatasetInfo) -> str:
@@ -246,7 +233,8 @@ def _check_shapes(folder: Path, config: ConfigDict, info: DatasetInfo, variables
     from fastfcn_jax import models
 
     model = models.build(config.model, info.num_classes)
-    wanted = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    images = np.zeros((1, 64, 64, config.data.channels), np.float32)
+    wanted = jax.eval_shape(model.init, jax.random.key(0), images)
     shapes = [
         {"/".join(str(key.key) for key in path): leaf.shape for path, leaf in leaves}
         for leaves, _ in map(jax.tree_util.tree_flatten_with_path, (wanted, variables))
@@ -298,11 +286,8 @@ def from_card(card: dict[str, Any], source: Path) -> tuple[ConfigDict, DatasetIn
     """
     data = card["dataset"]
     config = experiment.from_json(card["config"], source)
-    built_in = preprocessing(config)
-    if card.get("preprocessing", built_in) != built_in:
-        raise UserError(
-            f"{source}: preprocessing must be {built_in}, which cannot be changed; {REMEDY}."
-        )
+    if "preprocessing" in card:
+        preprocessing.check(card["preprocessing"], config, source)
     return config, DatasetInfo(
         data["name"], tuple(data["class_names"]), np.array(data["palette"], np.uint8)
     )
