@@ -27,13 +27,13 @@ class Network:
         self.config = config
         self.num_classes = config.model.num_classes or _num_classes(config)
         self.model = models.build(config.model, self.num_classes)
-        pixel, self.scaling = pixel_type.of(config.data), models.scaling(config.data)
-        self.variables = initial_weights.random_variables(self.model, config.seed, pixel.channels)
+        channels, dtype = pixel_type.of(config.data)
+        self.scaling = models.scaling(config.data)
+        self.variables = initial_weights.random_variables(self.model, config.seed, channels)
         rng = np.random.default_rng(0)
         shape = (config.train.batch_size, *config.data.crop_size)
-        values = rng.integers(0, 256, (*shape, pixel.channels), np.uint8)
         self.batch = {
-            "image": jnp.asarray(values.astype(pixel.dtype)),
+            "image": jnp.asarray(rng.integers(0, 256, (*shape, channels), "uint8").astype(dtype)),
             "label": jnp.asarray(rng.integers(0, self.num_classes, shape, np.uint8)),
             "size": jnp.tile(jnp.array(shape[1:], jnp.int32), (shape[0], 1)),
         }
@@ -159,8 +159,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
 
     def predict(variables, images):
         outputs: Any = model.apply(variables, models.normalize(images, None, network.scaling))
-        size = images.shape[1:3]
-        large = resize(outputs.logits, size, align_corners=network.align_corners)
+        large = resize(outputs.logits, images.shape[1:3], align_corners=network.align_corners)
         return large.argmax(-1).astype(jnp.uint8)
 
     return {
