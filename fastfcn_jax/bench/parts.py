@@ -25,10 +25,11 @@ class Network:
 
     def __init__(self, config: ConfigDict):
         self.config = config
-        self.num_classes = config.model.num_classes or _num_classes(config)
+        d = config.data
+        self.num_classes = config.model.num_classes or datasets.info(d.name, d.root).num_classes
         self.model = models.build(config.model, self.num_classes)
-        channels, dtype = pixel_type.of(config.data)
-        self.scaling = models.scaling(config.data)
+        channels, dtype = pixel_type.of(d)
+        self.scaling = models.scaling(d)
         self.variables = initial_weights.random_variables(self.model, config.seed, channels)
         rng = np.random.default_rng(0)
         shape = (config.train.batch_size, *config.data.crop_size)
@@ -295,7 +296,3 @@ def table(found: dict) -> str:
             f"{ratios['training']:.2f} times in training"
         )
     return "\n".join([*lines, verdict(found)])
-
-
-def _num_classes(config: ConfigDict) -> int:
-    return len(datasets.info(config.data.name, config.data.root).class_names)
