@@ -64,10 +64,6 @@ def _random_note(model: ConfigDict) -> str:
     )
 
 
-def _random(config: ConfigDict, model: nn.Module) -> Variables:
-    return random_variables(model, config.seed, config.data.channels)
-
-
 def _from_checkpoint(
     config: ConfigDict, model: nn.Module, info: DatasetInfo
 ) -> tuple[Variables, list[str]]:
