@@ -15,6 +15,7 @@ from fastfcn_jax.data.source import Source
 from fastfcn_jax.doctor import trained
 from fastfcn_jax.doctor.contradictions import DEFINITION, Photo, Ranking, Region, rank
 from fastfcn_jax.evaluation.report import frame
+from fastfcn_jax.evaluation.run import output_folder
 from fastfcn_jax.files import make_folder, write_json, write_text
 from fastfcn_jax.pictures import as_rgb, colorize
 
@@ -39,7 +40,7 @@ def review(
     """
     model = trained.load(folder, config)
     sources = dict(model.splits())
-    output = make_folder(output or model.folder / "suspects")
+    output = make_folder(output or output_folder(model.given, model.folder, "suspects"))
     found = rank(model.probabilities, sources, count)
     write_json(output / "suspects.json", _content(found, sources, model.info.class_names))
     write_text(output / "suspects.html", _page(model, sources, found))
