@@ -20,7 +20,7 @@ from fastfcn_jax.files import make_folder, write_json, write_text
 from fastfcn_jax.pictures import as_rgb, colorize
 
 AROUND = 64  # pixels that a picture of a region shows around it
-RED = (220, 30, 30)
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 Sources = Mapping[str, Source]
 
@@ -142,8 +142,9 @@ def _around(
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     """The region and what is around it, with a frame."""
     x, y, width, height = box
-    framed = cv2.rectangle(
-        np.ascontiguousarray(picture), (x - 2, y - 2), (x + width + 1, y + height + 1), RED, 2
-    )
+    framed = picture.copy()
+    for margin, color in ((1, WHITE), (2, BLACK)):  # seen on any colour
+        start, end = (x - margin, y - margin), (x + width - 1 + margin, y + height - 1 + margin)
+        cv2.rectangle(framed, start, end, color, 1)
     top, left = max(y - AROUND, 0), max(x - AROUND, 0)
     return np.ascontiguousarray(framed[top : y + height + AROUND, left : x + width + AROUND])
