@@ -90,6 +90,8 @@ def suggest(
 
 
 def _find(photos: str) -> list[Photograph]:
+    if photos == inputs.STDIN:
+        raise UserError("--next takes a folder, a file or a pattern of photographs.")
     try:
         return inputs.find(photos)
     except UserError as error:
