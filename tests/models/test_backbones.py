@@ -124,7 +124,7 @@ CASES = {
         *("resnet50", (8, 8, 16), True, OF_JPU),
     ),
     "mmseg ResNeXt-50 of a JPU": (
-        functools.partial(mmseg_net, "ResNeXt", 50, groups=32, **OF_JPU),
+        functools.partial(mmseg_net, "ResNeXt", 50, groups=32, base_width=1, **OF_JPU),
         *("resnext50_32x4d", (16,), False, OF_JPU),
     ),
 }
@@ -201,6 +201,7 @@ def test_features(name):
         "timm resnet50c, stride 8",
         "timm resnet50d, stride 8",
         "mmseg ResNetV1d-50 of a JPU",
+        "mmseg ResNeXt-50 of a JPU",
     ],
 )
 def test_training_step(name):
