@@ -12,6 +12,7 @@ from fastfcn_jax.config import experiment, flags, schema
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.training import initial_weights
+from fastfcn_jax.weights import hub
 
 KERNEL = np.arange(12, dtype=np.float32).reshape(3, 2, 1, 2).transpose(1, 2, 0, 3)  # h w c k
 # timm 1.0.31: adapt_input_conv(channels, kernel as OIHW), back in HWIO, flattened.
@@ -56,6 +57,18 @@ def test_a_checkpoint_of_rgb_starts_a_model_of_other_channels(tmp_path, channels
     if channels == 1:  # of five, red and green count twice and blue once
         np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-3, atol=1e-4)
     assert np.isfinite(found.logits).all()
+
+
+def test_a_folder_for_the_hub_keeps_channels_and_scaling(tmp_path):
+    c, info = config(5), datasets.info("cityscapes", "")
+    model = models.build(c.model, 19)
+    variables = initial_weights.random_variables(model, 0, 5)
+    model_folder.save_model(tmp_path / "model", variables, model_folder.model_card(c, info, {}))
+    written = hub.write(tmp_path / "model", tmp_path / "hub")  # reads it back, bit for bit
+    said = (written / "README.md").read_text()
+    assert "5 channels of 8-bit values (uint8), scaled to fit" in said
+    assert "minus [100.0, 100.0, 100.0, 100.0, 100.0], divided by [50.0" in said
+    assert hub.read(written).config.data.scaling == c.data.scaling
 
 
 def test_normalising_by_a_measured_scaling():
