@@ -18,7 +18,7 @@ from fastfcn_jax import files, stored
 from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.checkpoints.orbax_store import Damaged
 from fastfcn_jax.config import experiment
-from fastfcn_jax.data.source import DatasetInfo
+from fastfcn_jax.data.source import DatasetInfo, stored_values
 from fastfcn_jax.errors import UserError
 
 FORMAT = 1
@@ -156,6 +156,7 @@ def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) 
             "name": info.name,
             "class_names": list(info.class_names),
             "palette": np.asarray(info.palette, np.uint8).tolist(),
+            **({} if info.values is None else {"values": list(info.values)}),
         },
         "preprocessing": {"mean": segmentor.MEAN, "std": segmentor.STD, "channels": "RGB"},
         "versions": versions,
@@ -206,13 +207,16 @@ def _card_form() -> dict[str, Any]:
     from fastfcn_jax.models import segmentor
 
     def dataset(content: Any) -> str:
-        parts = {"name": str, "class_names": [str], "palette": [_colour]}
+        parts = {"name": str, "class_names": [str], "palette": [_colour], "values?": [_value]}
         if wrong := stored.fault(content, parts):
             return wrong
         count, colours = len(content["class_names"]), len(content["palette"])
         if not 0 < count <= MOST_CLASSES:
             return f"class_names must be 1 to {MOST_CLASSES} names, not {count}"
-        return "" if count == colours else f"palette has {colours} colours for {count} classes"
+        if count != colours:
+            return f"palette has {colours} colours for {count} classes"
+        values = len(content.get("values", content["palette"]))
+        return "" if count == values else f"values has {values} entries for {count} classes"
 
     def preprocessing(content: Any) -> str:
         built_in = {"mean": list(segmentor.MEAN), "std": list(segmentor.STD), "channels": "RGB"}
@@ -267,6 +271,12 @@ def _colour(row: Any) -> str:
     return "must be three whole numbers from 0 to 255"
 
 
+def _value(value: Any) -> str:
+    if not _colour(value) or (type(value) is int and 0 <= value <= 255):
+        return ""
+    return "must be a whole number from 0 to 255, or a colour of three"
+
+
 def _no_folder(path: Path) -> str:
     """Says why this is not a checkpoint folder and, if possible, what to give instead."""
     if path.is_file():
@@ -293,5 +303,8 @@ def from_card(card: dict[str, Any], source: Path) -> tuple[ConfigDict, DatasetIn
     """
     data = card["dataset"]
     return experiment.from_json(card["config"], source), DatasetInfo(
-        data["name"], tuple(data["class_names"]), np.array(data["palette"], np.uint8)
+        data["name"],
+        tuple(data["class_names"]),
+        np.array(data["palette"], np.uint8),
+        stored_values(data.get("values")),
     )
