@@ -139,6 +139,7 @@ def label_file(
     """
     import rasterio
     from rasterio.enums import MaskFlags
+    from rasterio.errors import RasterioError
 
     is_empty_somewhere = any(MaskFlags.all_valid not in flags for flags in source.mask_flag_enums)
     has_nodata = is_empty_somewhere and table.ndim == 1 and NODATA not in table[:NODATA]
@@ -165,7 +166,7 @@ def label_file(
                 colours = {k: (*map(int, colour), 255) for k, colour in enumerate(palette)}
                 target.write_colormap(1, colours)
             yield LabelFile(target, source, table, has_nodata)
-    except rasterio.errors.RasterioError as error:
+    except RasterioError as error:
         raise UserError(f"{path}: cannot be written ({first_line(error)}).") from error
 
 
