@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fastfcn_jax import files, stored
-from fastfcn_jax.checkpoints import orbax_store
+from fastfcn_jax.checkpoints import card_classes, orbax_store
 from fastfcn_jax.checkpoints.orbax_store import Damaged
 from fastfcn_jax.config import experiment
 from fastfcn_jax.data.source import DatasetInfo, stored_values
@@ -23,7 +23,6 @@ from fastfcn_jax.errors import UserError
 
 FORMAT = 1
 WHICH = ("best", "latest")
-MOST_CLASSES = 254  # a label is a byte, 255 is ignored
 REMEDY = "fix it, or convert or train the model again"
 
 
@@ -206,25 +205,13 @@ def read_card(folder: Path) -> dict[str, Any]:
 def _card_form() -> dict[str, Any]:
     from fastfcn_jax.models import segmentor
 
-    def dataset(content: Any) -> str:
-        parts = {"name": str, "class_names": [str], "palette": [_colour], "values?": [_value]}
-        if wrong := stored.fault(content, parts):
-            return wrong
-        count, colours = len(content["class_names"]), len(content["palette"])
-        if not 0 < count <= MOST_CLASSES:
-            return f"class_names must be 1 to {MOST_CLASSES} names, not {count}"
-        if count != colours:
-            return f"palette has {colours} colours for {count} classes"
-        values = len(content.get("values", content["palette"]))
-        return "" if count == values else f"values has {values} entries for {count} classes"
-
     def preprocessing(content: Any) -> str:
         built_in = {"mean": list(segmentor.MEAN), "std": list(segmentor.STD), "channels": "RGB"}
         return "" if content == built_in else f"must be {built_in}, which cannot be changed"
 
     return {
         "config": dict,
-        "dataset": dataset,
+        "dataset": card_classes.fault,
         "preprocessing": preprocessing,
         "versions": dict,
     }
@@ -262,19 +249,6 @@ def _check_shapes(folder: Path, config: ConfigDict, info: DatasetInfo, variables
             f"{name} is {shapes[1].get(name, 'missing')}, not {shapes[0].get(name, 'unused')} "
             f"({len(differing)} differ); {REMEDY}."
         )
-
-
-def _colour(row: Any) -> str:
-    whole = isinstance(row, list) and [type(value) for value in row] == [int] * 3
-    if whole and all(0 <= value <= 255 for value in row):
-        return ""
-    return "must be three whole numbers from 0 to 255"
-
-
-def _value(value: Any) -> str:
-    if not _colour(value) or (type(value) is int and 0 <= value <= 255):
-        return ""
-    return "must be a whole number from 0 to 255, or a colour of three"
 
 
 def _no_folder(path: Path) -> str:
