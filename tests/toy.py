@@ -1,4 +1,11 @@
-"""A model for tests of `predict` that needs no compilation: the class is a third of the red."""
+"""A model for tests of `predict` that needs no compilation: the class is a third of the red.
+
+python tests/toy.py IN OUT predicts slowly with it, for tests of killed processes.
+"""
+
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,12 +24,14 @@ def labels_of(image):
 
 
 class Predictor(predictor.Predictor):
-    def __init__(self):
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds  # that an image takes
         self.protocol = protocols.build("single", test_scale=(0, 0))
         self.max_programs, self.batch_size, self.seen = 6, 1, []
 
     def stream(self, images, *, confidence=False):
         for key, image in images:
+            time.sleep(self.seconds)
             self.seen.append(key)
             sure = np.ones(image.shape[:2], np.float32) if confidence else None
             yield key, Prediction(labels_of(image), sure)
@@ -31,9 +40,9 @@ class Predictor(predictor.Predictor):
 class Model:
     """`mark` stands for the weights."""
 
-    def __init__(self, info=INFO, mark="weights"):
+    def __init__(self, info=INFO, mark="weights", seconds=0.0):
         self.info, self.mark = info, mark
-        self.predictor = Predictor()
+        self.predictor = Predictor(seconds)
 
     def logits(self, image):
         return np.eye(3, dtype=np.float32)[labels_of(image)]
@@ -66,3 +75,10 @@ def lay(folder, *names, size=(12, 20)):
         path.parent.mkdir(parents=True, exist_ok=True)
         image = photograph(seed, size)
         path.write_bytes(cv2.imencode(path.suffix, image[..., ::-1])[1].tobytes())
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    import pytest
+
+    predict(pytest.MonkeyPatch(), *sys.argv[1:], Model(seconds=0.1))

@@ -3,9 +3,15 @@
 import itertools
 import json
 import os
+import subprocess
+import sys
+import time
 import tracemalloc
 from collections import deque
+from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import toy
 
@@ -84,6 +90,28 @@ def test_a_stopped_call_goes_on_where_it_was(call, tmp_path, capsys):
     assert (summary.total, summary.failures) == (8, [])
     assert sorted(line["name"] for line in records(tmp_path / "out") if "name" in line) == STEMS
     assert call(skip_existing=True)[1].predicted == []
+
+
+def test_a_killed_process_leaves_complete_files_and_another_goes_on(call, tmp_path):
+    toy.lay(tmp_path / "in", *(f"y/{i}.png" for i in range(40)))
+    program = Path(toy.__file__)
+    path = tmp_path / "out" / "predictions.jsonl"
+    with subprocess.Popen(
+        [sys.executable, str(program), str(tmp_path / "in"), str(tmp_path / "out")],
+        cwd=program.parents[1],
+        env={**os.environ, "PYTHONPATH": str(program.parents[1])},
+    ) as process:
+        while process.poll() is None and not (path.exists() and path.read_text().count("ok") > 5):
+            time.sleep(0.02)
+        process.kill()
+    before = [record["name"] for record in records(tmp_path / "out") if record["status"] == "ok"]
+    assert 5 < len(before) < 48
+    for name in before:
+        written = PIL.Image.open(tmp_path / "out" / f"{name}.png")
+        image = PIL.Image.open(tmp_path / "in" / f"{name}.png")
+        np.testing.assert_array_equal(np.array(written), toy.labels_of(np.array(image)))
+    _, model = call(skip_existing=True)
+    assert sorted([*before, *model.predicted]) == sorted([*STEMS, *(f"y/{i}" for i in range(40))])
 
 
 def test_incomplete_results_are_made_again(call, tmp_path, capsys):
