@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -14,7 +14,8 @@ from fastfcn_jax import models, pictures
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment
 from fastfcn_jax.convert import convert
-from fastfcn_jax.data import datasets, decode, exif
+from fastfcn_jax.data import datasets, exif, pixel_type, rasters
+from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
@@ -27,14 +28,16 @@ Photograph = np.ndarray | str | Path
 class Model:
     """Labels photographs of any size; returned by `load` and `load_pth`.
 
-    A photograph is an RGB array, uint8 (h, w, 3), or a file name. An image size
-    that has not been seen before may trigger a compilation; sizes announced with
-    `predictor.expect` share few programs.
+    A photograph is an array or a file name: RGB, uint8 (h, w, 3), unless the model was
+    trained on other images; then (h, w, c), or (h, w) of one channel, of the type that
+    `pixel` says. An image size that has not been seen before may trigger a compilation;
+    sizes announced with `predictor.expect` share few programs.
 
     Attributes:
       config: the whole configuration.
       info: name of the data set, class names, palette.
       module, variables: the bare Linen module and its {"params", "batch_stats"}.
+      pixel: channels and type of the images that it takes.
       predictor: runs the model; see `fastfcn_jax.inference.predictor.Predictor`.
     """
 
@@ -50,25 +53,26 @@ class Model:
         self.info = info
         self.module = models.build(config.model, info.num_classes)
         self.variables = variables
+        self.pixel = pixel_type.of(config.data)
         self.predictor = predictor.build(config, self.module, variables, protocol=protocol)
 
     def __call__(self, image: Photograph) -> UInt8[np.ndarray, "h w"]:
         """Class indices at the photograph's own size."""
-        return self.predictor(as_array(image))
+        return self.predictor(as_array(image, self.pixel))
 
     def predict(self, image: Photograph) -> Prediction:
         """Class indices and their probabilities."""
-        return self.predictor.predict(as_array(image), confidence=True)
+        return self.predictor.predict(as_array(image, self.pixel), confidence=True)
 
     def logits(self, image: Photograph) -> Float[np.ndarray, "h w k"]:
         """Scores of every class at the photograph's own size: logits, or probabilities if
         the protocol averages probabilities.
         """
-        return self.predictor.scores(as_array(image))
+        return self.predictor.scores(as_array(image, self.pixel))
 
     def predict_batch(self, images: Iterable[Photograph]) -> list[UInt8[np.ndarray, "_ _"]]:
         """Class indices of several photographs of any sizes, in the order given."""
-        arrays = (as_array(image) for image in images)
+        arrays = (as_array(image, self.pixel) for image in images)
         answers = dict(self.predictor.stream(enumerate(arrays)))
         return [answers[i].labels for i in range(len(answers))]
 
@@ -77,14 +81,15 @@ class Model:
 
         The order may differ from that of the input.
         """
-        yield from self.predictor.stream((key, as_array(image)) for key, image in _pairs(images))
+        arrays = ((key, as_array(image, self.pixel)) for key, image in _pairs(images))
+        yield from self.predictor.stream(arrays)
 
     def overlay(self, image: Photograph, *, opacity: float = 0.5) -> UInt8[np.ndarray, "h w 3"]:
         """The photograph overlaid with the colours of its predicted classes.
 
         A class called background is left clear.
         """
-        array = as_array(image)
+        array = as_array(image, self.pixel)
         clear = pictures.background(self.info.class_names)
         return pictures.overlay(array, self(array), self.info.palette, opacity, clear)
 
@@ -150,20 +155,24 @@ def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn
     )
 
 
-def as_array(image: object) -> UInt8[np.ndarray, "h w 3"]:
+def as_array(image: object, wanted: PixelType = RGB) -> Num[np.ndarray, "h w c"]:
     """The pixels of a photograph given as an array, a PIL image or a file name.
 
     PIL images are rotated according to their EXIF orientation, like files.
 
     Raises:
-      UserError: the file cannot be decoded, or the array is empty or not uint8 (h, w, 3).
+      UserError: the file cannot be decoded, or the array is empty or not of the type `wanted`.
     """
     if isinstance(image, str | Path):
-        return read(Path(image))
+        return read(Path(image), wanted)
     pixels = np.asarray(image)  # accepts arrays and images of other libraries
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+    if pixels.ndim == 2 and wanted.channels == 1:
+        pixels = pixels[..., None]
+    is_wanted = pixels.ndim == 3 and (pixels.shape[2], pixels.dtype.name) == wanted
+    if not is_wanted or not pixels.size:
         raise UserError(
-            "an image is a uint8 array (height, width, 3) or the name of a file, "
+            f"an image is a {wanted.dtype} array (height, width, {wanted.channels}) or the name of "
+            "a file, "
             f"not {type(image).__name__} {pixels.dtype} {pixels.shape}."
         )
     return exif.turn(pixels, _orientation(image)) if isinstance(image, Image.Image) else pixels
@@ -186,17 +195,17 @@ def _orientation(picture: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes a photograph to RGB.
+def read(path: Path, wanted: PixelType = RGB) -> Num[np.ndarray, "h w c"]:
+    """Decodes a photograph, by default to RGB.
 
     Raises:
-      UserError: the file is missing, damaged or not an image.
+      UserError: the file is missing, damaged, not an image, or of another type.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    return decode.image(data, str(path))
+    return rasters.image(data, str(path), wanted)
 
 
 def _as_config(config: str | Path | ConfigDict) -> ConfigDict:

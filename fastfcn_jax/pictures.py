@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Num, UInt8
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _BACKGROUND = ("background", "bg")
@@ -20,14 +20,36 @@ def colorize(
     return table[labels]
 
 
+def as_rgb(image: Num[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
+    """An image of any kind as a picture; 8-bit RGB is returned unchanged.
+
+    The first three channels are taken for red, green and blue, of fewer the first for all; values
+    of other types are stretched so that 1 % of them are black and 1 % white.
+    """
+    if image.shape[2] == 3 and image.dtype == np.uint8:
+        return image
+    shown = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    if shown.dtype == np.uint8:
+        return np.ascontiguousarray(shown)
+    shown = shown.astype(np.float32)
+    sample = shown[:: max(len(shown) // 256, 1), :: max(shown.shape[1] // 256, 1)]
+    sample = sample[np.isfinite(sample).all(axis=2)]
+    if not len(sample):
+        return np.zeros(shown.shape, np.uint8)
+    low, high = np.percentile(sample, (1, 99), axis=0)
+    stretched = (np.nan_to_num(shown) - low) * (255 / np.maximum(high - low, 1e-12))
+    return np.clip(stretched, 0, 255).astype(np.uint8)
+
+
 def overlay(
-    image: UInt8[np.ndarray, "h w 3"],
+    image: Num[np.ndarray, "h w c"],
     labels: UInt8[np.ndarray, "h w"],
     palette: UInt8[np.ndarray, "k 3"],
     opacity: float = 0.5,
     clear: Sequence[int] = (),
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The photograph overlaid with the colours of its classes, except those in `clear`."""
+    """The photograph (see `as_rgb`) overlaid with its classes' colours, but those in `clear`."""
+    image = as_rgb(image)
     drawn = cv2.addWeighted(image, 1 - opacity, colorize(labels, palette), opacity, 0)
     for label in clear:
         np.copyto(drawn, image, where=(labels == label)[..., None])

@@ -10,10 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.inference import predictor, protocols
 from fastfcn_jax.inference.predictor import Prediction
-from fastfcn_jax.predict import loading, outputs
+from fastfcn_jax.predict import chosen_model, outputs
 
 PALETTE = np.array([[10, 20, 30], [255, 0, 0], [0, 0, 255]], np.uint8)
 INFO = DatasetInfo("toy", ("background", "road", "car"), PALETTE, (0, 128, 255))
@@ -40,6 +41,8 @@ class Predictor(predictor.Predictor):
 class Model:
     """`mark` stands for the weights."""
 
+    pixel = RGB
+
     def __init__(self, info=INFO, mark="weights", seconds=0.0):
         self.info, self.mark = info, mark
         self.predictor = Predictor(seconds)
@@ -56,8 +59,8 @@ class Model:
 def predict(monkeypatch, source, output, model=None, **options):
     """Calls `fastfcn_jax.predict` with this model; returns the summary and the model."""
     model = model or Model()
-    monkeypatch.setattr(loading, "load_model", lambda *_, **__: model)
-    monkeypatch.setattr(loading, "checksum", lambda loaded, _: loaded.mark)
+    monkeypatch.setattr(chosen_model, "load_model", lambda *_, **__: model)
+    monkeypatch.setattr(chosen_model, "checksum", lambda loaded, _: loaded.mark)
     return outputs.predict(str(source), output, checkpoint="toy", **options), model
 
 

@@ -1,7 +1,6 @@
 """Time, memory and arithmetic of a training step, part by part, and what limits it."""
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fastfcn_jax import models, runtime
-from fastfcn_jax.bench import measure
-from fastfcn_jax.data import datasets, pipeline, sets
-from fastfcn_jax.errors import UserError
+from fastfcn_jax.bench import loading, measure
+from fastfcn_jax.data import datasets, pixel_type
 from fastfcn_jax.models.ops.bilinear import resize
 from fastfcn_jax.models.ops.forms import Forms
 from fastfcn_jax.training import initial_weights, losses, optim, step
@@ -27,11 +25,13 @@ class Network:
         self.config = config
         self.num_classes = config.model.num_classes or _num_classes(config)
         self.model = models.build(config.model, self.num_classes)
-        self.variables = initial_weights.random_variables(self.model, config.seed)
+        pixel, self.scaling = pixel_type.of(config.data), models.scaling(config.data)
+        self.variables = initial_weights.random_variables(self.model, config.seed, pixel.channels)
         rng = np.random.default_rng(0)
         shape = (config.train.batch_size, *config.data.crop_size)
+        values = rng.integers(0, 256, (*shape, pixel.channels), np.uint8)
         self.batch = {
-            "image": jnp.asarray(rng.integers(0, 256, (*shape, 3), np.uint8)),
+            "image": jnp.asarray(values.astype(pixel.dtype)),
             "label": jnp.asarray(rng.integers(0, self.num_classes, shape, np.uint8)),
             "size": jnp.tile(jnp.array(shape[1:], jnp.int32), (shape[0], 1)),
         }
@@ -73,7 +73,7 @@ def parts(network: Network) -> dict[str, dict[str, measure.Compiled]]:
         }
         return compiled[name]["forward"]()
 
-    images = models.normalize(network.batch["image"])
+    images = models.normalize(network.batch["image"], None, network.scaling)
     pyramid = add("backbone", lambda apply, x: apply(x)[1:], images)
     features = pyramid[-1]
     if model.neck is not None:
@@ -145,6 +145,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
         seed=config.seed,
         normalization=config.loss.normalization,
         ema_decay=config.train.ema_decay,
+        scaling=network.scaling,
     )
     state = states.create(network.variables, optimizer, ema=config.train.ema_decay > 0)
     # A copy, because the step reuses the memory of its state.
@@ -155,7 +156,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
         return jax.tree.leaves(new), metrics
 
     def predict(variables, images):
-        outputs: Any = model.apply(variables, models.normalize(images))
+        outputs: Any = model.apply(variables, models.normalize(images, None, network.scaling))
         size = images.shape[1:3]
         large = resize(outputs.logits, size, align_corners=network.align_corners)
         return large.argmax(-1).astype(jnp.uint8)
@@ -173,21 +174,6 @@ def twin(config: ConfigDict) -> ConfigDict | None:
     other = config.copy_and_resolve_references()
     other.model.update(neck="none", output_stride=8)
     return other
-
-
-def input_seconds(config: ConfigDict, batches: int = 8) -> float | None:
-    """Seconds per batch of the data pipeline alone; None without data at config.data.root."""
-    try:
-        source = sets.load_training(config.data)
-    except UserError:
-        return None
-    stream = pipeline.build_train(config, source)
-    for _ in range(config.data.prefetch + 1):  # the first ones were prepared ahead
-        next(stream)
-    start = time.perf_counter()
-    for _ in range(batches):
-        next(stream)
-    return (time.perf_counter() - start) / batches
 
 
 def measured(
@@ -222,7 +208,7 @@ def measured(
         "crop_size": list(config.data.crop_size),
         "flops_per_second": attained.flops,
         "bytes_per_second": attained.bandwidth,
-        "input_seconds": input_seconds(config),
+        "input_seconds": loading.seconds(config),
         "parts": {},
     }
     for (name, kind), program in functions.items():

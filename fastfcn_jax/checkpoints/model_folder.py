@@ -15,9 +15,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fastfcn_jax import files, stored
-from fastfcn_jax.checkpoints import card_classes, orbax_store
+from fastfcn_jax.checkpoints import card_classes, fitting, orbax_store
 from fastfcn_jax.checkpoints.orbax_store import Damaged
 from fastfcn_jax.config import experiment
+from fastfcn_jax.data import pixel_type
+from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import DatasetInfo, stored_values
 from fastfcn_jax.errors import UserError
 
@@ -84,7 +86,7 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
             warn_of(step_folder(folder, step), damage)
             continue
         _check_count(folder, card, variables)
-        _check_shapes(folder, config, info, variables)
+        fitting.check(folder, config, info.num_classes, variables)
         return LoadedModel(config, info, variables, step)
     raise UserError(f"{folder}/checkpoints has no intact checkpoint; train or convert one first.")
 
@@ -146,8 +148,6 @@ def warn_of(folder: Path, damage: Damaged) -> None:
 
 def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) -> dict[str, Any]:
     """The content of `model.json`, with which the folder suffices for prediction."""
-    from fastfcn_jax.models import segmentor
-
     return {
         "format": FORMAT,
         "config": experiment.to_json(config),
@@ -157,9 +157,20 @@ def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) 
             "palette": np.asarray(info.palette, np.uint8).tolist(),
             **({} if info.values is None else {"values": list(info.values)}),
         },
-        "preprocessing": {"mean": segmentor.MEAN, "std": segmentor.STD, "channels": "RGB"},
+        "preprocessing": preprocessing(config),
         "versions": versions,
     }
+
+
+def preprocessing(config: ConfigDict) -> dict[str, Any]:
+    """How images become the model's input: minus mean, divided by std, channel by channel."""
+    from fastfcn_jax import models
+
+    mean, std = models.scaling(config.data)
+    pixel = pixel_type.of(config.data)
+    if pixel == RGB:
+        return {"mean": list(mean), "std": list(std), "channels": "RGB"}
+    return {"mean": list(mean), "std": list(std), **pixel._asdict()}
 
 
 def compare_classes(folder: Path, trained: DatasetInfo, tested: DatasetInfo) -> str:
@@ -203,16 +214,10 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def _card_form() -> dict[str, Any]:
-    from fastfcn_jax.models import segmentor
-
-    def preprocessing(content: Any) -> str:
-        built_in = {"mean": list(segmentor.MEAN), "std": list(segmentor.STD), "channels": "RGB"}
-        return "" if content == built_in else f"must be {built_in}, which cannot be changed"
-
     return {
         "config": dict,
         "dataset": card_classes.fault,
-        "preprocessing": preprocessing,
+        "preprocessing": dict,
         "versions": dict,
     }
 
@@ -224,30 +229,6 @@ def _check_count(folder: Path, card: dict[str, Any], variables: dict[str, Any]) 
         raise UserError(
             f"{folder}/model.json: dataset.class_names has {named} names, but the weights have "
             f"{weights} classes; {REMEDY}."
-        )
-
-
-def _check_shapes(folder: Path, config: ConfigDict, info: DatasetInfo, variables: dict) -> None:
-    """Raises UserError if the weights are not of the configured model, as after an edit by hand."""
-    from fastfcn_jax import models
-
-    model = models.build(config.model, info.num_classes)
-    wanted = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
-    shapes = [
-        {"/".join(str(key.key) for key in path): leaf.shape for path, leaf in leaves}
-        for leaves, _ in map(jax.tree_util.tree_flatten_with_path, (wanted, variables))
-    ]
-    differing = sorted(
-        name
-        for name in shapes[0].keys() | shapes[1].keys()
-        if shapes[0].get(name) != shapes[1].get(name)
-    )
-    if differing:
-        name = differing[0]
-        raise UserError(
-            f"{folder}/model.json: config.model describes another model than the weights are of: "
-            f"{name} is {shapes[1].get(name, 'missing')}, not {shapes[0].get(name, 'unused')} "
-            f"({len(differing)} differ); {REMEDY}."
         )
 
 
@@ -276,7 +257,13 @@ def from_card(card: dict[str, Any], source: Path) -> tuple[ConfigDict, DatasetIn
       UserError: the configuration is invalid, for example because another version wrote it.
     """
     data = card["dataset"]
-    return experiment.from_json(card["config"], source), DatasetInfo(
+    config = experiment.from_json(card["config"], source)
+    built_in = preprocessing(config)
+    if card.get("preprocessing", built_in) != built_in:
+        raise UserError(
+            f"{source}: preprocessing must be {built_in}, which cannot be changed; {REMEDY}."
+        )
+    return config, DatasetInfo(
         data["name"],
         tuple(data["class_names"]),
         np.array(data["palette"], np.uint8),

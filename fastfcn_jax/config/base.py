@@ -40,6 +40,10 @@ def get_config() -> ConfigDict:
     # nighttime_driving | folder | synthetic
     d.name = "cityscapes"
     d.root = ""  # folder of the data set, in its published layout
+    d.channels = 3  # channels of an image, 1 (grey) to 16; 3 and uint8: any picture, read as RGB
+    d.dtype = "uint8"  # uint8 | uint16 | float32: type of an image's values
+    # (mean, deviation) of each channel, as `fastfcn doctor --folder` measures; (): ImageNet's
+    d.scaling = ()
     d.train_split = "train"  # images to train on; docs/datasets.md lists the splits
     # train on these instead, mixed: ("NAME SPLIT REPEAT ROOT", ...), all with the same classes
     d.sets = ()

@@ -16,6 +16,7 @@ from fastfcn_jax.errors import UserError
 
 # The published configurations: inside the package in a wheel, beside it in a checkout.
 FOLDERS = tuple(parent / "configs" for parent in Path(__file__).parents[1:3])
+EMPTY = {"scaling": [[float]]}  # forms of tuples that are empty by default
 PATHS = (("data", "root"), ("data", "cache"), ("init", "checkpoint"), ("init", "backbone"))
 # Keys of `model` that folders written by 0.1.0 lack; their models are those of the defaults.
 _LATER = ("stem", "average_downsample", "lateral")
@@ -129,7 +130,7 @@ def _form(config: ConfigDict, *, whole: bool = False) -> dict[str, Any]:
         if isinstance(value, ConfigDict):
             form[f"{key}?" if key != "model" else key] = _form(value, whole=key == "model")
         elif isinstance(value, tuple):
-            form[f"{key}?"] = [type(value[0])] if value else [(str, float)]
+            form[f"{key}?"] = [type(value[0])] if value else EMPTY.get(key, [(str, float)])
         else:
             form[key if whole and key not in _LATER else f"{key}?"] = type(value)
     return form
@@ -149,7 +150,12 @@ def _update(config: ConfigDict, content: dict) -> None:
         if isinstance(value, dict):
             _update(config[key], value)
         else:
-            config[key] = tuple(value) if isinstance(value, list) else value
+            config[key] = tupled(value)
+
+
+def tupled(value: Any) -> Any:
+    """Lists, and those within lists, as tuples."""
+    return tuple(map(tupled, value)) if isinstance(value, list) else value
 
 
 def differences(first: ConfigDict, second: ConfigDict) -> list[tuple[str, object, object]]:

@@ -20,6 +20,7 @@ CHOICES = {
     "model.head": ("psp", "aspp", "enc", "fcn"),
     "model.precision": ("float32", "bfloat16"),
     "model.forms": ("fast", "plain"),
+    "data.dtype": ("uint8", "uint16", "float32"),
     "data.augmentation": ("mmseg", "official"),
     "data.padding_label": (255, 0),
     "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
@@ -119,6 +120,7 @@ def check(config: ConfigDict) -> None:
     if len(ratios) != 2 or not 0.0 < ratios[0] <= ratios[1]:
         raise UserError(f"config.data.ratio_range={ratios} must be (min, max), above 0.")
     loss_terms(config.loss.terms)
+    check_images(config.data)
     check_model(config.model)
 
 
@@ -146,6 +148,34 @@ def loss_terms(terms: Sequence[Any]) -> tuple[tuple[str, float], ...]:
     if not found:
         raise UserError("config.loss.terms is empty; ('cross_entropy',) is the default.")
     return tuple(found.items())
+
+
+def check_images(data: ConfigDict) -> None:
+    """Raises UserError for a kind of images that cannot be read, or that has no scaling."""
+    if not 1 <= data.channels <= 16:
+        raise UserError(f"config.data.channels={data.channels} must be 1 to 16.")
+    if data.dtype not in CHOICES["data.dtype"]:
+        raise UserError(f"config.data.dtype={data.dtype!r} is not uint8, uint16 or float32.")
+    pairs = data.scaling
+    wanted = "a pair (mean, deviation) for each channel, as measured by `fastfcn doctor --folder`"
+    if not pairs and (data.channels, data.dtype) != (3, "uint8"):
+        raise UserError(
+            f"config.data.scaling is empty, which is ImageNet's for 8-bit RGB; with "
+            f"config.data.channels={data.channels} and config.data.dtype={data.dtype!r} give "
+            f"{wanted}."
+        )
+    if pairs and not (len(pairs) == data.channels and all(map(_is_scale, pairs))):
+        raise UserError(
+            f"config.data.scaling={pairs} must be {wanted} (config.data.channels="
+            f"{data.channels}), with every deviation above 0."
+        )
+
+
+def _is_scale(pair: Any) -> bool:
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        return False
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in pair)
+    return numbers and all(map(math.isfinite, pair)) and pair[1] > 0
 
 
 def check_model(model: ConfigDict) -> None:

@@ -72,12 +72,14 @@ def to_variables(
     *,
     reset_head: bool = False,
     seed: int = 0,
+    channels: int = 3,
 ) -> Fitted:
     """Fits the tensors of a `.pth` file to the model that `model` (`config.model`) describes.
 
     Args:
       reset_head: initialise new classifiers, for another class count.
       seed: for the new classifiers.
+      channels: of the images that the model takes.
 
     Raises:
       UserError: the file holds another model, tensors are missing or left over, or one contains
@@ -100,7 +102,7 @@ def to_variables(
     if differing := detect.differences(compared, model, num_classes):
         raise UserError(f"another model than the configured one ({found}): {'; '.join(differing)}")
 
-    wanted = template(model, num_classes)
+    wanted = template(model, num_classes, channels)
     reset = tuple(n for n in tensors if n.startswith(CLASSIFIERS)) if reset_head else ()
     taken = {name: tensor for name, tensor in tensors.items() if name not in reset}
     back = {ours: theirs for theirs, ours in names.items() if ours is not None}
@@ -135,9 +137,11 @@ def _origin(file: ReadResult) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def template(model: ConfigDict, num_classes: int) -> dict[mmseg_names.Path, jax.ShapeDtypeStruct]:
+def template(
+    model: ConfigDict, num_classes: int, channels: int = 3
+) -> dict[mmseg_names.Path, jax.ShapeDtypeStruct]:
     """Shapes of the model's variables by path, without computing them."""
-    init = _initialiser(model, num_classes)
+    init = _initialiser(model, num_classes, channels)
     shapes: dict[mmseg_names.Path, Any] = traverse_util.flatten_dict(
         jax.eval_shape(lambda: init(jax.random.key(0)))
     )
@@ -161,9 +165,9 @@ def to_tensors(variables: Mapping, lineage: str, *, step: int = 0) -> dict[str, 
     return tensors
 
 
-def _initialiser(model: ConfigDict, num_classes: int):
+def _initialiser(model: ConfigDict, num_classes: int, channels: int = 3):
     network = models.build(model, num_classes)
-    return lambda key: network.init(key, jnp.zeros((1, 64, 64, 3)))
+    return lambda key: network.init(key, jnp.zeros((1, 64, 64, channels)))
 
 
 def _initial(model: ConfigDict, num_classes: int, seed: int, names: Iterable[str]) -> dict:

@@ -38,7 +38,12 @@ def interpret(
     _refuse_other_pixels(file.meta)
     config, info, notes = _described(file, config, class_file, reset_head)
     variables, report = fit.to_variables(
-        file, config.model, info.num_classes, reset_head=reset_head, seed=config.seed
+        file,
+        config.model,
+        info.num_classes,
+        reset_head=reset_head,
+        seed=config.seed,
+        channels=config.data.channels,
     )
     return Converted(config, info, variables, report._replace(notes=report.notes + notes))
 

@@ -27,10 +27,10 @@ import numpy as np
 
 from fastfcn_jax import cli, files, stored
 from fastfcn_jax.data import datasets, pipeline
+from fastfcn_jax.data.pixel_type import DTYPES, RGB, PixelType
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Sample, Source
 from fastfcn_jax.errors import UserError
 
-BYTES_PER_PIXEL = 4
 LAYOUT = 2  # part of a cache's name, so that older layouts are not opened
 ENTRY = {"id": str, "size": [int], "offset": int, "end": int, "crc32": int}
 ELSEWHERE = "set data.cache to another disk, or to '' to decode the files each time"
@@ -45,6 +45,7 @@ class CachedSource:
     sizes: tuple[tuple[int, int], ...]
     offsets: tuple[int, ...]
     path: str
+    pixel: PixelType = RGB
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -52,10 +53,16 @@ class CachedSource:
     def __getitem__(self, index: SupportsIndex) -> Sample:
         """Views into the memory map: nothing is read from disk until it is accessed."""
         h, w = self.sizes[int(index)]
-        count = h * w * BYTES_PER_PIXEL
+        count = h * w * bytes_per_pixel(self.pixel)
         buffer = np.frombuffer(_mapped(self.path), np.uint8, count, self.offsets[int(index)])
-        image, label = buffer[: 3 * h * w], buffer[3 * h * w :]
-        return Sample(self.ids[int(index)], image.reshape(h, w, 3), label.reshape(h, w))
+        image, label = buffer[: -h * w].view(self.pixel.dtype), buffer[-h * w :]
+        shape = (h, w, self.pixel.channels)
+        return Sample(self.ids[int(index)], image.reshape(shape), label.reshape(h, w))
+
+
+def bytes_per_pixel(pixel: PixelType) -> int:
+    """Bytes that a pixel and its label take in a cache."""
+    return pixel.bytes + 1
 
 
 def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSource:
@@ -74,7 +81,7 @@ def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSou
     path = Path(folder, f"{source.info.name}-{fingerprint(source)[:16]}")
     try:
         if _fault(path, source) is None:
-            return _load(path, source.info)
+            return _load(path, source)
         path.mkdir(parents=True, exist_ok=True)
         with _lock(path / "lock"):
             if (fault := _fault(path, source)) is not None:
@@ -82,7 +89,7 @@ def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSou
                     print(f"warning: {path}: {fault}; rebuilding the cache", file=sys.stderr)
                     _discard(path)
                 _build(path, source, threads)
-        return _load(path, source.info)
+        return _load(path, source)
     except OSError as error:
         raise UserError(
             f"{path}: the cache cannot be written ({error.strerror}); {ELSEWHERE}."
@@ -92,6 +99,8 @@ def open_or_build(folder: str, source: Source, *, threads: int = 8) -> CachedSou
 def fingerprint(source: EncodedSource) -> str:
     """A hash that changes whenever a file or the meaning of the labels changes."""
     digest = hashlib.sha256(pickle.dumps((LAYOUT, source.info.class_names, source.to_classes)))
+    if source.pixel != RGB:
+        digest.update(str(source.pixel).encode())
     for name in source.read.files():
         status = os.stat(name)
         digest.update(os.fsencode(f"{name} {status.st_size} {status.st_mtime_ns}\n"))
@@ -110,13 +119,17 @@ def _build(path: Path, source: EncodedSource, threads: int) -> None:
         for i, sample in pipeline.in_order(source, range(first, len(source)), threads=threads):
             pixels.write(sample.image.data)
             pixels.write(sample.label.data)
+            # The next image begins where a value of its type may begin in memory.
+            gap = bytes(-sample.label.nbytes % sample.image.itemsize)
+            pixels.write(gap)
             pixels.flush()
+            sums = zlib.crc32(sample.label.data, zlib.crc32(sample.image.data))
             entry = {
                 "id": sample.id,
                 "size": sample.label.shape,
                 "offset": end,
-                "end": end + sample.image.nbytes + sample.label.nbytes,
-                "crc32": zlib.crc32(sample.label.data, zlib.crc32(sample.image.data)),
+                "end": end + sample.image.nbytes + sample.label.nbytes + len(gap),
+                "crc32": zlib.crc32(gap, sums),
             }
             end = entry["end"]
             index.write(_line(entry))
@@ -186,19 +199,20 @@ def _line(entry: dict) -> bytes:
     return json.dumps(entry).encode() + b"\n"
 
 
-def _load(path: Path, info: DatasetInfo) -> CachedSource:
+def _load(path: Path, source: EncodedSource) -> CachedSource:
     entries = [json.loads(line) for line in (path / "index.jsonl").read_bytes().splitlines()]
     return CachedSource(
-        info,
+        source.info,
         tuple(e["id"] for e in entries),
         tuple(tuple(e["size"]) for e in entries),
         tuple(e["offset"] for e in entries),
         str(path / "pixels.bin"),
+        source.pixel,
     )
 
 
 def _check_space(path: Path, source: EncodedSource, written: int) -> None:
-    needed = source[0].label.size * BYTES_PER_PIXEL * len(source) - written
+    needed = source[0].label.size * bytes_per_pixel(source.pixel) * len(source) - written
     free = shutil.disk_usage(path).free
     if needed > free:
         raise UserError(
@@ -233,10 +247,15 @@ def define(parser: cli.Parser) -> None:
     parser.need("--root", "DIR", "Folder of the data set.", type=cli.path, metavar="DIR")
     parser.need("--output", "CACHE", "Folder to write into.", type=cli.path, metavar="DIR")
     parser.add_argument("--split", default="train", help="Which split; default: train.")
+    parser.add_argument(
+        "--channels", type=cli.at_least(1), default=3, metavar="N", help="config.data.channels."
+    )
+    parser.add_argument("--dtype", default="uint8", choices=DTYPES, help="config.data.dtype.")
 
 
 def run(arguments: Namespace) -> None:
-    source = datasets.load(arguments.name, str(arguments.root), arguments.split)
+    pixel = PixelType(arguments.channels, arguments.dtype)
+    source = datasets.load(arguments.name, str(arguments.root), arguments.split, pixel)
     cached = open_or_build(str(arguments.output), source)
     print(f"{len(cached)} images in {Path(cached.path).parent}")
     print(f"use it with --config.data.cache={arguments.output}")

@@ -5,14 +5,14 @@ import os
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from fastfcn_jax.data import exif, faults, jpeg_decoder, png_decoder
 from fastfcn_jax.errors import UserError
 
 JPEG = jpeg_decoder.SIGNATURE
-_GIF = (b"GIF87a", b"GIF89a")
+GIF = (b"GIF87a", b"GIF89a")
 # OpenCV refuses larger images unless this variable allows them; PIL and TensorStore would not.
 _LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 _MAX_PIXELS = 1 << 30
@@ -32,13 +32,13 @@ def image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
       UserError: the file is empty, truncated, damaged, too large or not an image.
     """
-    _check(data, name)
-    if data.startswith(_GIF):
+    check(data, name)
+    if data.startswith(GIF):
         return _first_of_gif(data, name, "RGB")
     pixels = _decode_strictly(data, name)
     if pixels is None:
         as_stored = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = _decode_by_opencv(data, name, as_stored)
+        pixels = by_opencv(data, name, as_stored)
     pixels = jpeg_decoder.as_rgb(pixels)
     if data[:4] in exif.TIFF:  # OpenCV turns a TIFF even if told not to
         return pixels
@@ -73,8 +73,8 @@ def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray
     Raises:
       UserError: the file is empty, truncated, damaged, too large, not an image or not 8-bit.
     """
-    _check(data, name)
-    if data.startswith(_GIF):
+    check(data, name)
+    if data.startswith(GIF):
         return _first_of_gif(data, name, "")
     png = png_decoder.header(data)
     if png is not None and png.depth == 16:
@@ -86,25 +86,27 @@ def label(data: bytes, name: str) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray
     pixels = _decode_strictly(data, name)
     if pixels is not None:
         return pixels
-    pixels = _decode_by_opencv(data, name, cv2.IMREAD_UNCHANGED)
+    pixels = by_opencv(data, name, cv2.IMREAD_UNCHANGED)
     if pixels.dtype != np.uint8:
         raise UserError(f"{name}: a {pixels.dtype} label; store class numbers in 8 bits.")
+    if pixels.ndim == 3 and pixels.shape[2] not in (3, 4):
+        raise UserError(f"{name}: a label of {pixels.shape[2]} channels; store class numbers.")
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])
 
 
-def _check(data: bytes, name: str) -> None:
+def check(data: bytes, name: str) -> None:
     """Raises UserError for all that is wrong before memory is allocated for the pixels."""
     if not data:
         raise UserError(f"{name}: an empty file; replace it.")
     if data.startswith(png_decoder.SIGNATURE):
         png_decoder.check(data, name)
-    elif not data.startswith((JPEG, *_GIF)):
+    elif not data.startswith((JPEG, *GIF)):
         return  # OpenCV checks the size itself
     found = _stored_size(data)
     if found is None:
         raise _refused(data, name)
     height, width = found
-    _check_size(height, width, name)
+    check_size(height, width, name)
     if height * width > _MAX_PIXELS_PER_BYTE * len(data):
         raise UserError(
             f"{name}: says that it has {width}x{height} pixels, which do not fit into its "
@@ -112,7 +114,8 @@ def _check(data: bytes, name: str) -> None:
         )
 
 
-def _check_size(height: int, width: int, name: str) -> None:
+def check_size(height: int, width: int, name: str) -> None:
+    """Raises UserError for more pixels than OpenCV decodes."""
     wanted = os.environ.get(_LIMIT, "")
     if height * width > (int(wanted) if wanted.isdigit() else _MAX_PIXELS):
         raise UserError(
@@ -142,7 +145,8 @@ def _decode_strictly(data: bytes, name: str) -> np.ndarray | None:
     return png_decoder.decode(data)
 
 
-def _decode_by_opencv(data: bytes, name: str, flags: int) -> np.ndarray:
+def by_opencv(data: bytes, name: str, flags: int) -> np.ndarray:
+    """OpenCV's pixels, its channels in the order that `flags` say; UserError if it has none."""
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
@@ -150,8 +154,17 @@ def _decode_by_opencv(data: bytes, name: str, flags: int) -> np.ndarray:
     if pixels is not None:
         return pixels
     if found := _stored_size(data):
-        _check_size(*found, name)
+        check_size(*found, name)
     raise _refused(data, name)
+
+
+def in_rgb_order(pixels: Shaped[np.ndarray, "h w *c"]) -> Shaped[np.ndarray, "h w _"]:
+    """OpenCV's pixels with their first three channels, if there are as many, turned around."""
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    if pixels.shape[2] < 3:
+        return pixels
+    return np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], axis=2)
 
 
 def _refused(data: bytes, name: str) -> UserError:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 
 from fastfcn_jax.data import jpeg_decoder, png_decoder
 
@@ -40,7 +40,7 @@ def orientation(data: bytes) -> int:
     return 1
 
 
-def turn(pixels: UInt8[np.ndarray, "h w c"], value: int) -> UInt8[np.ndarray, "h2 w2 c"]:
+def turn(pixels: Shaped[np.ndarray, "h w c"], value: int) -> Shaped[np.ndarray, "h2 w2 c"]:
     """Turns pixels upright; `value` is an EXIF orientation, 1 to 8."""
     if value >= 5:
         pixels = pixels.swapaxes(0, 1)

@@ -9,6 +9,7 @@ _SIGNATURES = {
     b"\0\0\0\x0cJXL ": "a JPEG XL picture",
     b"BPG\xfb": "a BPG picture",
     b"<svg": "an SVG drawing",
+    b"\x93NUMPY": "a NumPy array",
 }
 _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "a HEIC picture"),
@@ -31,15 +32,14 @@ def reason(data: bytes) -> str:
     return ""
 
 
+def tiff_kind(data: bytes) -> tuple[int, bool]:
+    """Bands of a TIFF, and whether they are floating-point numbers; (0, False) for other files."""
+    found = _numbers(data)
+    return found.get(_BANDS, 1 if found else 0), found.get(_SAMPLES) == _FLOAT
+
+
 def _kind_of_tiff(data: bytes) -> str:
-    order = "little" if data.startswith(b"II") else "big"
-    found = {}
-    for entry in exif.entries(data):
-        value, size = entry.value, 2 * entry.count
-        if entry.tag in (_BITS, _SAMPLES) and size > 4:  # `value` is the values' offset
-            place = int.from_bytes(value, order)
-            value = data[place : place + 2]
-        found[entry.tag] = int.from_bytes(value[:2], order)
+    found = _numbers(data)
     bits, bands = found.get(_BITS, 1), found.get(_BANDS, 1)
     if bands > 4:
         return f"a TIFF of {bands} bands"
@@ -48,3 +48,16 @@ def _kind_of_tiff(data: bytes) -> str:
     if found.get(_SAMPLES) in _COMPLEX:
         return "a TIFF of complex numbers"
     return f"a TIFF of {bits} bits per sample" if bits not in (8, 16) else ""
+
+
+def _numbers(data: bytes) -> dict[int, int]:
+    """The first value of every tag of a TIFF."""
+    order = "little" if data.startswith(b"II") else "big"
+    found = {}
+    for entry in exif.entries(data):
+        value, size = entry.value, 2 * entry.count
+        if entry.tag in (_BITS, _SAMPLES) and size > 4:  # `value` is the values' offset
+            place = int.from_bytes(value, order)
+            value = data[place : place + 2]
+        found[entry.tag] = int.from_bytes(value[:2], order)
+    return found

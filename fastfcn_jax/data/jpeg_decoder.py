@@ -50,6 +50,14 @@ def segments(data: bytes) -> Iterator[Segment]:
             place = end
 
 
+def components(data: bytes) -> int:
+    """Number of channels: 1 for grey, 3 for colours; 0 if the header is damaged."""
+    for marker, start, _ in segments(data):
+        if marker in _FRAMES and start + 6 <= len(data):
+            return data[start + 5]
+    return 0
+
+
 def size(data: bytes) -> tuple[int, int] | None:
     """Stored (height, width); None if the file is not a JPEG or ends before its size."""
     if not data.startswith(SIGNATURE):

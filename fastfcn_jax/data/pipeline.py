@@ -10,8 +10,9 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from fastfcn_jax.data import malloc
+from fastfcn_jax.data import malloc, pixel_type
 from fastfcn_jax.data.augment import crop_first, mmseg, official
+from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import Sample, Source
 from fastfcn_jax.errors import UserError
 
@@ -43,8 +44,9 @@ def build_augment(data: ConfigDict) -> Augment:
     """The training augmentation that `config.data` describes.
 
     Raises:
-      UserError: the augmentation is unknown, or cannot crop first.
+      UserError: the augmentation is unknown, cannot crop first, or does not take such images.
     """
+    is_rgb = pixel_type.of(data) == RGB
     if data.augmentation == "mmseg":
         return partial(
             crop_first.augment if data.crop_first else mmseg.augment,
@@ -53,10 +55,14 @@ def build_augment(data: ConfigDict) -> Augment:
             ratio_range=tuple(data.ratio_range),
             cat_max_ratio=data.cat_max_ratio,
             flip=data.flip,
-            photometric=data.photometric,
+            photometric=data.photometric and is_rgb,
         )
     if data.crop_first:
         raise UserError("data.crop_first: only the mmseg augmentation can crop first; set False.")
+    if data.augmentation == "official" and not is_rgb:
+        raise UserError(
+            "data.augmentation: 'official' takes 8-bit RGB alone, as Pillow does; set 'mmseg'."
+        )
     if data.augmentation == "official":
         return partial(
             official.augment,
@@ -68,6 +74,14 @@ def build_augment(data: ConfigDict) -> Augment:
             padding_label=data.padding_label,
         )
     raise UserError(f"data.augmentation: '{data.augmentation}' is not one of mmseg, official.")
+
+
+def left_out(data: ConfigDict) -> str:
+    """A sentence about the configured augmentation that these images do not get; "" if none."""
+    pixel = pixel_type.of(data)
+    if pixel == RGB or not data.photometric or data.augmentation != "mmseg":
+        return ""
+    return f"no changes of colour (data.photometric), as the images have {pixel}"
 
 
 def train_batches(
@@ -99,8 +113,9 @@ def train_batches(
         `if __name__ == "__main__"` guard.
 
     Yields:
-      dict with `image` uint8 (b, h, w, 3), `label` uint8 (b, h, w), `size` int32 (b, 2): height
-      and width before padding, `index` int64 (b,) into `source`; b = batch_size / count.
+      dict with `image` (b, h, w, c), mostly uint8 RGB, `label` uint8 (b, h, w), `size` int32
+      (b, 2): height and width before padding, `index` int64 (b,) into `source`;
+      b = batch_size / count.
     """
     index, count = shard
     if batch_size % count:

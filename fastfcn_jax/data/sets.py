@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
-from fastfcn_jax.data import cache, datasets, pipeline
+from fastfcn_jax.data import cache, datasets, pipeline, pixel_type
 from fastfcn_jax.data.source import DatasetInfo, Sample, Source
 from fastfcn_jax.errors import UserError
 
@@ -79,7 +79,7 @@ def load_training(
     """
 
     def load(name: str, root: str, split: str) -> Source:
-        source = datasets.load(name, root, split)
+        source = datasets.load(name, root, split, pixel_type.of(d))
         wanted = cached and d.cache
         return cache.open_or_build(d.cache, source, threads=d.threads) if wanted else source
 

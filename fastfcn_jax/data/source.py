@@ -6,9 +6,10 @@ from typing import NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 
-from fastfcn_jax.data import decode
+from fastfcn_jax.data import decode, rasters
+from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.errors import UserError
 
 IGNORE_LABEL = 255
@@ -44,7 +45,7 @@ class Sample(NamedTuple):
     """One labelled image in its original size; label 255 is ignored."""
 
     id: str
-    image: UInt8[np.ndarray, "h w 3"]  # RGB
+    image: Num[np.ndarray, "h w c"]  # uint8 RGB, unless `config.data` says otherwise
     label: UInt8[np.ndarray, "h w"]
 
 
@@ -86,13 +87,15 @@ class EncodedSource:
     """A source whose images and labels are files (or records) in a compressed format.
 
     `read(i)` returns the bytes; `to_classes(stored, name)` maps stored label values to class
-    indices, with 255 for ignored pixels, and raises `UserError` for any other value.
+    indices, with 255 for ignored pixels, and raises `UserError` for any other value. Images must be
+    of type `pixel`, see `rasters.image`.
     """
 
     info: DatasetInfo
     ids: Sequence[str]
     read: Reader
     to_classes: Callable[[np.ndarray, str], UInt8[np.ndarray, "h w"]]
+    pixel: PixelType = RGB
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -105,9 +108,9 @@ class EncodedSource:
         """Pixels and class indices from the bytes that `read(index)` returned.
 
         Raises:
-          UserError: a file is damaged, or image and label differ in size.
+          UserError: a file is damaged or of another type, or image and label differ in size.
         """
-        image = decode.image(files.image, files.image_name)
+        image = rasters.image(files.image, files.image_name, self.pixel)
         label = self.to_classes(decode.label(files.label, files.label_name), files.label_name)
         check_sizes(files, image, label)
         return Sample(self.ids[index], image, label)
@@ -119,7 +122,7 @@ class EncodedSource:
           UserError: the file is not an image.
         """
         files = self.read(index)
-        return decode.size(files.image, files.image_name)
+        return rasters.size(files.image, files.image_name, self.pixel)
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,12 @@ def _define_adoption(group) -> None:
         default="auto",
         help="What labels with a palette mean; auto: their numbers, if all palettes agree.",
     )
+    group.add_argument(
+        "--channels",
+        choices=("auto", "rgb", "all"),
+        default="auto",
+        help="What photos hold; auto: all channels but transparency; rgb: read as 8-bit RGB.",
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -128,6 +134,7 @@ def run(arguments: Namespace) -> int:
             clean=arguments.clean,
             empty=arguments.empty,
             palettes=arguments.palettes,
+            channels=arguments.channels,
         )
         print("\n".join(lines))
         return 0

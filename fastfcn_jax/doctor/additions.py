@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastfcn_jax import text
+from fastfcn_jax.config import experiment
+from fastfcn_jax.data import pixel_type
 from fastfcn_jax.data.datasets import class_list
+from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.data.source import IGNORE_LABEL
-from fastfcn_jax.doctor import bad_files, division, reading, unify, writing
+from fastfcn_jax.doctor import bad_files, configuration, division, reading, unify, writing
 from fastfcn_jax.doctor.bad_files import BadFile, counted
 from fastfcn_jax.doctor.collect import collect
 from fastfcn_jax.doctor.options import Options
@@ -56,7 +59,7 @@ def add(folder: Path, options: Options) -> list[str]:
         values=known.names,
     )
     new = [pair for pair in collected.pairs if pair.photo not in listed]
-    found = survey(folder, new, takes_jpeg=options.clean)
+    found = survey(folder, new, _pixel(folder), takes_jpeg=options.clean)
     known = known._replace(form=_form_of(known, found))
     bad = [*collected.bad, *found.bad, *_unknown(folder, found, known, clean=options.clean)]
     lines = bad_files.settle(bad, skip=options.skip_bad)
@@ -81,6 +84,12 @@ def add(folder: Path, options: Options) -> list[str]:
         f"now {len(lists['train'])} to train on, {len(lists['val'])} to validate; classes.json and "
         "the configuration are unchanged",
     ]
+
+
+def _pixel(folder: Path) -> PixelType:
+    """The type of the photographs that the folder's configuration says, if there is one."""
+    path = folder / configuration.NAME
+    return pixel_type.of(experiment.load(str(path)).data) if path.is_file() else RGB
 
 
 def _known(folder: Path) -> Known:

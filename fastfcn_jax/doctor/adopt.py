@@ -12,6 +12,7 @@ from fastfcn_jax.doctor import (
     configuration,
     division,
     found_classes,
+    photo_kind,
     reading,
     unify,
     words,
@@ -45,6 +46,7 @@ def adopt(
     clean: bool = False,
     empty: bool = False,
     palettes: unify.Palettes = "auto",
+    channels: photo_kind.Channels = "auto",
 ) -> list[str]:
     """Writes classes.json, train.txt, val.txt and a configuration into `folder`.
 
@@ -64,6 +66,7 @@ def adopt(
       clean: assigns pixels whose value is not a class to a class, see `clean.repair`.
       empty: photographs without any outline become background instead of being left out.
       palettes: what labels with a palette mean, see `unify.decide`.
+      channels: what photographs hold, see `photo_kind.find`.
 
     Returns:
       The lines of a report, the next command last.
@@ -74,7 +77,7 @@ def adopt(
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; set --folder to the one with your photos.")
-    options = Options(photos, labels, names, split, skip_bad, clean, empty, palettes)
+    options = Options(photos, labels, names, split, skip_bad, clean, empty, palettes, channels)
     if update:
         return additions.add(folder, options)
     if not overwrite:
@@ -84,7 +87,8 @@ def adopt(
 
 def _adopt(folder: Path, options: Options) -> list[str]:
     collected = collect(folder, photos=options.photos, labels=options.labels, empty=options.empty)
-    read = survey(folder, collected.pairs, takes_jpeg=options.clean)
+    pixel, kind = photo_kind.find(folder, [p.photo for p in collected.pairs], options.channels)
+    read = survey(folder, collected.pairs, pixel, takes_jpeg=options.clean)
     read, meant, lines = understand(folder, collected, read, options)
     values = {
         pair.photo: unify.values(facts, meant.reading.form).keys()
@@ -95,18 +99,24 @@ def _adopt(folder: Path, options: Options) -> list[str]:
         parts = division.find_parts(folder, collected.texts, collected.photos)
     divided = division.divide(list(values), parts, values)
     redrawn, line = reading.to_write(folder, read.facts, meant.reading)
+    measured = None
+    if read.moments:
+        used = {pair.photo: found for pair, found in read.moments.items()}
+        measured = photo_kind.together(used[photo] for photo in divided.train)
+        kind = [*kind, *photo_kind.describe(pixel, measured)]
     place_of = {p.photo: redrawn[p][0] if p in redrawn else p.label for p in read.facts}
     texts = {
         "train.txt": writing.listing((p, place_of[p]) for p in divided.train),
         "val.txt": writing.listing((p, place_of[p]) for p in divided.val),
         "classes.json": found_classes.to_json(meant.content),
         configuration.NAME: configuration.configuration(
-            folder, list(read.sizes.values()), len(divided.train)
+            folder, list(read.sizes.values()), len(divided.train), pixel, measured
         ),
     }
     kept = writing.write(folder, texts, redrawn.values())
     return [
         *collected.lines,
+        *kind,
         *lines,
         *meant.lines,
         *line,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fastfcn_jax.data import decode, listing
+from fastfcn_jax.data import listing, rasters
 from fastfcn_jax.data.annotations import read as annotations
 from fastfcn_jax.data.source import read_file
 from fastfcn_jax.doctor import outlines, pairs, renderings, roles, stored_labels
@@ -39,8 +39,10 @@ class Pair(NamedTuple):
         """
         if self.draw is None:
             return stored_labels.read(folder / self.label)
-        photo = folder / self.photo
-        pixels = self.draw(decode.size(read_file(str(photo)), str(photo)))
+        photo = str(folder / self.photo)
+        data = read_file(photo)
+        pixel = rasters.stored_type(data, photo).pixel
+        pixels = self.draw(rasters.size(data, photo, pixel))
         return Stored("grey", pixels, None, None, False)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from fastfcn_jax import text
+from fastfcn_jax.data.pixel_type import RGB, PixelType
+from fastfcn_jax.doctor.photo_kind import Moments
 
 NAME = "fastfcn_config.py"
 
@@ -23,8 +25,26 @@ def _pixels(sizes: list[tuple[int, int]]) -> tuple[Pixels, Pixels, Pixels]:
     return scale, crop, small
 
 
-def configuration(folder: Path, sizes: list[tuple[int, int]], count: int) -> str:
-    """The text of an experiment file that fits the size and number of the photos."""
+def _kind(pixel: PixelType, measured: Moments | None) -> str:
+    """Lines that say what the photos hold, unless it is 8-bit RGB."""
+    if pixel == RGB or measured is None:
+        return ""
+    pairs = "".join(f"        {pair},\n" for pair in measured.scaling)
+    return (
+        f'    c.data.channels, c.data.dtype = {pixel.channels}, "{pixel.dtype}"\n'
+        "    c.data.scaling = (  # (mean, deviation) of each channel, from train.txt's photos\n"
+        f"{pairs}    )\n"
+    )
+
+
+def configuration(
+    folder: Path,
+    sizes: list[tuple[int, int]],
+    count: int,
+    pixel: PixelType = RGB,
+    measured: Moments | None = None,
+) -> str:
+    """The text of an experiment file that fits the kind, size and number of the photos."""
     scale, crop, small = _pixels(sizes)
     batch = min(8, count)
     steps = int(np.clip(count * 100 // batch, 2_000, 40_000))
@@ -63,7 +83,7 @@ def get_config(variant: str = ""):
     c = base()
     c.data.name = "folder"
     c.data.root = str(Path(__file__).resolve().parent)  # the folder may be moved
-    c.data.crop_size = {crop}  # height, width
+{_kind(pixel, measured)}    c.data.crop_size = {crop}  # height, width
     c.data.resize_scale = {scale}  # the photos' own size, long side first
     c.data.test_scale = {scale}
     c.train.update(steps={steps}, batch_size={batch})

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from fastfcn_jax import pictures
 from fastfcn_jax.checkpoints import model_folder
-from fastfcn_jax.data import cache, datasets, pipeline, sets
+from fastfcn_jax.data import cache, datasets, pipeline, pixel_type, sets
 from fastfcn_jax.doctor import balance, checks
 from fastfcn_jax.doctor.checks import Finding
 from fastfcn_jax.errors import UserError
@@ -38,7 +38,7 @@ def examine(
             if split == config.data.train_split:
                 sources[split] = sets.load_training(config.data)
             else:
-                sources[split] = datasets.load(config.data.name, config.data.root, split)
+                sources[split] = datasets.open_split(config.data, split)
         except UserError as error:
             found.append(Finding("problem", f"{split}: {error}", "see docs/datasets.md"))
     for split, source in sources.items():
@@ -99,7 +99,7 @@ def disk(config: ConfigDict, images: int, sizes: list[tuple[int, int]]) -> list[
     if not sizes:
         return []
     pixels = images * np.prod(sizes, axis=1).mean()
-    needed = pixels * cache.BYTES_PER_PIXEL / 1e9
+    needed = pixels * cache.bytes_per_pixel(pixel_type.of(config.data)) / 1e9
     if not config.data.cache:
         return [Finding("ok", f"no decoded cache is set; it would take {needed:.1f} GB")]
     free = _free(Path(config.data.cache)) / 1e9
@@ -139,9 +139,9 @@ def memory(config: ConfigDict, source: datasets.Source, workdir: Path) -> list[F
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
     _, state, train_step, _ = setup.build_training(config, source, plan)
     height, width = config.data.crop_size
-    count = config.train.batch_size
+    count, pixel = config.train.batch_size, pixel_type.of(config.data)
     batch = {
-        "image": np.zeros((count, height, width, 3), np.uint8),
+        "image": np.zeros((count, height, width, pixel.channels), pixel.dtype),
         "label": np.zeros((count, height, width), np.uint8),
         "size": np.full((count, 2), (height, width), np.int32),
     }
@@ -203,7 +203,7 @@ def draw(config: ConfigDict, folder: Path, count: int = 8) -> None:
             batch = next(stream)
         place = number % config.train.batch_size
         image, label = batch["image"][place], batch["label"][place]
-        both = np.hstack([image, pictures.colorize(label, source.info.palette)])
+        both = np.hstack([pictures.as_rgb(image), pictures.colorize(label, source.info.palette)])
         labels = np.hstack([label, label])  # the legend counts shares of all pixels
         picture = pictures.with_legend(both, labels, source.info.class_names, source.info.palette)
         name = name_of(source.ids[int(batch["index"][place])])

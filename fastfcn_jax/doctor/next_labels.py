@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from fastfcn_jax import text
+from fastfcn_jax.data import pixel_type
 from fastfcn_jax.doctor import trained
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.report import frame
 from fastfcn_jax.files import make_folder, write_json, write_text
-from fastfcn_jax.pictures import overlay
+from fastfcn_jax.pictures import as_rgb, overlay
 from fastfcn_jax.predict import inputs
 from fastfcn_jax.predict.inputs import Photograph
 from fastfcn_jax.predict.settings import Settings
@@ -139,7 +140,7 @@ def _look(model: trained.Trained, photos: list[Photograph]):
     readable, uncertainty, described, failures = [], [], [], []
     for photo in track(iter(photos), len(photos), "looking at photographs"):
         try:
-            image = photo.decode()
+            image = photo.decode(pixel_type.of(model.config.data))
         except UserError as error:
             failures.append(str(error))
             continue
@@ -174,12 +175,12 @@ def _write(output: Path, model: trained.Trained, found: Suggestion) -> None:
 
 def _strip(model: trained.Trained, photo: Photograph, choice: Choice) -> str:
     """Photograph, prediction over it, and where the model is uncertain."""
-    image = photo.decode()
+    image = photo.decode(pixel_type.of(model.config.data))
     p = model.probabilities(image)
     labels = p.argmax(-1).astype(np.uint8)
     entropy = -(p * np.log(p)).sum(-1) / np.log(p.shape[-1])
     parts = {
-        "photograph": image,
+        "photograph": as_rgb(image),
         "prediction": overlay(image, labels, model.info.palette),
         "uncertainty": _grey(entropy),
     }

@@ -4,6 +4,7 @@ import shlex
 from typing import NamedTuple
 
 from fastfcn_jax.doctor.division import SplitBy
+from fastfcn_jax.doctor.photo_kind import Channels
 from fastfcn_jax.doctor.unify import Palettes
 
 
@@ -18,6 +19,7 @@ class Options(NamedTuple):
     clean: bool = False
     empty: bool = False
     palettes: Palettes = "auto"
+    channels: Channels = "auto"
 
     def flags(self) -> str:
         """The options that differ from their defaults, as command-line flags."""

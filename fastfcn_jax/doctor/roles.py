@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastfcn_jax.data import decode
+from fastfcn_jax.data import rasters
 from fastfcn_jax.data.source import read_file
 from fastfcn_jax.doctor import stored_labels, words
 from fastfcn_jax.doctor.bad_files import BadFile
@@ -105,15 +105,15 @@ def _by_ending(path: Path, stems: set[str]) -> bool | None:
 
 def _by_colors(path: Path) -> bool | BadFile | _NoLabel:
     """Whether an image in a lossless format has few colours in a coarse grid."""
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    if path.suffix.lower() in (".jpg", ".jpeg", ".npy"):
         return False
     try:
         pixels = stored_labels.read(path).pixels
     except UserError as error:
         if len(words.label_keys(path)) > 1:
             return BadFile(path, str(error))
-        try:  # a photograph may have 16 bits, but must be intact
-            decode.image(read_file(str(path)), str(path))
+        try:  # a photograph may have more bits or channels, but must be intact
+            rasters.as_stored(read_file(str(path)), str(path))
         except UserError as damage:
             return BadFile(path, str(damage))
         return _NoLabel(str(error))

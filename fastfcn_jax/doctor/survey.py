@@ -6,21 +6,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from fastfcn_jax.data import decode
+from fastfcn_jax.data import decode, rasters
+from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.data.source import Encoded, check_sizes, read_file
-from fastfcn_jax.doctor import stored_labels
+from fastfcn_jax.doctor import photo_kind, stored_labels
 from fastfcn_jax.doctor.bad_files import BadFile
 from fastfcn_jax.doctor.collect import Pair
+from fastfcn_jax.doctor.photo_kind import Moments
 from fastfcn_jax.doctor.stored_labels import Facts, Value
 from fastfcn_jax.errors import UserError
 
 
 class Survey(NamedTuple):
-    """Result of reading; `facts` and `sizes` (height, width) contain the intact pairs."""
+    """Result of reading; `facts` and `sizes` (height, width) contain the intact pairs.
+
+    moments: of the photographs' values; empty if they are 8-bit RGB.
+    """
 
     facts: dict[Pair, Facts]
     sizes: dict[Pair, tuple[int, int]]
     bad: list[BadFile]
+    moments: dict[Pair, Moments]
 
     def without(self, bad: Sequence[BadFile]) -> "Survey":
         gone = {b.path for b in bad}
@@ -28,6 +34,7 @@ class Survey(NamedTuple):
             {p: f for p, f in self.facts.items() if not gone & set(p)},
             {p: s for p, s in self.sizes.items() if not gone & set(p)},
             [*self.bad, *bad],
+            {p: m for p, m in self.moments.items() if not gone & set(p)},
         )
 
     def values(self) -> set[Value]:
@@ -40,24 +47,31 @@ class Survey(NamedTuple):
         return found
 
 
-def survey(folder: Path, pairs: Sequence[Pair], *, takes_jpeg: bool = False) -> Survey:
+def survey(
+    folder: Path, pairs: Sequence[Pair], pixel: PixelType = RGB, *, takes_jpeg: bool = False
+) -> Survey:
     """Reads the files of all pairs.
 
     Args:
+      pixel: type that the photographs should have.
       takes_jpeg: accept labels in JPEG, as they will be repaired.
     """
-    result = Survey({}, {}, [])
+    result = Survey({}, {}, [], {})
     with ThreadPoolExecutor() as pool:
-        looks = pool.map(lambda pair: _look(folder, pair, takes_jpeg), pairs)
+        looks = pool.map(lambda pair: _look(folder, pair, pixel, takes_jpeg), pairs)
         for pair, found in zip(pairs, looks, strict=True):
             if isinstance(found, BadFile):
                 result.bad.append(found)
             else:
-                result.facts[pair], result.sizes[pair] = found
+                result.facts[pair], result.sizes[pair], moments = found
+                if moments is not None:
+                    result.moments[pair] = moments
     return result
 
 
-def _look(folder: Path, pair: Pair, takes_jpeg: bool) -> tuple[Facts, tuple[int, int]] | BadFile:
+def _look(
+    folder: Path, pair: Pair, pixel: PixelType, takes_jpeg: bool
+) -> tuple[Facts, tuple[int, int], Moments | None] | BadFile:
     photo, label = str(folder / pair.photo), str(folder / pair.label)
     try:
         stored = pair.stored(folder)
@@ -72,11 +86,12 @@ def _look(folder: Path, pair: Pair, takes_jpeg: bool) -> tuple[Facts, tuple[int,
         return BadFile(pair.name, str(error))
     try:
         files = Encoded(read_file(photo), data, photo, label)
-        image = decode.image(files.image, photo)
+        image = rasters.image(files.image, photo, pixel)
         check_sizes(files, image, stored.pixels)
     except UserError as error:
         return BadFile(pair.photo, str(error))
-    return stored_labels.facts(stored), image.shape[:2]
+    moments = None if pixel == RGB else photo_kind.measure(image)
+    return stored_labels.facts(stored), image.shape[:2], moments
 
 
 def totals(counters: Sequence[Counter]) -> tuple[Counter, Counter]:

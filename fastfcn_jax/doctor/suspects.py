@@ -16,7 +16,7 @@ from fastfcn_jax.doctor import trained
 from fastfcn_jax.doctor.contradictions import DEFINITION, Photo, Ranking, Region, rank
 from fastfcn_jax.evaluation.report import frame
 from fastfcn_jax.files import make_folder, write_json, write_text
-from fastfcn_jax.pictures import colorize
+from fastfcn_jax.pictures import as_rgb, colorize
 
 AROUND = 64  # pixels that a picture of a region shows around it
 RED = (220, 30, 30)
@@ -125,7 +125,7 @@ def _strip(
     sample = source[item.index]
     predicted = model.predictor(sample.image)
     parts = [
-        sample.image,
+        as_rgb(sample.image),
         colorize(sample.label, source.info.palette),
         colorize(predicted, source.info.palette),
     ]

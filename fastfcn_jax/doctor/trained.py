@@ -42,7 +42,7 @@ class Trained(NamedTuple):
         """
         d = self.config.data
         for split in dict.fromkeys((d.train_split, d.val_split)):
-            source = datasets.load(d.name, d.root, split)
+            source = datasets.open_split(d, split)
             if note := model_folder.compare_classes(self.folder, self.info, source.info):
                 print(note)
             yield split, source

@@ -35,7 +35,7 @@ def evaluate_folder(
     Args:
       folder: a training's workdir, converted weights, or the name of published ones.
       config: data and test settings; None: as stored with the model.
-        The model itself is always the stored one.
+        The model itself, and how its images are normalised, are always the stored ones.
       protocol: overrides `config.eval.protocol`.
       output: folder for metrics.json and report.html; None: eval/ in `folder`, or eval_NAME/
         here for a published name.
@@ -52,8 +52,8 @@ def evaluate_folder(
     # Now, since the output may replace the file.
     counts = None if compare is None else paired.read(compare)
     loaded = model_folder.load_model(folder)
-    config = loaded.config if config is None else config
-    source = datasets.load(config.data.name, config.data.root, config.data.val_split)
+    config = loaded.config if config is None else _with_pixels_of(loaded.config, config)
+    source = datasets.open_split(config.data, config.data.val_split)
     if note := model_folder.compare_classes(folder, loaded.info, source.info):
         print(note)
     model = models.build(loaded.config.model, loaded.info.num_classes)
@@ -74,6 +74,14 @@ def evaluate_folder(
         output / "report.html", folder, loaded.step, result, tested, source, config, other, said
     )
     print(f"{said}wrote {output / 'metrics.json'}, {paired.NAME} and report.html")
+    return result
+
+
+def _with_pixels_of(model: ConfigDict, config: ConfigDict) -> ConfigDict:
+    """The configuration with the kind of images that a model was trained on."""
+    result = config.copy_and_resolve_references()
+    with result.unlocked():
+        result.data.update({key: model.data[key] for key in ("channels", "dtype", "scaling")})
     return result
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num
 
 from fastfcn_jax import files
 from fastfcn_jax.config import experiment
+from fastfcn_jax.data import pixel_type
+from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.errors import UserError
 
 TOLERANCE = 1e-4  # of the largest logit: rounding in another order, with a margin
@@ -67,13 +69,15 @@ def export(
     if output.suffix != f".{file_format}":
         raise UserError(f"--output {output}: the name has to end in .{file_format}.")
     files.refuse_existing(output)
-    photograph, name = _photograph(size, image)
     folder = store.checkpoint(folder)
     loaded = model_folder.load_model(folder)
+    scaling, pixel = models.scaling(loaded.config.data), pixel_type.of(loaded.config.data)
+    photograph, name = _photograph(size, image, scaling, pixel)
     loaded.config.model.update(precision="float32", auxiliary=False)
     num_classes = len(loaded.info.class_names)
     model = models.build(loaded.config.model, num_classes)
-    job = writers.Job(model, _without_auxiliary(loaded.variables), num_classes, size)
+    variables = _without_auxiliary(loaded.variables)
+    job = writers.Job(model, variables, num_classes, size, scaling, pixel)
     card = model_folder.read_card(folder) | {"config": experiment.to_json(loaded.config)}
     write = writers.WRITERS[file_format]
     with files.replacing(output) as partial:
@@ -86,7 +90,7 @@ def export(
     return Export(check, job)
 
 
-def compare(job, path: Path, photograph: UInt8[np.ndarray, "h w 3"], name: str) -> Check:
+def compare(job, path: Path, photograph: Num[np.ndarray, "h w c"], name: str) -> Check:
     """Runs the file, and its source without folding, on one image."""
     import jax
 
@@ -110,7 +114,7 @@ def speed(job, path: Path, rounds: int = 5) -> str:
     from fastfcn_jax.export import readers
     from fastfcn_jax.models import folding
 
-    images = _photograph(job.size, None)[0][None]
+    images = _photograph(job.size, None, job.scaling, job.pixel)[0][None]
     variables = jax.device_put(folding.fold(job.variables))
     own = jax.jit(job.forward)
     runners = {"file": readers.load(path).run, "ours": lambda x: own(variables, x)}
@@ -136,16 +140,29 @@ def _without_auxiliary(variables: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _photograph(size: tuple[int, int], image: Path | None):
+def _photograph(size: tuple[int, int], image: Path | None, scaling, pixel: PixelType):
     """A photograph of the program's size: the given one, scaled, or a generated street scene."""
-    from fastfcn_jax.data import decode
-    from fastfcn_jax.data.datasets import street_scene
+    from fastfcn_jax.data import rasters
     from fastfcn_jax.inference.rescale import resize_image
 
     if image is None:
-        return street_scene.Scene(np.random.default_rng(0), size).draw()[0], "drawn street scene"
+        return _scene(size, scaling, pixel)
     try:
         data = image.read_bytes()
     except OSError as error:
         raise UserError(f"--image {image}: cannot be read ({error.strerror}).") from error
-    return resize_image(decode.image(data, str(image)), size), image.name
+    return resize_image(rasters.image(data, str(image), pixel), size), image.name
+
+
+def _scene(size: tuple[int, int], scaling, pixel: PixelType):
+    """A generated street scene; for other kinds of images its colours in the range of theirs."""
+    from fastfcn_jax.data.datasets import street_scene
+
+    drawn = street_scene.Scene(np.random.default_rng(0), size).draw()[0]
+    if pixel == RGB:
+        return drawn, "drawn street scene"
+    repeated = drawn[..., np.arange(pixel.channels) % 3].astype(np.float32)
+    values = np.array(scaling.mean) + (repeated / 64 - 2) * np.array(scaling.std)
+    if pixel.dtype != "float32":
+        values = np.clip(np.round(values), 0, np.iinfo(pixel.dtype).max)
+    return values.astype(pixel.dtype), "drawn street scene in the range of the images"

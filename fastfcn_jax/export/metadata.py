@@ -5,8 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from fastfcn_jax.config import base, experiment, schema
 from fastfcn_jax.config.schema import CHOICES
+from fastfcn_jax.data import pixel_type
+from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.data.source import DatasetInfo, stored_values
+from fastfcn_jax.errors import UserError
 
 MAX_BYTES = 1 << 20  # 150 classes with the whole configuration take 10 KiB
 MAX_PIXELS = 1 << 26  # of the program's input: 8192x8192
@@ -16,8 +20,11 @@ MAX_CLASSES = 255  # labels are bytes, and one value is the ignored one
 
 def write(card: dict[str, Any], size: tuple[int, int], check: dict[str, Any]) -> str:
     """The content of `model.json` with the input size and the comparison with the source."""
-    usage = "RGB images, uint8, (batch, height, width, 3); normalisation is part of the program"
-    content = {**card, "size": list(size), "input": usage, "check": check}
+    content = {**card, "size": list(size), "check": check}
+    pixel, _ = images(content)
+    kind = "RGB images" if pixel == RGB else "images"
+    shape = f"(batch, height, width, {pixel.channels})"
+    content["input"] = f"{kind}, {pixel.dtype}, {shape}; normalisation is part of the program"
     return json.dumps(content)
 
 
@@ -37,6 +44,7 @@ def read(text: str | bytes) -> dict[str, Any]:
         raise ValueError("its description is not a dictionary")
     _check_size(content.get("size"))
     info(content)
+    images(content)
     if _in(content, "config", "model", "lineage") not in CHOICES["model.lineage"]:
         raise ValueError("its description names no known lineage")
     return content
@@ -62,6 +70,24 @@ def info(content: dict[str, Any]) -> DatasetInfo:
     if values is not None and not (is_known and all(_is_byte(v) or _is_color(v) for v in values)):
         raise ValueError("its description does not have one stored value for each class")
     return DatasetInfo(title, tuple(names), np.array(palette, np.uint8), stored_values(values))
+
+
+def images(content: dict[str, Any]) -> tuple[PixelType, tuple[float, ...]]:
+    """Type of the images that the program takes, and the mean of each channel; (): ImageNet's.
+
+    Raises:
+      ValueError: as `read`.
+    """
+    data, config = _in(content, "config", "data"), base.get_config().data
+    given = data if isinstance(data, dict) else {}
+    try:
+        for key in ("channels", "dtype", "scaling"):
+            if key in given:  # files from before have none of them
+                config[key] = experiment.tupled(given[key])
+        schema.check_images(config)
+    except (UserError, TypeError, OverflowError) as error:
+        raise ValueError("its description has no valid kind of images") from error
+    return pixel_type.of(config), tuple(float(mean) for mean, _ in config.scaling)
 
 
 def _check_size(size: Any) -> None:

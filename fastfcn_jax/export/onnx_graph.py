@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from fastfcn_jax import __version__
+from fastfcn_jax.data.pixel_type import PixelType
 from fastfcn_jax.export.onnx_heads import HEADS
 from fastfcn_jax.export.onnx_operators import Graph
 from fastfcn_jax.models import jpu, segmentor
@@ -26,15 +27,17 @@ def build(
     variables: Mapping[str, Any],
     num_classes: int,
     size: tuple[int, int],
+    scaling: segmentor.Scaling,
+    pixel: PixelType,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
     """The graph of a folded model (`models.folding`) for images of `size` in batches of any size.
 
-    Input `images`: uint8 (b, h, w, 3) RGB. Outputs: `labels` uint8 (b, h, w), the classes at the
-    input's size, and `logits` float32 (b, h/8, w/8, k).
+    Input `images`: (b, h, w, c) of type `pixel`. Outputs: `labels` uint8 (b, h, w), the classes at
+    the input's size, and `logits` float32 (b, h/8, w/8, k).
     """
     graph = Graph(variables, model.backbone.common.align_corners)
-    x = _normalize(graph)
+    x = _normalize(graph, scaling, pixel)
     shape = size
     _, *pyramid = _backbone(graph, x, shape, model.backbone)
     if model.neck is None:
@@ -56,7 +59,9 @@ def build(
         helper.make_tensor_value_info("labels", TensorProto.UINT8, ["batch", height, width]),
         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", *shape, num_classes]),
     ]
-    image = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", height, width, 3])
+    shape = ["batch", height, width, pixel.channels]
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(pixel.dtype))
+    image = helper.make_tensor_value_info("images", kind, shape)
     made = helper.make_model(
         helper.make_graph(graph.nodes, "fastfcn", [image], outputs, list(graph.tensors.values())),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -69,10 +74,14 @@ def build(
     return made
 
 
-def _normalize(graph: Graph) -> str:
+def _normalize(graph: Graph, scaling: segmentor.Scaling, pixel: PixelType) -> str:
     x = graph.add("Cast", ["images"], to=TensorProto.FLOAT)
-    x = graph.add("Sub", [x, graph.constant(np.array(segmentor.MEAN, np.float32))])
-    x = graph.add("Div", [x, graph.constant(np.array(segmentor.STD, np.float32))])
+    x = graph.add("Sub", [x, graph.constant(np.array(scaling.mean, np.float32))])
+    x = graph.add("Div", [x, graph.constant(np.array(scaling.std, np.float32))])
+    if pixel.dtype == "float32":  # NaN compares as false
+        largest = graph.constant(np.array(np.finfo(np.float32).max))
+        known = graph.add("LessOrEqual", [graph.add("Abs", [x]), largest])
+        x = graph.add("Where", [known, x, graph.constant(np.zeros((), np.float32))])
     return graph.add("Transpose", [x], perm=[0, 3, 1, 2])
 
 

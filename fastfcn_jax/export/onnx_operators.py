@@ -47,9 +47,9 @@ class Graph:
         groups=1,
         relu=False,
     ) -> str:
-        """A convolution with symmetric padding; depthwise if the kernel has one input channel."""
+        """A convolution with symmetric padding; depthwise if its name says so."""
         kernel = np.asarray(self.weights[f"{path}/kernel"])
-        k, groups = kernel.shape[0], kernel.shape[3] if kernel.shape[2] == 1 else groups
+        k, groups = kernel.shape[0], kernel.shape[3] if "/depthwise_conv/" in path else groups
         padding = dilation * (k // 2)
         inputs = [x, self.constant(kernel.transpose(3, 2, 0, 1), f"{path}/kernel")]
         if bias is not None:

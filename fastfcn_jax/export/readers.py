@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num, UInt8
 
+from fastfcn_jax.data import pixel_type
+from fastfcn_jax.data.pixel_type import PixelType
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import metadata
@@ -39,6 +41,7 @@ class Exported:
     Attributes:
       info: name of the data set, class names, palette.
       size: (height, width) of the images that the program takes.
+      pixel: type of the images that it takes.
       metadata: everything else in the file's description.
     """
 
@@ -48,6 +51,8 @@ class Exported:
         self.metadata = said
         self.size = tuple(said["size"])
         self.info: DatasetInfo = metadata.info(said)
+        self.pixel, mean = metadata.images(said)
+        self._fill = np.round(mean or MEAN_COLOR)
         self._align_corners = said["config"]["model"]["lineage"] == "official"
 
     @property
@@ -58,7 +63,7 @@ class Exported:
     def expect(self, sizes: Iterable[tuple[int, int]]) -> None:
         """Does nothing: the program has one size."""
 
-    def run(self, images: UInt8[np.ndarray, "b h w 3"]) -> dict[str, np.ndarray]:
+    def run(self, images: Num[np.ndarray, "b h w c"]) -> dict[str, np.ndarray]:
         """{"labels": uint8 (b, H, W), "logits": float32 (b, H/8, W/8, k)} of images of `size`.
 
         Raises:
@@ -78,11 +83,11 @@ class Exported:
             )
         return answers
 
-    def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
+    def __call__(self, image: Num[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w"]:
         """Class indices in the photograph's size."""
         return self.predict(image).labels
 
-    def predict(self, image: UInt8[np.ndarray, "h w 3"], *, confidence: bool = False) -> Prediction:
+    def predict(self, image: Num[np.ndarray, "h w c"], *, confidence: bool = False) -> Prediction:
         """Class indices and, if requested, the probability of each."""
         labels = np.empty(image.shape[:2], np.uint8)
         sure = np.empty(image.shape[:2], np.float32) if confidence else None
@@ -100,17 +105,18 @@ class Exported:
         for key, image in images:
             yield key, self.predict(image, confidence=confidence)
 
-    def logits(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w k"]:
+    def logits(self, image: Num[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w k"]:
         """Logits in the photograph's size."""
         return np.concatenate([scores for _, scores in self._blocks(image)])
 
     def _blocks(self, image) -> Iterator[tuple[int, Float[np.ndarray, "r w k"]]]:
         """Yields (first row, logits) at full resolution, a few rows at a time."""
+        pixel_type.check(PixelType(image.shape[2], image.dtype.name), "the image", self.pixel)
         height, width = image.shape[:2]
         factor = min(self.size[0] / height, self.size[1] / width)
         content = max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
-        batch = np.empty((1, *self.size, 3), np.uint8)
-        batch[:] = MEAN_COLOR
+        batch = np.empty((1, *self.size, self.pixel.channels), self.pixel.dtype)
+        batch[:] = self._fill
         batch[0, : content[0], : content[1]] = resize_image(image, content)
         scores = self.run(batch)["logits"][0]
         rows, columns = (
@@ -244,10 +250,11 @@ def _safetensors(path: Path):
         raise ValueError("its weights do not match their checksum; fetch it again")
     content = metadata.read(said)
     config = experiment.from_json(content["config"])
+    scaling, (pixel, _) = models.scaling(config.data), metadata.images(content)
     num_classes = len(content["dataset"]["class_names"])
     model = models.build(config.model, num_classes)
     variables = jax.device_put(traverse_util.unflatten_dict(weights, sep="/"))
-    job = Job(model, variables, num_classes, tuple(content["size"]))
+    job = Job(model, variables, num_classes, tuple(content["size"]), scaling, pixel)
     call = jax.jit(lambda variables, images: job.forward(variables, images, folded=False))
     return lambda images: call(variables, images), said
 
@@ -258,11 +265,12 @@ def _tflite(path: Path):
 
     interpreter = tf.lite.Interpreter(str(path))
     runner = interpreter.get_signature_runner()
+    dtype = runner.get_input_details()["images"]["dtype"]  # float32 for 16 bits
     with zipfile.ZipFile(path) as archive, archive.open("fastfcn_jax.json") as part:
         said = part.read(metadata.MAX_BYTES + 1)  # it may unpack to a thousand times its size
 
     def run(images):
-        outputs = [runner(images=image[None]) for image in images]
+        outputs = [runner(images=image[None].astype(dtype)) for image in images]
         # The converter names the outputs; the labels have one axis fewer than the logits.
         by_axes = [{value.ndim: value for value in output.values()} for output in outputs]
         return {

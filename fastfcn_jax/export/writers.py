@@ -1,6 +1,7 @@
 """Writes exported files: one function per format.
 
-Every file contains the same `metadata` (a string), and takes RGB images uint8 (b, H, W, 3).
+Every file contains the same `metadata` (a string), and takes images (b, H, W, c) of the type that
+the model was trained on, mostly uint8 RGB.
 """
 
 import json
@@ -15,6 +16,7 @@ from flax import traverse_util
 
 from fastfcn_jax import models
 from fastfcn_jax.checkpoints import orbax_store
+from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models import folding
 from fastfcn_jax.models.ops.bilinear import resize
@@ -29,11 +31,13 @@ class Job(NamedTuple):
     variables: dict[str, Any]
     num_classes: int
     size: tuple[int, int]
+    scaling: models.Scaling = models.IMAGENET
+    pixel: PixelType = RGB
 
     def forward(self, variables, images, *, folded: bool = True):
-        """{"labels": uint8 (b, H, W), "logits": float32 (b, H/8, W/8, k)} of RGB images."""
+        """{"labels": uint8 (b, H, W), "logits": float32 (b, H/8, W/8, k)} of images."""
         model = folding.folded(self.model) if folded else self.model
-        outputs: Any = model.apply(variables, models.normalize(images))
+        outputs: Any = model.apply(variables, models.normalize(images, None, self.scaling))
         align_corners = self.model.backbone.common.align_corners
         full = resize(outputs.logits, self.size, align_corners=align_corners)
         return {"labels": jnp.argmax(full, axis=-1).astype(jnp.uint8), "logits": outputs.logits}
@@ -43,7 +47,7 @@ def stablehlo(job: Job, path: Path, metadata: str) -> None:
     """An `.npz` archive: the program for CPU, CUDA and TPU and any batch size, and its weights."""
     weights = traverse_util.flatten_dict(folding.fold(job.variables), sep="/")
     (batch,) = jax.export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, *job.size, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((batch, *job.size, job.pixel.channels), job.pixel.dtype)
     shapes = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, w.dtype), weights)
 
     def run(weights, images):
@@ -65,6 +69,8 @@ def onnx(job: Job, path: Path, metadata: str) -> None:
         folding.fold(job.variables),
         job.num_classes,
         job.size,
+        job.scaling,
+        job.pixel,
         {"fastfcn_jax": metadata, **_properties(metadata)},
     )
     path.write_bytes(made.SerializeToString())
@@ -97,6 +103,8 @@ def safetensors(job: Job, path: Path, metadata: str) -> None:
 def tflite(job: Job, path: Path, metadata: str) -> None:
     """A TensorFlow Lite file of built-in operators, for one image at a time.
 
+    It takes 16-bit values as float32, since its operators have no such type.
+
     The metadata are in a zip archive at its end, as with TensorFlow Lite's own tools.
     """
     tf = _import("tensorflow", "tflite")
@@ -108,7 +116,9 @@ def tflite(job: Job, path: Path, metadata: str) -> None:
         return job.forward(variables, images)
 
     convert = jax2tf.convert(run, native_serialization=False, enable_xla=False)
-    signature = [tf.TensorSpec((1, *job.size, 3), tf.uint8, name="images")]
+    dtype = "uint8" if job.pixel.dtype == "uint8" else "float32"
+    shape = (1, *job.size, job.pixel.channels)
+    signature = [tf.TensorSpec(shape, tf.as_dtype(dtype), name="images")]
     function = tf.function(convert, input_signature=signature, autograph=False)
     module = tf.Module()
     module.run = function

@@ -15,11 +15,12 @@ Variables = dict[str, Any]
 def network(
     model: nn.Module,
     variables: Variables,
-    images: Num[Array, "b h w 3"],
+    images: Num[Array, "b h w c"],
     size: Int[Array, "b 2"] | None,
+    scaling: models.Scaling = models.IMAGENET,
 ) -> Float[Array, "b h8 w8 k"]:
-    """Logits at 1/8 resolution of padded RGB images; `size` is (height, width) before padding."""
-    outputs: Any = model.apply(variables, models.normalize(images, size), size=size)
+    """Logits at 1/8 resolution of padded images; `size` is (height, width) before padding."""
+    outputs: Any = model.apply(variables, models.normalize(images, size, scaling), size=size)
     return outputs.logits.astype(jnp.float32)
 
 
@@ -32,5 +33,5 @@ class Network(Protocol):
     batch_size: int
 
     def run(self, images: Any, size: Any | None) -> Float[Array, "b h8 w8 k"]:
-        """Logits at 1/8 resolution of padded RGB images."""
+        """Logits at 1/8 resolution of padded images."""
         ...

@@ -21,7 +21,7 @@ from fastfcn_jax.inference.rescale import Size, resize_image
 from fastfcn_jax.inference.upsampling import axis_matrices, stack, taps_of
 from fastfcn_jax.models import folding
 
-Image = UInt8[np.ndarray, "_ _ 3"]
+Image = Num[np.ndarray, "_ _ _"]
 
 # How many sets of upsampling weights stay on the device, one for each scale and flip of a batch of
 # given sizes. A data set with one image size needs at most twelve (ms_flip). Making a set for
@@ -36,14 +36,14 @@ class Prediction(NamedTuple):
     confidence: Float[np.ndarray, "h w"] | None
 
 
-@functools.partial(jax.jit, static_argnames=("model", "softmax", "confidence"))
-def _predict(model, variables, images, size, rows, columns, *, softmax, confidence):
+@functools.partial(jax.jit, static_argnames=("model", "scaling", "softmax", "confidence"))
+def _predict(model, variables, images, size, rows, columns, *, scaling, softmax, confidence):
     """Network and merge in one program, for protocols with one pass per image."""
-    maps = [network(model, variables, images, size)]
+    maps = [network(model, variables, images, size, scaling)]
     return merge(maps, rows, columns, softmax=softmax, confidence=confidence)
 
 
-_network = jax.jit(network, static_argnames="model")
+_network = jax.jit(network, static_argnames=("model", "scaling"))
 _merge = jax.jit(merge, static_argnames=("softmax", "confidence"))
 _merge_scores = jax.jit(merge_scores, static_argnames="softmax")
 
@@ -60,6 +60,7 @@ class Predictor:
         process's devices if it is a multiple of their number.
       max_programs: upper bound on compiled programs for the sizes given to `expect`;
         None: 6 for a protocol with one pass per image, else 20.
+      scaling: how images are normalised.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Predictor:
         align_corners: bool = False,
         batch_size: int = 1,
         max_programs: int | None = None,
+        scaling: models.Scaling = models.IMAGENET,
     ):
         devices = jax.local_devices()
         spread = len(devices) > 1 and batch_size % len(devices) == 0
@@ -82,6 +84,7 @@ class Predictor:
         self.variables = variables
         self.protocol = protocol
         self.align_corners = align_corners
+        self.scaling = scaling
         self.batch_size = batch_size
         many = protocol.merge == "probabilities"
         self.max_programs = max_programs or (20 if many else 6)
@@ -116,7 +119,7 @@ class Predictor:
         )
 
     def __call__(self, image: Image) -> UInt8[np.ndarray, "h w"]:
-        """Class indices of one RGB image of any size."""
+        """Class indices of one image of any size."""
         return self.predict(image).labels
 
     def predict(self, image: Image, *, confidence: bool = False) -> Prediction:
@@ -179,6 +182,7 @@ class Predictor:
                 size,
                 [rows],
                 [columns],
+                scaling=self.scaling,
                 softmax=softmax,
                 confidence=confidence,
             )
@@ -186,11 +190,11 @@ class Predictor:
         return _merge(maps, rows, columns, softmax=softmax, confidence=confidence)
 
     def run(
-        self, images: Num[np.ndarray, "b h w 3"], size: Int[np.ndarray, "b 2"] | None
+        self, images: Num[np.ndarray, "b h w c"], size: Int[np.ndarray, "b 2"] | None
     ) -> Float[Array, "b h8 w8 k"]:
         """Logits at 1/8 resolution of a padded batch, on the device; see `network`."""
         images, size = jax.device_put((images, size), self._by_image)
-        return _network(self.model, self.variables, images, size)
+        return _network(self.model, self.variables, images, size, scaling=self.scaling)
 
     def _maps(self, group: Group, images: list[Image]) -> tuple[list, list, list]:
         """Logits of every scale and flip, and their upsampling weights."""
@@ -206,7 +210,8 @@ class Predictor:
 
     def _inputs(self, group: Group, scale: int, flip: bool, images: list[Image]):
         """The padded batch, and the sizes before padding (None: nothing is padded)."""
-        batch = np.zeros((len(images), *group.scales[scale], 3), np.uint8)
+        shape = (len(images), *group.scales[scale], images[0].shape[2])
+        batch = np.zeros(shape, images[0].dtype)
         sizes = np.zeros((len(images), 2), np.int32)
         for i, image in enumerate(images):
             scaled = resize_image(image, self.protocol.scales(image.shape[:2])[scale])
@@ -277,4 +282,5 @@ def build(
         ),
         align_corners=config.model.lineage == "official",
         batch_size=config.eval.batch_size,
+        scaling=models.scaling(config.data),
     )

@@ -1,8 +1,9 @@
 """Sizes and bilinear weights of test-time resizing, as OpenCV, mmcv and PyTorch compute them."""
 
-import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num
+
+from fastfcn_jax.data.resize import resize
 
 Size = tuple[int, int]  # height, width
 
@@ -17,11 +18,11 @@ def keep_ratio_size(size: Size, scale: tuple[int, int]) -> Size:
     return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
 
 
-def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """OpenCV's INTER_LINEAR on uint8: half-pixel centres, fixed point, no antialiasing."""
+def resize_image(image: Num[np.ndarray, "h w c"], size: Size) -> Num[np.ndarray, "h2 w2 c"]:
+    """OpenCV's INTER_LINEAR: half-pixel centres, no antialiasing; uint8 in fixed point."""
     if image.shape[:2] == size:
         return image
-    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return resize(image, size)
 
 
 def bilinear_taps(
@@ -59,7 +60,7 @@ def bilinear_matrix(
     return matrix
 
 
-def resize_aligned(image: UInt8[np.ndarray, "h w 3"], size: Size) -> Float[np.ndarray, "h2 w2 3"]:
+def resize_aligned(image: Num[np.ndarray, "h w c"], size: Size) -> Float[np.ndarray, "h2 w2 c"]:
     """PyTorch's bilinear resize with align_corners, as in the official evaluator.
 
     The official evaluator normalises first; as normalising is linear, the order does not matter.

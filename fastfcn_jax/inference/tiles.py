@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference.predictor import Predictor
@@ -50,7 +50,7 @@ def tile_sizes(size: Size, tile: int) -> list[Size]:
 
 
 def predict_tiles(
-    predictor: Predictor, image: UInt8[np.ndarray, "h w 3"], tile: int
+    predictor: Predictor, image: Num[np.ndarray, "h w c"], tile: int
 ) -> UInt8[np.ndarray, "h w"]:
     """Class indices of an image of any size at its own resolution; see `predict_bands`."""
     labels = np.empty(image.shape[:2], np.uint8)
@@ -68,7 +68,7 @@ def predict_bands(
 
     Args:
       predictor: its protocol must not scale images down.
-      image: RGB, uint8 (h, w, 3), or a file that is read like such an array.
+      image: (h, w, c), or a file that is read like such an array.
       tile: side of a tile in pixels; a margin of one eighth gives context and is discarded.
 
     Raises:

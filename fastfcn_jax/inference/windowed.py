@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Num
 
 from fastfcn_jax.inference import exponentials
 from fastfcn_jax.inference.merge import Labels, add_windows, choose
@@ -34,7 +34,7 @@ def _choose(scores: Float[Array, "o w k"], *, probabilities: bool, confidence: b
 
 
 def labels(
-    predictor: Network, image: UInt8[np.ndarray, "h w 3"], group: Group, *, confidence: bool
+    predictor: Network, image: Num[np.ndarray, "h w c"], group: Group, *, confidence: bool
 ) -> Labels:
     """Class indices of one image (a batch of one), on the device."""
     total = scores(predictor, image, group)
@@ -43,7 +43,7 @@ def labels(
 
 
 def scores(
-    predictor: Network, image: UInt8[np.ndarray, "h w 3"], group: Group
+    predictor: Network, image: Num[np.ndarray, "h w c"], group: Group
 ) -> Float[Array, "oh ow k"]:
     """Mean logits (slide) or normalised sums of exponentials (official), with padded rows."""
     if predictor.protocol.is_official:
@@ -117,8 +117,8 @@ def _batches(rows, columns, batch_size: int) -> Iterator[list[_Window]]:
 def _cut(
     scaled: np.ndarray, windows: list[_Window], padded: Size, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of an image, padded with black to one size, and their sizes before padding."""
-    batch = np.zeros((batch_size, *padded, 3), scaled.dtype)
+    """Windows of an image, padded with zeros to one size, and their sizes before padding."""
+    batch = np.zeros((batch_size, *padded, scaled.shape[2]), scaled.dtype)
     sizes = np.ones((batch_size, 2), np.int32)
     for i, (_, _, (top, bottom), (left, right)) in enumerate(windows):
         part = scaled[top:bottom, left:right]

@@ -1,4 +1,4 @@
-"""FastFCN's networks in both lineages; `build` is the only reader of configs here."""
+"""FastFCN's networks in both lineages; `build` and `scaling` alone read configs here."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ from fastfcn_jax.models.jpu import JPU, JPUX
 from fastfcn_jax.models.layers import Common, kaiming_fan_out, torch_uniform
 from fastfcn_jax.models.ops.forms import Forms
 from fastfcn_jax.models.resnet import ResNet
-from fastfcn_jax.models.segmentor import Outputs, Segmentor, normalize
+from fastfcn_jax.models.segmentor import IMAGENET, Outputs, Scaling, Segmentor, normalize
 
-__all__ = ["Outputs", "Segmentor", "build", "normalize"]
+__all__ = ["IMAGENET", "Outputs", "Scaling", "Segmentor", "build", "normalize", "scaling"]
 
 
 def build(
@@ -46,6 +46,14 @@ def build(
         auxiliary_head=auxiliary_head,
         lateral=config.lateral,
     )
+
+
+def scaling(data: ConfigDict) -> Scaling:
+    """How images are normalised, by `config.data`."""
+    if not data.scaling:
+        return IMAGENET
+    mean, std = zip(*data.scaling, strict=True)
+    return Scaling(mean, std)
 
 
 def _backbone(config, common) -> ResNet:

@@ -150,7 +150,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b h w 3"], size: Size | None = None, *, train: bool = False
+        self, images: Float[Array, "b h w c"], size: Size | None = None, *, train: bool = False
     ) -> tuple[Float[Array, "b _ _ _"], ...]:
         x, size = self._stem(images, size, train)
         block, counts, widening, groups = BLOCKS[self.variant]

@@ -12,6 +12,16 @@ MEAN = (123.675, 116.28, 103.53)  # RGB, of ImageNet, as in both references
 STD = (58.395, 57.12, 57.375)
 
 
+class Scaling(NamedTuple):
+    """Mean and deviation of each channel of the images, by which they are normalised."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+IMAGENET = Scaling(MEAN, STD)
+
+
 class Outputs(NamedTuple):
     """logits at 1/8 of the image; the auxiliary head's at c4's stride; the Enc head's se."""
 
@@ -36,7 +46,7 @@ class Segmentor(nn.Module):
 
     def __call__(
         self,
-        images: Float[Array, "b h w 3"],
+        images: Float[Array, "b h w c"],
         *,
         train: bool = False,
         size: Size | None = None,
@@ -68,12 +78,17 @@ class Segmentor(nn.Module):
         return Outputs(logits, scores, se)
 
 
-def normalize(images: Num[Array, "b h w 3"], size: Size | None = None) -> Float[Array, "b h w 3"]:
-    """Scales RGB (0 to 255) by ImageNet's mean and deviation; what lies outside `size` becomes 0.
+def normalize(
+    images: Num[Array, "b h w c"], size: Size | None = None, scaling: Scaling = IMAGENET
+) -> Float[Array, "b h w c"]:
+    """Scales images channel by channel; what lies outside `size` becomes 0.
 
-    mmseg pads after normalising, so its padding is the mean colour: 0 here.
+    By default by ImageNet's mean and deviation of RGB from 0 to 255. mmseg pads after normalising,
+    so its padding is the mean colour: 0 here. With other scalings NaN and infinity, which stand for
+    missing values in floating-point images, become 0 as well.
     """
-    scaled = (images.astype(jnp.float32) - jnp.array(MEAN, jnp.float32)) / jnp.array(
-        STD, jnp.float32
-    )
+    mean, std = (jnp.array(values, jnp.float32) for values in scaling)
+    scaled = (images.astype(jnp.float32) - mean) / std
+    if scaling != IMAGENET and jnp.issubdtype(images.dtype, jnp.floating):
+        scaled = jnp.where(jnp.isfinite(scaled), scaled, 0.0)
     return blank_outside(scaled, size)

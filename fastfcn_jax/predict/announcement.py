@@ -1,5 +1,6 @@
 """Says how images will be tested and what it costs, and plans their padded sizes."""
 
+from fastfcn_jax.data.pixel_type import PixelType
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.predict import geotiff, inputs, overlap
 from fastfcn_jax.predict.inputs import Photograph, Photographs
@@ -16,7 +17,7 @@ def announce(model, photographs: Photographs, settings: Settings) -> None:
     if not hasattr(model.predictor, "announce"):
         return
     chosen = inputs.sample((p for p in photographs if p.path is not None), PLANNED)
-    sizes = overlap.in_threads(lambda p: _size(p, settings), chosen, weigh=lambda _: 0)
+    sizes = overlap.in_threads(lambda p: _size(p, settings, model.pixel), chosen, weigh=lambda _: 0)
     known = [size for size in sizes if size is not None]
     if settings.tile:
         from fastfcn_jax.inference.tiles import tile_sizes
@@ -29,12 +30,12 @@ def announce(model, photographs: Photographs, settings: Settings) -> None:
         print(f"(of {PLANNED} among {len(photographs)} images; others are planned as they come)")
 
 
-def _size(photograph: Photograph, settings: Settings) -> tuple[int, int] | None:
+def _size(photograph: Photograph, settings: Settings, pixel: PixelType) -> tuple[int, int] | None:
     """(height, width) of a photograph; None if it cannot be read, which decoding will report."""
     try:
         if settings.tile and photograph.path and settings.is_georeferenced(photograph.path):
             with geotiff.opened(photograph.path) as source:  # it may be larger than the memory
                 return source.height, source.width
-        return photograph.size()
+        return photograph.size(pixel)
     except UserError:
         return None

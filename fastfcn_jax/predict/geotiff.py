@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 
+from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import first_line, replacing
 
@@ -86,23 +87,27 @@ def _reading(name: object) -> Iterator[None]:
 class Raster:
     """A georeferenced picture, read window by window like an array: `raster[0:256, 0:512]`."""
 
-    def __init__(self, data: Any):
+    def __init__(self, data: Any, pixel: PixelType):
         self._data = data
-        self.shape = data.height, data.width, 3
+        self.shape = data.height, data.width, pixel.channels
 
-    def __getitem__(self, window: tuple[slice, slice]) -> UInt8[np.ndarray, "h w 3"]:
-        bands = [1, 2, 3] if self._data.count >= 3 else [1, 1, 1]
+    def __getitem__(self, window: tuple[slice, slice]) -> Num[np.ndarray, "h w c"]:
+        channels = self.shape[2]
+        bands = list(range(1, channels + 1)) if self._data.count >= channels else [1] * channels
         with _reading(self._data.name):  # here, as a file that is being written is open around it
             pixels = self._data.read(bands, window=_window(window, self.shape))
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
-def is_read_in_windows(data: Any) -> bool:
-    """Whether windows have the colours that decoding the whole file gives: 8-bit grey or RGB."""
+def is_read_in_windows(data: Any, pixel: PixelType) -> bool:
+    """Whether windows hold what decoding the whole file gives: RGB, also of grey, or its bands."""
     from rasterio.enums import ColorInterp
 
-    is_byte = set(data.dtypes) == {"uint8"} and data.count in (1, 3, 4)
-    return is_byte and data.colorinterp[0] in (ColorInterp.gray, ColorInterp.red)
+    is_type = set(data.dtypes) == {pixel.dtype}
+    if pixel != RGB:
+        return is_type and data.count == pixel.channels
+    is_picture = data.colorinterp[0] in (ColorInterp.gray, ColorInterp.red)
+    return is_type and data.count in (1, 3, 4) and is_picture
 
 
 class LabelFile:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num
 
-from fastfcn_jax.data import decode, listing
+from fastfcn_jax.data import listing, rasters
+from fastfcn_jax.data.pixel_type import PixelType
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.predict import names, shards, tree
 from fastfcn_jax.predict.settings import VIDEOS, Settings
@@ -48,13 +49,13 @@ class Photograph(NamedTuple):
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror}).") from error
 
-    def decode(self) -> UInt8[np.ndarray, "h w 3"]:
-        """RGB pixels; UserError if the file is damaged or not an image."""
-        return decode.image(self.read(), str(self.path or "standard input"))
+    def decode(self, pixel: PixelType) -> Num[np.ndarray, "h w c"]:
+        """Pixels; UserError if the file is damaged, not an image, or not of type `pixel`."""
+        return rasters.image(self.read(), str(self.path or "standard input"), pixel)
 
-    def size(self) -> tuple[int, int]:
+    def size(self, pixel: PixelType) -> tuple[int, int]:
         """(height, width) from the file's header; UserError if it is not an image."""
-        return decode.size(self.read(), str(self.path))
+        return rasters.size(self.read(), str(self.path), pixel)
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """Predicts photographs or a video and writes the results into a folder."""
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,9 +8,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastfcn_jax.data.pixel_type import PixelType
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import make_folder
-from fastfcn_jax.predict import coco_results, inputs, loading, names, overlap, shards, tiled, video
+from fastfcn_jax.predict import (
+    chosen_model,
+    coco_results,
+    inputs,
+    names,
+    overlap,
+    shards,
+    tiled,
+    video,
+)
 from fastfcn_jax.predict.announcement import announce
 from fastfcn_jax.predict.inputs import Photograph, Photographs
 from fastfcn_jax.predict.manifest import Call, Manifest
@@ -82,12 +93,12 @@ def predict(
         found = inputs.find(source, folder, settings, share)
         names.refuse_to_overwrite(found, folder, settings)
     folders = [None if path is None else Path(path).expanduser() for path in (checkpoint, model)]
-    loaded = loading.load_model(  # JAX starts only after the arguments are accepted
+    loaded = chosen_model.load_model(  # JAX starts only after the arguments are accepted
         *folders, protocol=protocol, batch_size=batch_size, tile=tile
     )
     writer = Writer(folder, loaded.info, settings)
-    choices = settings.described() | loading.protocol(loaded)
-    call = Call(loading.checksum(loaded, folders[1]), choices)
+    choices = settings.described() | chosen_model.protocol(loaded)
+    call = Call(chosen_model.checksum(loaded, folders[1]), choices)
     make_folder(folder)
     if said:
         print(said)
@@ -121,7 +132,8 @@ def predict_photographs(
     held: dict[Photograph, np.ndarray] = {}
 
     def images() -> Iterator[tuple[Photograph, np.ndarray]]:
-        decoded = overlap.in_threads(_decode, photographs, weigh=lambda found: found[2])
+        step = functools.partial(_decode, pixel=model.pixel)
+        decoded = overlap.in_threads(step, photographs, weigh=lambda found: found[2])
         for photograph, image, _ in decoded:
             if isinstance(image, str):
                 failures.append(image)
@@ -148,10 +160,10 @@ def predict_photographs(
     return failures
 
 
-def _decode(photograph: Photograph) -> tuple[Photograph, np.ndarray | str, int]:
+def _decode(photograph: Photograph, pixel: PixelType) -> tuple[Photograph, np.ndarray | str, int]:
     """The pixels and their bytes, or what is wrong with the file."""
     try:
-        image = photograph.decode()
+        image = photograph.decode(pixel)
     except UserError as error:
         return photograph, str(error), 0
     return photograph, image, image.nbytes

@@ -42,10 +42,13 @@ def _predict_one(model, photograph: Photograph, writer: Writer) -> tuple[str, ..
     settings, path = writer.settings, photograph.path
     if path is not None and settings.is_georeferenced(path):
         with geotiff.opened(path) as source:
-            if geotiff.is_read_in_windows(source):
+            # The values of other types are stretched for the overlay, strips of them differently.
+            if geotiff.is_read_in_windows(source, model.pixel) and (
+                model.pixel.dtype == "uint8" or not settings.overlay
+            ):
                 _predict_raster(model, source, photograph.stem, writer)
                 return writer.outputs(photograph)
-    image = photograph.decode()
+    image = photograph.decode(model.pixel)
     labels = predict_tiles(model.predictor, image, settings.tile)
     written = writer.write(Result(photograph, image, Prediction(labels, None), None))
     if written.reason:
@@ -57,7 +60,7 @@ def _predict_raster(model, source: Any, stem: str, writer: Writer) -> None:
     """Reads and writes a raster window by window; with outlines its labels are in memory."""
     from fastfcn_jax.inference.tiles import predict_bands
 
-    settings, info, image = writer.settings, writer.info, geotiff.Raster(source)
+    settings, info, image = writer.settings, writer.info, geotiff.Raster(source, model.pixel)
     height, width = image.shape[:2]
     counts = np.zeros(256, np.int64)
     whole = np.empty((height, width), np.uint8) if settings.polygons == "geojson" else None

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fastfcn_jax import pictures, text
+from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import make_folder, replacing
 from fastfcn_jax.predict.inputs import Photograph, Photographs
@@ -98,6 +99,8 @@ def predict(model, videos: Photographs, writer: Writer, manifest: Manifest) -> i
 
 
 def predict_video(model, path: Path, stem: str, writer: Writer) -> int:
+    if model.pixel != RGB:
+        raise UserError(f"{path}: a video has {RGB}, the model takes {model.pixel}; give images.")
     video = Video(path)
     if video.length and hasattr(model.predictor, "announce"):
         print(model.predictor.announce([video.size] * video.length, "frame"))

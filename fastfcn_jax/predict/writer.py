@@ -107,6 +107,7 @@ class Writer:
     def write_overlay(self, stem: str, image, labels) -> None:
         """Draws and writes the overlay strip by strip, with the legend below it if requested."""
         height, width = labels.shape
+        image = pictures.as_rgb(image)  # as a whole: strips would be stretched differently
         rows = (slice(start, start + STRIP_ROWS) for start in range(0, height, STRIP_ROWS))
         strips: Iterable[np.ndarray] = (self.drawn(image[r], labels[r]) for r in rows)
         if self.settings.legend:

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 from fastfcn_jax import pictures
-from fastfcn_jax.data import decode
+from fastfcn_jax.data import rasters
+from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.errors import UserError
 
 MAX_PIXELS = 40_000_000
@@ -16,14 +17,15 @@ def answer(model, data: bytes) -> dict:
     """What the page shows for one uploaded photograph.
 
     Raises:
-      UserError: the upload is not an image, or has too many pixels.
+      UserError: the upload is not an image, or not of the model's type, or has too many pixels.
     """
-    height, width = decode.size(data, "the upload")
+    height, width = rasters.size(data, "the upload", model.pixel)
     if height * width > MAX_PIXELS:
         raise UserError(
             f"{width}x{height} pixels are too many (limit {MAX_PIXELS // 10**6} megapixels)."
         )
-    prediction = model.predict(decode.image(data, "the upload"))
+    image = rasters.image(data, "the upload", model.pixel)
+    prediction = model.predict(image)
     labels, info = prediction.labels, model.info
     counts = np.bincount(labels.ravel(), minlength=info.num_classes)
     present = sorted(np.flatnonzero(counts), key=lambda k: -counts[k])
@@ -31,6 +33,8 @@ def answer(model, data: bytes) -> dict:
         "width": width,
         "height": height,
         "labels": _png(labels),
+        # A browser does not show other images itself.
+        "photo": "" if model.pixel == RGB else _png(pictures.as_rgb(image)),
         "colors": _png(pictures.colorize(labels, info.palette)),
         "confidence": round(float(prediction.confidence.mean()), 4),
         "classes": [

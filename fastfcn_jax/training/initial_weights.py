@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from fastfcn_jax.checkpoints import model_folder
@@ -18,6 +19,7 @@ from fastfcn_jax.weights import registry, store
 
 SIZE = 64  # side in pixels of the image used to initialise; parameters do not depend on it
 CLASSIFIERS = ("conv_seg", "se_layer")  # modules with one output per class
+FIRST = ("stem_0", "conv1")  # modules of the backbone that take the image
 
 Variables = dict[str, Any]
 
@@ -37,14 +39,18 @@ def variables(
         return _from_checkpoint(config, model, info)
     if config.init.backbone:
         return _from_backbone_file(config, model)
-    return random_variables(model, config.seed), [_random_note(config.model)]
+    return _random(config, model), [_random_note(config.model)]
 
 
-def random_variables(model: nn.Module, seed: int) -> Variables:
-    """Initialises the model with `jax.random.key(seed)`."""
-    images = jnp.zeros((1, SIZE, SIZE, 3))
+def random_variables(model: nn.Module, seed: int, channels: int = 3) -> Variables:
+    """Initialises the model for images of `channels` with `jax.random.key(seed)`."""
+    images = jnp.zeros((1, SIZE, SIZE, channels))
     initialised = jax.jit(model.init)(jax.random.key(seed), images)
     return jax.tree.map(np.asarray, dict(initialised))
+
+
+def _random(config: ConfigDict, model: nn.Module) -> Variables:
+    return random_variables(model, config.seed, config.data.channels)
 
 
 def _random_note(model: ConfigDict) -> str:
@@ -64,7 +70,8 @@ def _from_checkpoint(
     folder = store.checkpoint(config.init.checkpoint)
     loaded = model_folder.load_model(folder)
     given: dict[Any, Any] = traverse_util.flatten_dict(loaded.variables)
-    wanted: dict[Any, Any] = traverse_util.flatten_dict(random_variables(model, config.seed))
+    wanted: dict[Any, Any] = traverse_util.flatten_dict(_random(config, model))
+    given, adapted = _adapted(given, wanted)
     if config.init.reset_head:
         given = {path: x for path, x in given.items() if not _is_classifier(path)}
         missing = [path for path in wanted if path not in given and not _is_classifier(path)]
@@ -81,7 +88,7 @@ def _from_checkpoint(
         )
     _refuse(folder, missing, differing)
     merged = {path: given.get(path, x) for path, x in wanted.items()}
-    notes = [f"initial weights: {folder} (step {loaded.step})"]
+    notes = [f"initial weights: {folder} (step {loaded.step})", *adapted]
     if config.init.reset_head:
         notes.append("the classifiers are initialised randomly")
     elif note := model_folder.compare_classes(folder, loaded.info, info):
@@ -91,10 +98,38 @@ def _from_checkpoint(
 
 def _from_backbone_file(config: ConfigDict, model: nn.Module) -> tuple[Variables, list[str]]:
     loaded = backbone.load(store.backbone(config.init.backbone), config.model)
-    random = random_variables(model, config.seed)
-    merged = traverse_util.flatten_dict(random) | traverse_util.flatten_dict(loaded.variables)
-    notes = [f"initial backbone: {config.init.backbone}", *loaded.notes]
-    return traverse_util.unflatten_dict(merged), notes
+    random: dict[Any, Any] = traverse_util.flatten_dict(_random(config, model))
+    given, adapted = _adapted(traverse_util.flatten_dict(loaded.variables), random)
+    notes = [f"initial backbone: {config.init.backbone}", *loaded.notes, *adapted]
+    return traverse_util.unflatten_dict(random | given), notes
+
+
+def _adapted(given: dict[Any, Any], wanted: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
+    """The given arrays with the first convolution for as many channels as wanted, and a note."""
+    for module in FIRST:
+        path = ("params", "backbone", module, "kernel")
+        if path not in given or path not in wanted:
+            continue
+        kernel, channels = given[path], wanted[path].shape[2]
+        if kernel.shape[2] == 3 and channels != 3:
+            rule = "summed over" if channels == 1 else f"repeated, times 3/{channels}, of"
+            note = f"the first convolution takes {channels} channels: its weights are {rule} RGB's"
+            return given | {path: for_channels(kernel, channels)}, [note]
+    return given, []
+
+
+def for_channels(
+    kernel: Float[np.ndarray, "p q 3 k"], channels: int
+) -> Float[np.ndarray, "p q c k"]:
+    """A convolution of RGB for images of `channels`, as timm's `adapt_input_conv` makes it.
+
+    One channel gets the sum over RGB: a grey image gives what it would give as three equal
+    channels. Otherwise the three are repeated in turn and scaled by 3 / channels, which keeps the
+    size of the result.
+    """
+    if channels == 1:
+        return kernel.sum(2, keepdims=True)
+    return kernel[:, :, np.arange(channels) % 3] * np.float32(3 / channels)
 
 
 def _refuse(source: Path, missing: list, differing: list) -> None:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax import files, models, provenance, runtime
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment, schema
-from fastfcn_jax.data import datasets, sets
+from fastfcn_jax.data import datasets, pipeline, sets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
@@ -222,6 +222,7 @@ def build_training(
         accumulate=config.train.accumulate,
         ema_decay=config.train.ema_decay,
         axis_name=strategy.AXIS,
+        scaling=models.scaling(config.data),
     )
     state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
     return model, state, plan.compile(train_step), notes
@@ -232,9 +233,11 @@ def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source,
     d = config.data
     terminal.say(f"data: {d.name} in {d.root or 'memory'}")
     source = sets.load_training(d, cached=True, say=terminal.say)
-    validation = datasets.load(d.name, d.root, d.val_split) if config.train.eval_every else None
+    validation = datasets.open_split(d, d.val_split) if config.train.eval_every else None
     counted = "none" if validation is None else len(validation)
     terminal.say(f"{len(source)} training images, {counted} for validation")
+    if note := pipeline.left_out(d):
+        terminal.say(note)
     return source, validation
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fastfcn_jax.models import layers, normalize
+from fastfcn_jax.models import IMAGENET, Scaling, layers, normalize
 from fastfcn_jax.models.ops.forms import FAST, Forms
 from fastfcn_jax.training import losses, update
 from fastfcn_jax.training.optim import Optimizer, map_paths
@@ -32,11 +32,12 @@ def make_train_step(
     ema_decay: float = 0.0,
     axis_name: str | None = None,
     forms: Forms = FAST,
+    scaling: Scaling = IMAGENET,
 ) -> TrainStep:
     """Returns `train_step(state, batch) -> (state, metrics)`.
 
-    A batch holds `image` uint8 "b h w 3", `label` uint8 "b h w" and `size` int32
-    "b 2" (height, width before padding), with a leading axis of `accumulate`
+    A batch holds `image` "b h w c" (normalised here, by `scaling`), `label` uint8 "b h w" and
+    `size` int32 "b 2" (height, width before padding), with a leading axis of `accumulate`
     micro-batches where that is above 1: their gradients are summed, and the
     update equals that of one batch as large as all of them (BatchNorm's
     statistics and OHEM's choice, taken per micro-batch, aside).
@@ -78,7 +79,7 @@ def make_train_step(
         params = map_paths(
             lambda path, p: jax.lax.stop_gradient(p) if optimizer.frozen(path) else p, params
         )
-        images = normalize(batch["image"], batch["size"])
+        images = normalize(batch["image"], batch["size"], scaling)
         with nn.intercept_methods(_frozen_statistics(optimizer)):
             outputs, updates = model.apply(
                 {"params": params, "batch_stats": batch_stats},

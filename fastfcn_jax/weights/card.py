@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from fastfcn_jax import stored
+from fastfcn_jax import models, stored
 from fastfcn_jax.checkpoints.model_folder import LoadedModel
+from fastfcn_jax.data import pixel_type
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.models import segmentor
 
 _HEADS = {"psp": "PSP", "aspp": "DeepLabV3 (ASPP)", "enc": "EncNet", "fcn": "FCN"}
 _NECKS = {"jpu": "JPU", "jpu_x": "JPU of two chained units", "none": "dilation instead of a JPU"}
@@ -66,7 +66,9 @@ def text(
     """The model card: YAML for the hub, then Markdown for people."""
     head = yaml.safe_dump(_head(name, model, metrics, licence), sort_keys=False, allow_unicode=True)
     m, data = model.config.model, model.config.data
-    mean, std = ([round(x, 3) for x in values] for values in (segmentor.MEAN, segmentor.STD))
+    mean, std = ([round(x, 3) for x in values] for values in models.scaling(data))
+    pixel = pixel_type.of(data)
+    images = "RGB" if pixel == pixel_type.RGB else f"{pixel}"
     lines = [
         f"---\n{head}---",
         f"# {name}",
@@ -81,8 +83,8 @@ def text(
         _scores(model, metrics),
         *(("## Training", training) if training else ()),
         "## Preprocessing",
-        f"RGB, scaled to fit {data.test_scale} (width, height; (0, 0): not scaled), minus {mean}, "
-        f"divided by {std}.",
+        f"{images}, scaled to fit {data.test_scale} (width, height; (0, 0): not scaled), "
+        f"minus {mean}, divided by {std}.",
         "## Classes",
         "| number | name | colour | IoU | accuracy |\n|---|---|---|---|---|\n"
         + "\n".join(_classes(model, metrics.get("per_class", {}))),

@@ -94,7 +94,9 @@ def read(folder: Path) -> model_folder.LoadedModel:
     config, info = model_folder.from_card(content, folder / CONFIG)
     file = weight_file.read(folder / WEIGHTS)
     try:
-        variables, report = fit.to_variables(file, config.model, info.num_classes)
+        variables, report = fit.to_variables(
+            file, config.model, info.num_classes, channels=config.data.channels
+        )
     except UserError as error:
         raise UserError(f"{folder / WEIGHTS}: {error}.") from error
     return model_folder.LoadedModel(config, info, variables, report.step)

@@ -13,7 +13,7 @@ import small
 import tiny
 
 from fastfcn_jax import files
-from fastfcn_jax.checkpoints import model_folder, orbax_store
+from fastfcn_jax.checkpoints import fitting, model_folder, orbax_store
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.training import checkpointer, optim, state
@@ -21,13 +21,13 @@ from fastfcn_jax.training import checkpointer, optim, state
 CLASSES = ("road", "car")
 
 
-CHECK_SHAPES = model_folder._check_shapes
+CHECK_SHAPES = fitting.check
 
 
 @pytest.fixture(autouse=True)
 def any_arrays(monkeypatch):
     """The arrays that `make` returns are of no model."""
-    monkeypatch.setattr(model_folder, "_check_shapes", lambda *_: None)
+    monkeypatch.setattr(fitting, "check", lambda *_: None)
 
 
 def make(step=0, *, ema=False, freeze=(), width=3):
@@ -434,7 +434,7 @@ def test_classes_that_do_not_fit_the_weights_are_refused(tmp_path):
 
 
 def test_a_model_that_does_not_fit_the_weights_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(model_folder, "_check_shapes", CHECK_SHAPES)
+    monkeypatch.setattr(fitting, "check", CHECK_SHAPES)
     config = small.config("psp", "jpu", backbone="resnet18")
     info = DatasetInfo("two", CLASSES, np.zeros((2, 3), np.uint8))
     made = model_folder.model_card(config, info, {})

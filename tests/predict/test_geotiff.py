@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import toy
 
+from fastfcn_jax.data.pixel_type import PixelType
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.predict import geotiff
 
 rasterio = pytest.importorskip("rasterio")
+features = pytest.importorskip("rasterio.features")
 warp = pytest.importorskip("rasterio.warp")
 Affine = rasterio.Affine
 
@@ -110,7 +112,7 @@ def test_outlines_are_in_degrees(predict, tmp_path):
         assert (np.abs(outer - [13.5, 52.5]) < 1).all()
         there = warp.transform_geom("EPSG:4326", PLACE["crs"], feature["geometry"])
         shape = (there, feature["properties"]["label"])
-        rasterio.features.rasterize([shape], out=found, transform=PLACE["transform"])
+        features.rasterize([shape], out=found, transform=PLACE["transform"])
     np.testing.assert_array_equal(found, toy.labels_of(image))
 
 
@@ -169,10 +171,23 @@ def test_other_pixels_are_decoded_as_a_whole(predict, tmp_path):
         np.testing.assert_array_equal(file.read(1), toy.labels_of(grey[..., None] // 256))
 
 
+@pytest.mark.parametrize(("dtype", "overlay"), [("uint8", True), ("uint16", False)])
+def test_many_bands_are_read_in_windows(predict, tmp_path, monkeypatch, dtype, overlay):
+    image = toy.photograph(size=SIZE)
+    bands = np.dstack([image, image[..., :2]]).astype(dtype)
+    write(tmp_path / "in" / "a.tif", bands)
+    monkeypatch.delattr("fastfcn_jax.predict.inputs.Photograph.decode")
+    monkeypatch.setattr(toy.Model, "pixel", PixelType(5, dtype))
+    assert predict(tile=32, overlay=overlay)[0].failures == []
+    with rasterio.open(tmp_path / "out" / "a.tif") as file:
+        np.testing.assert_array_equal(file.read(1), toy.labels_of(image))
+    assert (tmp_path / "out" / "a_overlay.png").exists() == overlay
+
+
 def test_a_picture_that_its_orientation_turns_is_refused(predict, tmp_path, monkeypatch):
     write(tmp_path / "in" / "a.tif", toy.photograph(size=SIZE))
     turned = toy.photograph(size=SIZE[::-1])
-    monkeypatch.setattr("fastfcn_jax.predict.inputs.Photograph.decode", lambda _: turned)
+    monkeypatch.setattr("fastfcn_jax.predict.inputs.Photograph.decode", lambda *_: turned)
     (sentence,) = predict()[0].failures
     assert "orientation tag" in sentence
     with pytest.raises(UserError):

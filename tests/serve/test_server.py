@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fastfcn_jax import api
+from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference.predictor import Prediction
@@ -29,6 +30,7 @@ class Halves:
     """A model that sees sky above and road below, everywhere."""
 
     info = INFO
+    pixel = RGB
     predictor = types.SimpleNamespace(protocol=types.SimpleNamespace(name="single"))
 
     def predict(self, image):

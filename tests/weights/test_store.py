@@ -201,7 +201,7 @@ def test_training_starts_from_names(server, monkeypatch):
     publish(monkeypatch, server, "resnet18_v1c", saved(imagenet("mmseg")))
     config.init.backbone = "resnet18_v1c"
     drawn = {"params": {"backbone": {}}, "batch_stats": {}}
-    monkeypatch.setattr(initial_weights, "random_variables", lambda model, seed: drawn)
+    monkeypatch.setattr(initial_weights, "random_variables", lambda model, seed, channels: drawn)
     info = datasets.info("ade20k", "")
     model = models.build(config.model, info.num_classes)
     variables, notes = initial_weights.variables(config, model, info)

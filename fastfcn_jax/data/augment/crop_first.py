@@ -8,14 +8,15 @@ import functools
 
 import cv2
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Num, UInt8
 
 from fastfcn_jax.data.augment import mmseg
 from fastfcn_jax.data.augment.mmseg import Augmented, Draws
+from fastfcn_jax.data.resize import by_fours
 
 
 def augment(
-    image: UInt8[np.ndarray, "h w 3"],
+    image: Num[np.ndarray, "h w c"],
     label: UInt8[np.ndarray, "h w"],
     rng: Draws,
     *,
@@ -69,27 +70,33 @@ def _take_label(
 
 
 def _take_image(
-    image: UInt8[np.ndarray, "h w 3"],
+    image: Num[np.ndarray, "h w c"],
     size: tuple[int, int],
     corner: tuple[int, int],
     kept: tuple[int, int],
     mirrored: bool,
-) -> UInt8[np.ndarray, "_ _ 3"]:
+) -> Num[np.ndarray, "_ _ c"]:
     """The window at `corner` of the image resized to `size`, bilinear with half-pixel centres."""
     (top, bottom, step_y, from_y), (left, right, step_x, from_x) = (
         _window(image.shape[axis], size[axis], corner[axis], kept[axis]) for axis in (0, 1)
     )
     if mirrored:
         from_x, step_x = from_x + (kept[1] - 1) * step_x, -step_x
+
+    def warp(part: np.ndarray) -> np.ndarray:
+        return cv2.warpAffine(
+            part,
+            np.array([[step_x, 0, from_x], [0, step_y, from_y]]),
+            (kept[1], kept[0]),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+
+    part = image[top:bottom, left:right]
+    if part.shape[2] != 3:
+        return by_fours(warp, part)
     # warpAffine is several times faster with four channels than with three.
-    resized = cv2.warpAffine(
-        cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2RGBA),
-        np.array([[step_x, 0, from_x], [0, step_y, from_y]]),
-        (kept[1], kept[0]),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return cv2.cvtColor(resized, cv2.COLOR_RGBA2RGB)
+    return cv2.cvtColor(warp(cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)), cv2.COLOR_RGBA2RGB)
 
 
 def _window(length: int, resized: int, first: int, count: int) -> tuple[int, int, float, float]:

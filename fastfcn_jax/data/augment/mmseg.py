@@ -1,18 +1,21 @@
 """Training augmentation of mmsegmentation 1.2.2: pure functions of image, label and random draws.
 
 Images are uint8 RGB, labels uint8 with 255 = ignore. Random numbers are drawn in mmseg's order:
-given the same ones, every function returns exactly what mmseg's transform returns.
+given the same ones, every function returns exactly what mmseg's transform returns. All but the
+photometric distortion also take images of other channels and types.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 
+from fastfcn_jax.data.resize import by_fours, resize
 from fastfcn_jax.data.source import IGNORE_LABEL
 
-Image = UInt8[np.ndarray, "h w 3"]
+Image = Num[np.ndarray, "h w c"]
+Colors = UInt8[np.ndarray, "h w 3"]
 Label = UInt8[np.ndarray, "h w"]
 
 
@@ -112,9 +115,9 @@ def draw_size(
     return keep_ratio_size(size, (max(int(scale[0] * ratio), 1), max(int(scale[1] * ratio), 1)))
 
 
-def resize_image(image: Image, height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
+def resize_image(image: Image, height: int, width: int) -> Num[np.ndarray, "{height} {width} c"]:
     """Bilinear with half-pixel centres and without antialiasing, as OpenCV does on uint8."""
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return resize(image, (height, width))
 
 
 def resize_label(label: Label, height: int, width: int) -> UInt8[np.ndarray, "{height} {width}"]:
@@ -174,19 +177,19 @@ def random_flip(
 ) -> tuple[Image, Label]:
     """Flips horizontally with the given probability."""
     if rng.random() < probability:
-        return cv2.flip(image, 1), cv2.flip(label, 1)
+        return by_fours(lambda x: cv2.flip(x, 1), image), cv2.flip(label, 1)
     return image, label
 
 
 def photometric_distortion(
-    image: Image,
+    image: Colors,
     rng: Draws,
     *,
     brightness: float = 32,
     contrast: tuple[float, float] = (0.5, 1.5),
     saturation: tuple[float, float] = (0.5, 1.5),
     hue: int = 18,
-) -> Image:
+) -> Colors:
     """mmseg's PhotoMetricDistortion: each of four changes with probability 1/2.
 
     Every change truncates to uint8, so brightness and contrast can be looked up in a table of 256
@@ -216,7 +219,7 @@ def _affine(values: np.ndarray, factor: float, offset: float) -> np.ndarray:
     return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
-def _mapped(image: Image, table: np.ndarray) -> Image:
+def _mapped(image: Colors, table: np.ndarray) -> Colors:
     """Looks each value up. A table that only shifts is an addition, five times as fast."""
     shift = int(table[128]) - 128
     if np.array_equal(table, np.clip(np.arange(256) + shift, 0, 255)):
@@ -225,7 +228,7 @@ def _mapped(image: Image, table: np.ndarray) -> Image:
     return cv2.LUT(image, table)
 
 
-def _in_hsv(image: Image, channel: int, table: np.ndarray) -> Image:
+def _in_hsv(image: Colors, channel: int, table: np.ndarray) -> Colors:
     """Looks up one channel of OpenCV's uint8 HSV (hue 0..179) in a table."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, channel), table), hsv, channel)

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
+from fastfcn_jax.data import pixel_type
 from fastfcn_jax.data.datasets import (
     ade20k,
     camvid,
@@ -22,11 +25,12 @@ from fastfcn_jax.data.datasets import (
     synthetic,
     vaihingen,
 )
+from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.data.source import DatasetInfo, Sample, Source
 from fastfcn_jax.data.tfds import prepared
 from fastfcn_jax.errors import UserError
 
-__all__ = ["DATASETS", "DatasetInfo", "Sample", "Source", "info", "load"]
+__all__ = ["DATASETS", "DatasetInfo", "Sample", "Source", "info", "load", "open_split"]
 
 # Each module has load(root, split); the published ones also INFO, LABELS and SPLIT_SIZES.
 DATASETS = {
@@ -50,16 +54,31 @@ DATASETS = {
 }
 
 
-def load(name: str, root: str, split: str) -> Source:
+def open_split(data: ConfigDict, split: str) -> Source:
+    """Opens a split of the data set that `config.data` describes; see `load`."""
+    return load(data.name, data.root, split, pixel_type.of(data))
+
+
+def load(name: str, root: str, split: str, pixel: PixelType = RGB) -> Source:
     """Opens a split of the data set in `root`.
 
     `root` holds the data set in its own published layout, or as prepared by TensorFlow Datasets
     in ArrayRecord files (`fastfcn prepare`).
 
+    Args:
+      pixel: type of the images; only `folder` has others than 8-bit RGB.
+
     Raises:
       UserError: unknown name, missing folder, or an image without a label.
     """
     module = _module(name)
+    if module is folder:
+        return folder.load(root, split, pixel)
+    if pixel != RGB:
+        raise UserError(
+            f"data.channels and data.dtype: {name} has {RGB}, not {pixel}; leave them at their "
+            "defaults, or set data.name to 'folder' for images of your own."
+        )
     directory = prepared.find(root, name)
     if directory is not None:
         return prepared.load(directory, split, module.INFO, module.LABELS)

@@ -8,12 +8,15 @@ import numpy as np
 from jaxtyping import UInt8, UInt32
 
 from fastfcn_jax.data.datasets import class_list, layout
+from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.data.source import IGNORE_LABEL, DatasetInfo, EncodedSource, LabelTable, Source
 from fastfcn_jax.errors import UserError
 
 
-def load(root: str, split: str) -> Source:
+def load(root: str, split: str, pixel: PixelType = RGB) -> Source:
     """Pairs `images/<split>/X.*` with `labels/<split>/X.png`, or reads `<split>.txt` if it exists.
+
+    The images must be of type `pixel`.
 
     Raises:
       UserError: a file or folder is missing, or classes.json is invalid.
@@ -31,7 +34,8 @@ def load(root: str, split: str) -> Source:
         labels = [_label(labels_folder / p.relative_to(images_folder)) for p in images]
     ids = [str(p.relative_to(base).with_suffix("")) for p in images]
     _check_ids(ids, images)
-    return EncodedSource(info, ids, layout.pair(images, labels, f"{base} {split}"), to_classes)
+    files = layout.pair(images, labels, f"{base} {split}")
+    return EncodedSource(info, ids, files, to_classes, pixel)
 
 
 def _label(image: Path) -> Path:

@@ -19,7 +19,7 @@ from fastfcn_jax.evaluation.report import charts, frame, statistics
 from fastfcn_jax.evaluation.report.baselines import Baseline, published
 from fastfcn_jax.files import write_text
 from fastfcn_jax.inference.predictor import Predictor
-from fastfcn_jax.pictures import colorize
+from fastfcn_jax.pictures import as_rgb, colorize
 
 PICTURES = 3  # number of worst images shown, and of median ones
 
@@ -122,11 +122,12 @@ def make_gallery(
         prediction = predictor(sample.image)
         palette = source.info.palette
         wrong = (prediction != sample.label) & (sample.label != IGNORE_LABEL)
-        errors = cv2.cvtColor(cv2.cvtColor(sample.image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        photo = as_rgb(sample.image)
+        errors = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         errors[wrong] = (220, 30, 30)
         errors[sample.label == IGNORE_LABEL] = 0
         parts = (
-            sample.image,
+            photo,
             colorize(sample.label, palette),
             colorize(prediction, palette),
             errors,

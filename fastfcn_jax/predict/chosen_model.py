@@ -65,8 +65,10 @@ def checksum(loaded: Any, file: Path | None) -> str:
     from fastfcn_jax.checkpoints import orbax_store
     from fastfcn_jax.config import experiment
 
-    network = experiment.to_json(loaded.config)["model"]
-    return manifest.checksum([orbax_store.checksum(loaded.variables), network, classes])
+    config = experiment.to_json(loaded.config)
+    images = {key: config["data"][key] for key in ("channels", "dtype", "scaling")}
+    weights = orbax_store.checksum(loaded.variables)
+    return manifest.checksum([weights, config["model"], images, classes])
 
 
 def protocol(loaded: Any) -> dict[str, str]:
