@@ -1,6 +1,7 @@
 """Time, memory and arithmetic of a training step, part by part, and what limits it."""
 
 import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fastfcn_jax import models, runtime
-from fastfcn_jax.bench import loading, measure
-from fastfcn_jax.data import datasets, pixel_type
+from fastfcn_jax.bench import measure
+from fastfcn_jax.data import datasets, pipeline, pixel_type, sets
+from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.ops.bilinear import resize
 from fastfcn_jax.models.ops.forms import Forms
 from fastfcn_jax.training import initial_weights, losses, optim, step
@@ -23,15 +25,16 @@ class Network:
 
     def __init__(self, config: ConfigDict):
         self.config = config
-        self.num_classes = config.model.num_classes or _num_classes(config)
+        d = config.data
+        self.num_classes = config.model.num_classes or datasets.info(d.name, d.root).num_classes
         self.model = models.build(config.model, self.num_classes)
-        pixel, self.scaling = pixel_type.of(config.data), models.scaling(config.data)
-        self.variables = initial_weights.random_variables(self.model, config.seed, pixel.channels)
+        channels, dtype = pixel_type.of(d)
+        self.scaling = models.scaling(d)
+        self.variables = initial_weights.random_variables(self.model, config.seed, channels)
         rng = np.random.default_rng(0)
         shape = (config.train.batch_size, *config.data.crop_size)
-        values = rng.integers(0, 256, (*shape, pixel.channels), np.uint8)
         self.batch = {
-            "image": jnp.asarray(values.astype(pixel.dtype)),
+            "image": jnp.asarray(rng.integers(0, 256, (*shape, channels), "uint8").astype(dtype)),
             "label": jnp.asarray(rng.integers(0, self.num_classes, shape, np.uint8)),
             "size": jnp.tile(jnp.array(shape[1:], jnp.int32), (shape[0], 1)),
         }
@@ -157,8 +160,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
 
     def predict(variables, images):
         outputs: Any = model.apply(variables, models.normalize(images, None, network.scaling))
-        size = images.shape[1:3]
-        large = resize(outputs.logits, size, align_corners=network.align_corners)
+        large = resize(outputs.logits, images.shape[1:3], align_corners=network.align_corners)
         return large.argmax(-1).astype(jnp.uint8)
 
     return {
@@ -174,6 +176,21 @@ def twin(config: ConfigDict) -> ConfigDict | None:
     other = config.copy_and_resolve_references()
     other.model.update(neck="none", output_stride=8)
     return other
+
+
+def input_seconds(config: ConfigDict, batches: int = 8) -> float | None:
+    """Seconds per batch of the data pipeline alone; None without data at config.data.root."""
+    try:
+        source = sets.load_training(config.data)
+    except UserError:
+        return None
+    stream = pipeline.build_train(config, source)
+    for _ in range(config.data.prefetch + 1):  # the first ones were prepared ahead
+        next(stream)
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(stream)
+    return (time.perf_counter() - start) / batches
 
 
 def measured(
@@ -208,7 +225,7 @@ def measured(
         "crop_size": list(config.data.crop_size),
         "flops_per_second": attained.flops,
         "bytes_per_second": attained.bandwidth,
-        "input_seconds": loading.seconds(config),
+        "input_seconds": input_seconds(config),
         "parts": {},
     }
     for (name, kind), program in functions.items():
@@ -279,7 +296,3 @@ def table(found: dict) -> str:
             f"{ratios['training']:.2f} times in training"
         )
     return "\n".join([*lines, verdict(found)])
-
-
-def _num_classes(config: ConfigDict) -> int:
-    return len(datasets.info(config.data.name, config.data.root).class_names)

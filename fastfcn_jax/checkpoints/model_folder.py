@@ -15,11 +15,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fastfcn_jax import files, stored
-from fastfcn_jax.checkpoints import card_classes, fitting, orbax_store
+from fastfcn_jax.checkpoints import card_classes, fitting, orbax_store, preprocessing
 from fastfcn_jax.checkpoints.orbax_store import Damaged
 from fastfcn_jax.config import experiment
-from fastfcn_jax.data import pixel_type
-from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import DatasetInfo, stored_values
 from fastfcn_jax.errors import UserError
 
@@ -157,20 +155,9 @@ def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) 
             "palette": np.asarray(info.palette, np.uint8).tolist(),
             **({} if info.values is None else {"values": list(info.values)}),
         },
-        "preprocessing": preprocessing(config),
+        "preprocessing": preprocessing.described(config),
         "versions": versions,
     }
-
-
-def preprocessing(config: ConfigDict) -> dict[str, Any]:
-    """How images become the model's input: minus mean, divided by std, channel by channel."""
-    from fastfcn_jax import models
-
-    mean, std = models.scaling(config.data)
-    pixel = pixel_type.of(config.data)
-    if pixel == RGB:
-        return {"mean": list(mean), "std": list(std), "channels": "RGB"}
-    return {"mean": list(mean), "std": list(std), **pixel._asdict()}
 
 
 def compare_classes(folder: Path, trained: DatasetInfo, tested: DatasetInfo) -> str:
@@ -258,11 +245,8 @@ def from_card(card: dict[str, Any], source: Path) -> tuple[ConfigDict, DatasetIn
     """
     data = card["dataset"]
     config = experiment.from_json(card["config"], source)
-    built_in = preprocessing(config)
-    if card.get("preprocessing", built_in) != built_in:
-        raise UserError(
-            f"{source}: preprocessing must be {built_in}, which cannot be changed; {REMEDY}."
-        )
+    if "preprocessing" in card:
+        preprocessing.check(card["preprocessing"], config, source)
     return config, DatasetInfo(
         data["name"],
         tuple(data["class_names"]),

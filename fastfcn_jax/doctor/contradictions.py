@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Num, UInt8
 
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.terminal.progress import track
@@ -19,7 +19,7 @@ DEFINITION = (
     "-ln p(labelled class), divided by the labelled pixels of the image. mean: the same sum "
     "divided by the pixels that contradict."
 )
-Probabilities = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "h w k"]]
+Probabilities = Callable[[Num[np.ndarray, "h w c"]], Float[np.ndarray, "h w k"]]
 
 
 class Region(NamedTuple):

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from fastfcn_jax import text
-from fastfcn_jax.data import pixel_type
 from fastfcn_jax.doctor import trained
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.report import frame
@@ -140,7 +139,7 @@ def _look(model: trained.Trained, photos: list[Photograph]):
     readable, uncertainty, described, failures = [], [], [], []
     for photo in track(iter(photos), len(photos), "looking at photographs"):
         try:
-            image = photo.decode(pixel_type.of(model.config.data))
+            image = photo.decode(model.pixel)
         except UserError as error:
             failures.append(str(error))
             continue
@@ -175,7 +174,7 @@ def _write(output: Path, model: trained.Trained, found: Suggestion) -> None:
 
 def _strip(model: trained.Trained, photo: Photograph, choice: Choice) -> str:
     """Photograph, prediction over it, and where the model is uncertain."""
-    image = photo.decode(pixel_type.of(model.config.data))
+    image = photo.decode(model.pixel)
     p = model.probabilities(image)
     labels = p.argmax(-1).astype(np.uint8)
     entropy = -(p * np.log(p)).sum(-1) / np.log(p.shape[-1])

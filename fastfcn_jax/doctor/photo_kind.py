@@ -104,8 +104,8 @@ def find(
     kind = found.most_common(1)[0][0]
     if kind == RGB or (kind == GREY and len(found) > 1):
         return RGB, _others(found)
-    remedy = "--channels rgb reads them as 8-bit RGB" if kind.channels <= 4 else "data.channels"
-    return kind, [f"photos have {kind} ({remedy})"]
+    remedy = " (--channels rgb reads them as 8-bit RGB)" if kind.channels <= 4 else ""
+    return kind, [f"photos have {kind}{remedy}"]
 
 
 def _others(found: Mapping[PixelType, int]) -> list[str]:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num
 from ml_collections import ConfigDict
 
 from fastfcn_jax import models, runtime
-from fastfcn_jax.checkpoints import model_folder
-from fastfcn_jax.data import datasets
+from fastfcn_jax.checkpoints import model_folder, preprocessing
+from fastfcn_jax.data import datasets, pixel_type
+from fastfcn_jax.data.pixel_type import PixelType
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Files, Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
@@ -27,7 +28,12 @@ class Trained(NamedTuple):
     info: DatasetInfo
     predictor: predictor.Predictor
 
-    def probabilities(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w k"]:
+    @property
+    def pixel(self) -> PixelType:
+        """Type of the images that the model takes."""
+        return pixel_type.of(self.config.data)
+
+    def probabilities(self, image: Num[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w k"]:
         """Probability of each class at each pixel of a photograph."""
         scores = self.predictor.scores(image)
         if self.predictor.protocol.merge != "probabilities":
@@ -57,7 +63,7 @@ def load(folder: Path, config: ConfigDict | None = None) -> Trained:
     folder = store.checkpoint(folder)
     runtime.cache_compilations()
     loaded = model_folder.load_model(folder)
-    config = loaded.config if config is None else config
+    config = loaded.config if config is None else preprocessing.as_trained(loaded.config, config)
     model = models.build(loaded.config.model, loaded.info.num_classes)
     built = predictor.build(config, model, loaded.variables)
     return Trained(Path(folder), config, loaded.info, built)

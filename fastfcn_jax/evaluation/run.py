@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastfcn_jax import models, runtime
-from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.checkpoints import model_folder, preprocessing
 from fastfcn_jax.data import datasets
 from fastfcn_jax.evaluation.boundaries import BoundaryIoU
 from fastfcn_jax.evaluation.calibration import Calibration
@@ -52,7 +52,7 @@ def evaluate_folder(
     # Now, since the output may replace the file.
     counts = None if compare is None else paired.read(compare)
     loaded = model_folder.load_model(folder)
-    config = loaded.config if config is None else _with_pixels_of(loaded.config, config)
+    config = loaded.config if config is None else preprocessing.as_trained(loaded.config, config)
     source = datasets.open_split(config.data, config.data.val_split)
     if note := model_folder.compare_classes(folder, loaded.info, source.info):
         print(note)
@@ -74,14 +74,6 @@ def evaluate_folder(
         output / "report.html", folder, loaded.step, result, tested, source, config, other, said
     )
     print(f"{said}wrote {output / 'metrics.json'}, {paired.NAME} and report.html")
-    return result
-
-
-def _with_pixels_of(model: ConfigDict, config: ConfigDict) -> ConfigDict:
-    """The configuration with the kind of images that a model was trained on."""
-    result = config.copy_and_resolve_references()
-    with result.unlocked():
-        result.data.update({key: model.data[key] for key in ("channels", "dtype", "scaling")})
     return result
 
 

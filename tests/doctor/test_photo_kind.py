@@ -45,7 +45,7 @@ def configured(root):
 
 def test_a_folder_of_multispectral_tiffs(tmp_path):
     lines = adopt(folder(tmp_path, multispectral, "tif"))
-    assert lines[1] == "photos have 5 channels of 16-bit values (uint16) (data.channels)"
+    assert lines[1] == "photos have 5 channels of 16-bit values (uint16)"
     text = "\n".join(lines)
     data = configured(tmp_path)
     assert (data.channels, data.dtype) == (5, "uint16")
