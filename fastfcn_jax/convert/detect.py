@@ -36,10 +36,10 @@ class Detected(NamedTuple):
     num_classes: int
 
     def __str__(self) -> str:
-        kind = ", ".join(["plain stem"] * (self.stem == "plain") + ["D"] * self.average_downsample)
-        backbone = f"{self.backbone} ({kind})" if kind else self.backbone
+        plain, average = self.stem == "plain", self.average_downsample
+        kind = " (plain stem)" * plain + " (shortcuts average)" * average
         head = self.head + " with SE branch" * self.se_branch + ", lateral" * self.lateral
-        parts = [backbone, self.neck, head]
+        parts = [self.backbone + kind, self.neck, head]
         text = f"{self.lineage} lineage, {' + '.join(p for p in parts if p != 'none')}"
         return f"{text}{', auxiliary head' * self.auxiliary}, {self.num_classes} classes"
 
@@ -53,9 +53,12 @@ def lineage(names: Iterable[str]) -> str:
     tops = {name.split(".")[0] for name in names}
     if tops >= {"backbone", "cls_seg"}:
         raise UserError(PADDLESEG)
-    for top, found in (("backbone", "mmseg"), ("pretrained", "official")):
+    for top, head, found in (
+        ("backbone", "decode_head", "mmseg"),
+        ("pretrained", "head", "official"),
+    ):
         if top in tops:
-            if not tops & {"decode_head", "head"}:
+            if head not in tops:
                 raise UserError(_BACKBONE_ALONE)
             return found
     if tops & {"layer1", "bb_0_0", "blocks"}:

@@ -1,16 +1,18 @@
 """The images to train on: one data set, or several ones concatenated, repeated and balanced."""
 
 import math
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, SupportsIndex
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8
 from ml_collections import ConfigDict
 
-from fastfcn_jax.data import cache, datasets, pipeline, pixel_type
-from fastfcn_jax.data.source import DatasetInfo, Sample, Source
+from fastfcn_jax.data import cache, datasets, decode, pixel_type
+from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Sample, Source
 from fastfcn_jax.errors import UserError
 
 FORM = "'NAME SPLIT REPEAT ROOT', for example 'pascal_voc trainval 4 /data/VOC2012'"
@@ -64,7 +66,7 @@ def parse(entry: str) -> Entry:
     name, split, repeat, root = [*entry.split(maxsplit=3), "", "", "", ""][:4]
     if not root or not repeat.isdecimal() or int(repeat) < 1:
         raise UserError(f"config.data.sets: {entry!r} is not {FORM}.")
-    return Entry(name, split, int(repeat), root)
+    return Entry(name, split, int(repeat), os.path.expanduser(root))
 
 
 def load_training(
@@ -121,6 +123,9 @@ def balanced(source: Source, threshold: float, *, threads: int = 8) -> Selection
     With f(c) the fraction of images that show class c, an image occurs
     ceil(max(1, sqrt(threshold / f(c)))) times, for the rarest class c that it shows (mmengine's
     ClassBalancedDataset). Reads every label once.
+
+    Raises:
+      UserError: a label cannot be read.
     """
     times = repeat_times(classes_shown(source, threads=threads), threshold)
     index = np.repeat(np.arange(len(source)), times)
@@ -130,10 +135,26 @@ def balanced(source: Source, threshold: float, *, threads: int = 8) -> Selection
 def classes_shown(source: Source, *, threads: int = 8) -> Bool[np.ndarray, "n k"]:
     """Which classes each image shows."""
     count = source.info.num_classes
-    shown = np.zeros((len(source), count), bool)
-    for i, sample in pipeline.in_order(source, threads=threads):
-        shown[i] = np.bincount(sample.label.ravel(), minlength=256)[:count] > 0
-    return shown
+
+    def shown(index: int) -> np.ndarray:
+        return np.bincount(read_label(source, index).ravel(), minlength=256)[:count] > 0
+
+    with ThreadPoolExecutor(threads) as pool:
+        return np.stack(list(pool.map(shown, range(len(source)))))
+
+
+def read_label(source: Source, index: int) -> UInt8[np.ndarray, "h w"]:
+    """The label of a sample; its photograph is not decoded if the label is a separate file.
+
+    Raises:
+      UserError: the label cannot be read or contains a value that is not a class.
+    """
+    if isinstance(source, Selection):
+        return read_label(source.parts[source.part[index]], int(source.index[index]))
+    if not isinstance(source, EncodedSource):
+        return source[index].label
+    files = source.read(index)
+    return source.to_classes(decode.label(files.label, files.label_name), files.label_name)
 
 
 def repeat_times(shown: Bool[np.ndarray, "n k"], threshold: float) -> Int[np.ndarray, "n"]:

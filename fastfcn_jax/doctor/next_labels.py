@@ -16,6 +16,7 @@ from fastfcn_jax import text
 from fastfcn_jax.doctor import trained
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.report import frame
+from fastfcn_jax.evaluation.run import output_folder
 from fastfcn_jax.files import make_folder, write_json, write_text
 from fastfcn_jax.pictures import as_rgb, overlay
 from fastfcn_jax.predict import inputs
@@ -72,7 +73,7 @@ def suggest(
       UserError: no checkpoint, no photograph left, or no output folder.
     """
     model = trained.load(folder, config)
-    output = make_folder(output or model.folder / "next")
+    output = make_folder(output or output_folder(model.given, model.folder, "next"))
     found = _find(photos)
     known = trained.labelled(model)
     left = [photo for photo in found if photo.path is None or photo.path.resolve() not in known]
@@ -83,13 +84,15 @@ def suggest(
         raise UserError(f"{photos}: no photograph that is not labelled yet can be read.")
     choices = choose(uncertainty, described, count)
     if len(choices) < min(count, len(readable)):
-        print(f"the other {len(readable) - len(choices)} are near duplicates of those listed")
+        print(f"left out as near duplicates of those listed: {len(readable) - len(choices)}")
     suggestion = Suggestion(readable, choices, failures)
     _write(output, model, suggestion)
     return suggestion
 
 
 def _find(photos: str) -> list[Photograph]:
+    if photos == inputs.STDIN:
+        raise UserError("--next takes a folder, a file or a pattern of photographs.")
     try:
         return list(inputs.find(photos, settings=Settings(keep_suffix=True)))  # nothing can clash
     except UserError as error:

@@ -15,11 +15,12 @@ from fastfcn_jax.data.source import Source
 from fastfcn_jax.doctor import trained
 from fastfcn_jax.doctor.contradictions import DEFINITION, Photo, Ranking, Region, rank
 from fastfcn_jax.evaluation.report import frame
+from fastfcn_jax.evaluation.run import output_folder
 from fastfcn_jax.files import make_folder, write_json, write_text
 from fastfcn_jax.pictures import as_rgb, colorize
 
 AROUND = 64  # pixels that a picture of a region shows around it
-RED = (220, 30, 30)
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 Sources = Mapping[str, Source]
 
@@ -39,7 +40,7 @@ def review(
     """
     model = trained.load(folder, config)
     sources = dict(model.splits())
-    output = make_folder(output or model.folder / "suspects")
+    output = make_folder(output or output_folder(model.given, model.folder, "suspects"))
     found = rank(model.probabilities, sources, count)
     write_json(output / "suspects.json", _content(found, sources, model.info.class_names))
     write_text(output / "suspects.html", _page(model, sources, found))
@@ -141,8 +142,9 @@ def _around(
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     """The region and what is around it, with a frame."""
     x, y, width, height = box
-    framed = cv2.rectangle(
-        np.ascontiguousarray(picture), (x - 2, y - 2), (x + width + 1, y + height + 1), RED, 2
-    )
+    framed = picture.copy()
+    for margin, color in ((1, WHITE), (2, BLACK)):  # seen on any colour
+        start, end = (x - margin, y - margin), (x + width - 1 + margin, y + height - 1 + margin)
+        cv2.rectangle(framed, start, end, color, 1)
     top, left = max(y - AROUND, 0), max(x - AROUND, 0)
     return np.ascontiguousarray(framed[top : y + height + AROUND, left : x + width + AROUND])

@@ -21,8 +21,12 @@ LEAST = 1e-6  # probabilities are at least this, so that no single pixel decides
 
 
 class Trained(NamedTuple):
-    """A model, the configuration of its data, and its classes."""
+    """A model, the configuration of its data, and its classes.
 
+    given: the folder or published name that was asked for; folder: where it is.
+    """
+
+    given: Path
     folder: Path
     config: ConfigDict
     info: DatasetInfo
@@ -54,19 +58,19 @@ class Trained(NamedTuple):
             yield split, source
 
 
-def load(folder: Path, config: ConfigDict | None = None) -> Trained:
+def load(given: Path, config: ConfigDict | None = None) -> Trained:
     """The model of a checkpoint folder; `config` overrides where its data are.
 
     Raises:
       UserError: there is no checkpoint.
     """
-    folder = store.checkpoint(folder)
+    folder = Path(store.checkpoint(given))
     runtime.cache_compilations()
     loaded = model_folder.load_model(folder)
     config = loaded.config if config is None else preprocessing.as_trained(loaded.config, config)
     model = models.build(loaded.config.model, loaded.info.num_classes)
     built = predictor.build(config, model, loaded.variables)
-    return Trained(Path(folder), config, loaded.info, built)
+    return Trained(given, folder, config, loaded.info, built)
 
 
 def files_of(source: Source) -> Files | None:

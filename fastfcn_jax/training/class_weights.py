@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from jaxtyping import Int
 
-from fastfcn_jax.data import decode
-from fastfcn_jax.data.source import EncodedSource, Source
+from fastfcn_jax.data import sets
+from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 
 MAX_IMAGES = 500  # evenly spaced over the data set; enough to estimate class frequencies
@@ -69,10 +69,4 @@ def label_counts(
 
 
 def _count(source: Source, index: int) -> Int[np.ndarray, "256"]:
-    if isinstance(source, EncodedSource):
-        files = source.read(index)
-        stored = decode.label(files.label, files.label_name)
-        label = source.to_classes(stored, files.label_name)
-    else:
-        label = source[index].label
-    return np.bincount(label.ravel(), minlength=256)
+    return np.bincount(sets.read_label(source, index).ravel(), minlength=256)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Bool, Float, Integer
 
 from fastfcn_jax.data.source import IGNORE_LABEL
 from fastfcn_jax.models.ops.forms import FAST, Forms
@@ -108,19 +108,10 @@ def total_loss(
       they are the batch's.
     """
     over = over or denominators(labels, class_weights=class_weights)
-    pixel_weights = _per_pixel(class_weights, labels) if class_weights else None
+    smoothing = terms.label_smoothing
 
     def enlarge(logits):
         return forms["resize"](widen(logits), labels.shape[1:], align_corners=align_corners)
-
-    def mean(logits, loss, kept):
-        loss = loss if kept is None else jnp.where(kept, loss, 0.0)
-        found = _mean(loss, pixel_weights, over)
-        if (rate := terms.label_smoothing) > 0:
-            kept = labels != IGNORE_LABEL if kept is None else kept
-            even = jnp.where(kept, _even_cross_entropy(logits, class_weights), 0.0)
-            found = (1.0 - rate) * found + rate * _mean(even, None, over)
-        return found
 
     logits = enlarge(outputs.logits)
     loss, correct = pixel_cross_entropy(logits, labels)
@@ -131,11 +122,10 @@ def total_loss(
         )
     parts = {}
     if factor := dict(terms.weights).get("cross_entropy", 0.0):
-        parts["loss_decode"] = mean(logits, loss, kept)
-        if factor != 1.0:
-            parts["loss_decode"] *= factor
+        share = _mean_cross_entropy(logits, loss, labels, kept, over, class_weights, smoothing)
+        parts["loss_decode"] = share if factor == 1.0 else factor * share
     if [name for name, _ in terms.weights] != ["cross_entropy"]:
-        others = region_losses.shares(
+        parts |= region_losses.shares(
             logits,
             labels,
             loss,
@@ -145,16 +135,15 @@ def total_loss(
             class_weights=class_weights,
             axis_name=axis_name,
         )
-        parts |= {f"loss_{name}": share for name, share in others.items()}
     if outputs.auxiliary is not None and auxiliary_weight > 0:
         # In the backward pass a GPU then has the gradient of `auxiliary` before it begins with the
         # main loss: both at once, at the labels' size, are 629 MB more for four images of ADE20K.
         first = next(iter(parts))
-        main, auxiliary = forms["barrier"](parts[first], outputs.auxiliary)
-        parts[first] = main
-        auxiliary = enlarge(auxiliary)
-        loss, _ = pixel_cross_entropy(auxiliary, labels)
-        parts["loss_auxiliary"] = auxiliary_weight * mean(auxiliary, loss, None)
+        parts[first], auxiliary = forms["barrier"](parts[first], outputs.auxiliary)
+        logits = enlarge(auxiliary)
+        loss, _ = pixel_cross_entropy(logits, labels)
+        share = _mean_cross_entropy(logits, loss, labels, None, over, class_weights, smoothing)
+        parts["loss_auxiliary"] = auxiliary_weight * share
     if outputs.se is not None and se_weight > 0:
         presence = class_presence(labels, num_classes)
         se = binary_cross_entropy(widen(outputs.se), presence)
@@ -180,14 +169,6 @@ def pixel_cross_entropy(
     valid = labels != IGNORE_LABEL
     correct = valid & (jax.lax.stop_gradient(score) >= peak)
     return jnp.where(valid, log_sum - score, 0.0), correct.astype(jnp.float32)
-
-
-def _even_cross_entropy(
-    logits: Float[Array, "b h w k"], class_weights: Sequence[float]
-) -> Float[Array, "b h w"]:
-    """Mean over the classes of the weighted -log p: what label smoothing adds in PyTorch."""
-    loss = jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits
-    return (loss * jnp.asarray(class_weights, jnp.float32) if class_weights else loss).mean(-1)
 
 
 def class_presence(
@@ -253,9 +234,30 @@ def _per_pixel(class_weights: Sequence[float], labels: Integer[Array, "*b h w"])
     return table[jnp.minimum(labels.astype(jnp.int32), table.size - 1)]
 
 
-def _mean(loss, pixel_weights, over: Denominators) -> Float[Array, ""]:
-    loss = loss if pixel_weights is None else loss * pixel_weights
-    return (loss.sum((1, 2)) / over.pixels).sum()
+def _mean_cross_entropy(
+    logits: Float[Array, "b h w k"],
+    loss: Float[Array, "b h w"],
+    labels: Integer[Array, "b h w"],
+    kept: Bool[Array, "b h w"] | None,
+    over: Denominators,
+    class_weights: Sequence[float],
+    smoothing: float,
+) -> Float[Array, ""]:
+    """Share of the mean of the pixels' cross entropies, smoothed as PyTorch does.
+
+    Args:
+      kept: the pixels that count (hard examples); None: all that are valid.
+    """
+    valid = labels != IGNORE_LABEL if kept is None else kept
+    loss = loss if kept is None else jnp.where(kept, loss, 0.0)
+    weighted = loss * _per_pixel(class_weights, labels) if class_weights else loss
+    found = (weighted.sum((1, 2)) / over.pixels).sum()
+    if smoothing == 0.0:
+        return found
+    each = jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits
+    each = each * jnp.asarray(class_weights, jnp.float32) if class_weights else each
+    even = jnp.where(valid, each.mean(-1), 0.0)
+    return (1.0 - smoothing) * found + smoothing * (even.sum((1, 2)) / over.pixels).sum()
 
 
 def _psum(x, axis_name: str | None):

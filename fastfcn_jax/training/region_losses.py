@@ -47,7 +47,7 @@ def shares(
     class_weights: Sequence[float] = (),
     axis_name: str | None = None,
 ) -> dict[str, Float[Array, ""]]:
-    """This replica's share of each term but the cross entropy, as weighted.
+    """This replica's share of each term but the cross entropy, as weighted, by its logged name.
 
     With accumulation, the losses of a whole batch (`class_dice`, `lovasz`, `boundary`) are the mean
     over the micro-batches.
@@ -84,7 +84,7 @@ def shares(
             share = mean * batch_share
         else:
             continue
-        found[name] = factor * share
+        found[f"loss_{name}"] = factor * share
     return found
 
 

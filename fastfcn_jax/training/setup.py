@@ -231,7 +231,10 @@ def build_training(
 def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source, Source | None]:
     """Opens the training data, and the validation data unless there is no evaluation."""
     d = config.data
-    terminal.say(f"data: {d.name} in {d.root or 'memory'}")
+    where = f"{d.name} in {d.root or 'memory'}"
+    terminal.say(
+        f"data: the mixture of data.sets; evaluated on {where}" if d.sets else f"data: {where}"
+    )
     source = sets.load_training(d, cached=True, say=terminal.say)
     validation = datasets.open_split(d, d.val_split) if config.train.eval_every else None
     counted = "none" if validation is None else len(validation)

@@ -3,7 +3,7 @@
 Addresses and file names are those of mmengine 0.10.7's hub (`openmmlab.json`, `mmcls.json`), of
 mmpretrain's `configs/resnet/metafile.yml`, of torchvision 0.28.0, timm 1.0.31 and PaddleClas. The
 backbones of the official code follow torch-encoding's model store. Not listed: those of timm whose
-photographs are normalised otherwise.
+photographs are normalised otherwise, or that have no licence.
 """
 
 import re

@@ -103,7 +103,7 @@ def _bundled_model(name: str, folder: str, config: str, licence: str) -> Entry:
 
 PADDLESEG = (
     "PaddleSeg's FastFCN has a JPU over a backbone of output stride 8, and published weights have "
-    "lateral convolutions and photographs normalised by 0.5 as well; no model here is built so"
+    "lateral convolutions of c2 and c3 and photographs normalised by 0.5; no model here is built so"
 )
 _PADDLESEG = "fastfcn_resnet50_os8_ade20k_480x480_120k"
 _PADDLESEG_MODEL = Entry(

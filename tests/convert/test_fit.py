@@ -72,6 +72,8 @@ def test_official_models_are_recognised_by_their_shapes(head, neck):
     assert detect.detect(shapes, "official") == detect.Detected(
         lineage="official",
         backbone="resnet50",
+        stem="deep",
+        average_downsample=False,
         base_width=64,
         neck=neck,
         neck_channels=0 if neck == "none" else 512,

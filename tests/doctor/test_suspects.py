@@ -183,8 +183,20 @@ def test_without_a_model_the_flags_are_refused(capsys):
     assert "--suspects needs a trained model" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("photos", "message"),
+    [("-", "--next takes a folder"), ("nowhere", "--next nowhere: no such image")],
+)
+def test_what_holds_no_photographs_is_refused(photos, message):
+    with pytest.raises(UserError, match=message):
+        next_labels._find(photos)
+
+
 def test_pictures_of_a_region_at_the_border_stay_inside():
-    picture = np.zeros((20, 30, 3), np.uint8)
+    picture = np.full((200, 30, 3), 90, np.uint8)
     shown = suspects._around(picture, (0, 0, 5, 4))
-    assert shown.shape == (20, 30, 3)
-    assert (shown == suspects.RED).all(-1).any()
+    assert shown.shape == (4 + suspects.AROUND, 30, 3)
+    assert (shown[:4, :5] == 90).all()  # the region itself is not drawn over
+    assert (shown[4, :5] == 255).all()
+    assert (shown[5, :6] == 0).all()
+    assert (picture == 90).all()

@@ -4,10 +4,16 @@ import dataclasses
 import html
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from scipy import ndimage, stats
 
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.data import datasets
+from fastfcn_jax.evaluation import run
 from fastfcn_jax.evaluation.boundaries import RATIO, BoundaryIoU, inner_band
 from fastfcn_jax.evaluation.calibration import BINS, Calibration
 from fastfcn_jax.evaluation.evaluate import Result
@@ -151,6 +157,30 @@ def test_counts_survive_the_file_and_a_damaged_one_is_none(tmp_path):
     (tmp_path / paired.NAME).write_bytes(b"damaged")
     assert paired.read(tmp_path) is None
     assert paired.read(tmp_path / "absent.json") is None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_model")
+def test_the_other_run_is_read_before_its_folder_is_written_again(tmp_path, capsys):
+    c = tiny.config()
+    c.data.test_scale = (48, 32)
+    model, info = tiny.build(c.model, 9), datasets.info("synthetic", "")
+    card = model_folder.model_card(c, info, {})
+    for seed in (0, 1):
+        variables = dict(model.init(jax.random.key(seed), jnp.zeros((1, 32, 48, 3))))
+        model_folder.save_model(tmp_path / str(seed), jax.tree.map(np.asarray, variables), card)
+    one, two, output = tmp_path / "0", tmp_path / "1", tmp_path / "scores"
+    first = run.evaluate_folder(one, output=output)
+    second = run.evaluate_folder(two, output=output, compare=output, calibration=True)
+    gap = second.scores.miou - first.scores.miou
+    assert gap != 0
+    said = capsys.readouterr().out
+    assert f"mIoU {gap:+.2f}, 95 % interval" in said
+    assert "paired bootstrap over 64 images" in said
+    assert 0 < json.loads((output / "metrics.json").read_text())["ECE"] < 100
+    (output / paired.NAME).unlink()
+    run.evaluate_folder(two, output=output, compare=output)
+    assert "no counts.npz beside it" in capsys.readouterr().out
 
 
 def test_extras_are_in_metrics_summary_and_report(tmp_path):

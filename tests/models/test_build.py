@@ -23,7 +23,8 @@ def initial(lineage: str) -> dict:
     config.update(SMALL, lineage=lineage, backbone="resnet50", head="enc", se_branch=True)
     model = models.build(config, 19)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(resnet.BLOCKS, 50, (resnet.Bottleneck, (1, 1, 1, 1)))
+        short = resnet.BLOCKS["resnet50"]._replace(counts=(1, 1, 1, 1))
+        patch.setitem(resnet.BLOCKS, "resnet50", short)
         variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     flat = traverse_util.flatten_dict(variables["params"], sep="/")
     return {name: np.asarray(value) for name, value in flat.items()}

@@ -219,6 +219,21 @@ def test_plain_forms_are_xlas_own_operations_alike_for_every_platform():
 
 
 @pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 4), (2, 2)])
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_grouped(size, stride, dilation, platform, request):
+    """More outputs than inputs a group: mixing up groups and channels would show."""
+    if platform == "gpu":
+        request.getfixturevalue("gpu_forms")
+    assert_same(
+        lambda x, k: FAST.convolve(x, k, stride, dilation),
+        lambda x, k: PLAIN.convolve(x, k, stride, dilation),
+        noise(2, *size, 6),
+        noise(3, 3, 2, 9, seed=1),
+    )
+
+
+@pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])
 @pytest.mark.parametrize(("kernel_size", "dilation"), [(1, 1), (3, 2)])
 def test_strided_convolution_on_every_other_pixel(size, kernel_size, dilation):
     assert_same(

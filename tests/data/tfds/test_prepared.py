@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from layouts import sentence, write_png
+from layouts import label_of, photo, sentence, write_jpg, write_png
+from scipy.io import savemat
 
 from fastfcn_jax.data import datasets, prepare
 from fastfcn_jax.data.tfds import builders, prepared
@@ -166,3 +167,18 @@ def test_unknown_builder(tmp_path):
     assert "known: cityscapes" in sentence(
         lambda: prepare.prepare("folder", "x", str(tmp_path), ("train",))
     )
+
+
+def test_labels_of_matlab_files_become_pngs(tmp_path):
+    raw, output = tmp_path / "raw", tmp_path / "prepared"
+    (raw / "dataset/cls").mkdir(parents=True)
+    for i in range(2):
+        write_jpg(raw / f"dataset/img/{i}.jpg", photo(i))
+        savemat(raw / f"dataset/cls/{i}.mat", {"GTcls": {"Segmentation": label_of(range(21), i)}})
+    (raw / "dataset/train.txt").write_text("0\n1\n")
+    prepare.prepare("pascal_aug", str(raw), str(output), ("train",))
+    plain, records = (datasets.load("pascal_aug", str(r), "train") for r in (raw, output))
+    assert list(records.ids) == ["0", "1"]
+    for i in range(2):
+        np.testing.assert_array_equal(records[i].image, plain[i].image)
+        np.testing.assert_array_equal(records[i].label, plain[i].label)
