@@ -21,6 +21,9 @@ import numpy as np
 from absl import app, flags
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from fastfcn_jax.data import decode  # noqa: E402
+
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A small model.", required=True)
 PHOTO = flags.DEFINE_string("photo", None, "Photograph to repeat.", required=True)
 SIDES = flags.DEFINE_list("sides", ["20000", "10000"], "Sides of the pictures.")
@@ -28,8 +31,8 @@ SUFFIX = flags.DEFINE_enum("suffix", "png", ["png", "jpg", "tif"], "Format of th
 TILE = flags.DEFINE_integer("tile", 1024, "Side of a tile.")
 FOLDER = flags.DEFINE_string("folder", None, "Folder for pictures and results; default: temporary.")
 DECODE = (
-    "import sys; from fastfcn_jax.evaluation.photographs import Photograph; "
-    "from pathlib import Path; Photograph(Path(sys.argv[1]), '').decode()"
+    "import sys; from fastfcn_jax.data import decode; "
+    "from pathlib import Path; decode.image(Path(sys.argv[1]).read_bytes(), '')"
 )
 
 
@@ -61,7 +64,7 @@ def measure(side: int, folder: Path) -> dict:
     decoding, _ = peak_mb("-c", DECODE, str(path))
     predict = ("-m", "fastfcn_jax.predict", "--checkpoint", CHECKPOINT.value, "--input", str(path))
     peak, seconds = peak_mb(*predict, "--output", str(output), "--tile", str(TILE.value))
-    labels = cv2.imread(str(output / f"{side}.png"), cv2.IMREAD_UNCHANGED)
+    labels = decode.label((output / f"{side}.png").read_bytes(), "labels")
     assert labels.shape == (side, side)
     pixels, label_map = 3 * side**2 / 1e6, side**2 / 1e6
     return {

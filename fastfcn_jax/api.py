@@ -85,9 +85,13 @@ class Model:
         yield from self.predictor.stream(arrays)
 
     def overlay(self, image: Photograph, *, opacity: float = 0.5) -> UInt8[np.ndarray, "h w 3"]:
-        """The photograph overlaid with the colours of its predicted classes."""
+        """The photograph overlaid with the colours of its predicted classes.
+
+        A class called background is left clear.
+        """
         array = as_array(image, self.pixel)
-        return pictures.overlay(array, self(array), self.info.palette, opacity)
+        clear = pictures.background(self.info.class_names)
+        return pictures.overlay(array, self(array), self.info.palette, opacity, clear)
 
 
 def load(folder: str | Path, *, which: str = "best", protocol: str | None = None) -> Model:

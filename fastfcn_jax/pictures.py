@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Int, Num, UInt8
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_LINE = 22  # height of a legend entry in pixels
+_BACKGROUND = ("background", "bg")
+LINE = 22  # height of a legend entry in pixels
 
 
 def colorize(
@@ -45,9 +46,19 @@ def overlay(
     labels: UInt8[np.ndarray, "h w"],
     palette: UInt8[np.ndarray, "k 3"],
     opacity: float = 0.5,
+    clear: Sequence[int] = (),
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The photograph (see `as_rgb`) overlaid with the colours of its classes."""
-    return cv2.addWeighted(as_rgb(image), 1 - opacity, colorize(labels, palette), opacity, 0)
+    """The photograph (see `as_rgb`) overlaid with its classes' colours, but those in `clear`."""
+    image = as_rgb(image)
+    drawn = cv2.addWeighted(image, 1 - opacity, colorize(labels, palette), opacity, 0)
+    for label in clear:
+        np.copyto(drawn, image, where=(labels == label)[..., None])
+    return drawn
+
+
+def background(class_names: Sequence[str]) -> tuple[int, ...]:
+    """The class called background, bg or the like, if there is one: overlays leave it clear."""
+    return tuple(k for k, n in enumerate(class_names) if n.strip("_ ").casefold() in _BACKGROUND)
 
 
 def with_legend(
@@ -73,25 +84,42 @@ def legend(
     Args:
       lines: number of lines of the legend; None: as many as it needs.
     """
+    return legend_of(counts(labels), class_names, palette, width, lines)
+
+
+def counts(labels: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, "256"]:
+    """The number of pixels with each value."""
     # Row by row: bincount converts its input to int64, eight times the memory of the label map.
-    counts = np.zeros(256, np.int64)
+    found = np.zeros(256, np.int64)
     for row in labels:
-        counts += np.bincount(row, minlength=256)
+        found += np.bincount(row, minlength=256)
+    return found
+
+
+def legend_of(
+    counts: Int[np.ndarray, "256"],
+    class_names: Sequence[str],
+    palette: UInt8[np.ndarray, "k 3"],
+    width: int,
+    lines: int | None = None,
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """The legend of a label map of which only the counts are known; else as `legend`."""
+    total = counts.sum()
     counts = counts[: len(class_names)]
     present = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-    texts = [f"{class_names[k]} {100 * counts[k] / labels.size:.1f}%" for k in present]
-    widths = [_LINE + 10 + cv2.getTextSize(text, _FONT, 0.5, 1)[0][0] for text in texts]
+    texts = [f"{class_names[k]} {100 * counts[k] / total:.1f}%" for k in present]
+    widths = [LINE + 10 + cv2.getTextSize(text, _FONT, 0.5, 1)[0][0] for text in texts]
     x, y, places = 0, 0, []
     for entry in widths:
         if x and x + entry > width:
-            x, y = 0, y + _LINE
-        if lines and y == lines * _LINE:
+            x, y = 0, y + LINE
+        if lines and y == lines * LINE:
             break
         places.append((x, y))
         x += entry
-    strip = np.full((lines * _LINE if lines else y + _LINE, width, 3), 255, np.uint8)
+    strip = np.full((lines * LINE if lines else y + LINE, width, 3), 255, np.uint8)
     for k, text, (x, y) in zip(present, texts, places, strict=False):
         color = tuple(map(int, palette[k]))
-        cv2.rectangle(strip, (x + 4, y + 4), (x + _LINE - 4, y + _LINE - 4), color, -1)
-        cv2.putText(strip, text, (x + _LINE, y + 16), _FONT, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        cv2.rectangle(strip, (x + 4, y + 4), (x + LINE - 4, y + LINE - 4), color, -1)
+        cv2.putText(strip, text, (x + LINE, y + 16), _FONT, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return strip

@@ -15,15 +15,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fastfcn_jax import files, stored
-from fastfcn_jax.checkpoints import fitting, orbax_store, preprocessing
+from fastfcn_jax.checkpoints import card_classes, fitting, orbax_store, preprocessing
 from fastfcn_jax.checkpoints.orbax_store import Damaged
 from fastfcn_jax.config import experiment
-from fastfcn_jax.data.source import DatasetInfo
+from fastfcn_jax.data.source import DatasetInfo, stored_values
 from fastfcn_jax.errors import UserError
 
 FORMAT = 1
 WHICH = ("best", "latest")
-MOST_CLASSES = 254  # a label is a byte, 255 is ignored
 REMEDY = "fix it, or convert or train the model again"
 
 
@@ -154,6 +153,7 @@ def model_card(config: ConfigDict, info: DatasetInfo, versions: dict[str, str]) 
             "name": info.name,
             "class_names": list(info.class_names),
             "palette": np.asarray(info.palette, np.uint8).tolist(),
+            **({} if info.values is None else {"values": list(info.values)}),
         },
         "preprocessing": preprocessing.described(config),
         "versions": versions,
@@ -201,18 +201,9 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def _card_form() -> dict[str, Any]:
-    def dataset(content: Any) -> str:
-        parts = {"name": str, "class_names": [str], "palette": [_colour]}
-        if wrong := stored.fault(content, parts):
-            return wrong
-        count, colours = len(content["class_names"]), len(content["palette"])
-        if not 0 < count <= MOST_CLASSES:
-            return f"class_names must be 1 to {MOST_CLASSES} names, not {count}"
-        return "" if count == colours else f"palette has {colours} colours for {count} classes"
-
     return {
         "config": dict,
-        "dataset": dataset,
+        "dataset": card_classes.fault,
         "preprocessing": dict,
         "versions": dict,
     }
@@ -226,13 +217,6 @@ def _check_count(folder: Path, card: dict[str, Any], variables: dict[str, Any]) 
             f"{folder}/model.json: dataset.class_names has {named} names, but the weights have "
             f"{weights} classes; {REMEDY}."
         )
-
-
-def _colour(row: Any) -> str:
-    whole = isinstance(row, list) and [type(value) for value in row] == [int] * 3
-    if whole and all(0 <= value <= 255 for value in row):
-        return ""
-    return "must be three whole numbers from 0 to 255"
 
 
 def _no_folder(path: Path) -> str:
@@ -264,5 +248,8 @@ def from_card(card: dict[str, Any], source: Path) -> tuple[ConfigDict, DatasetIn
     if "preprocessing" in card:
         preprocessing.check(card["preprocessing"], config, source)
     return config, DatasetInfo(
-        data["name"], tuple(data["class_names"]), np.array(data["palette"], np.uint8)
+        data["name"],
+        tuple(data["class_names"]),
+        np.array(data["palette"], np.uint8),
+        stored_values(data.get("values")),
     )

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -28,20 +28,40 @@ class Listing(NamedTuple):
 
 
 def below(folder: Path, *, recursive: bool = True) -> Listing:
-    """All files of a folder and, if `recursive`, of its sub-folders.
+    """All files of a folder and, if `recursive`, of its sub-folders; see `walk`."""
+    found = Listing([], [])
+    for parent, names in walk(folder, found.unreadable.append, recursive=recursive):
+        found.files.extend(parent / name for name in names)
+    found.files.sort()
+    return found
+
+
+def walk(
+    folder: Path, report: Callable[[str], None], *, recursive: bool = True
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yields each folder with the sorted names of its files, parents first; memory for one folder.
 
     Hidden entries are skipped silently: names that begin with a dot (`._x.jpg`,
     `.ipynb_checkpoints`) and what operating systems add (`__MACOSX`, `Thumbs.db`). Links to files
     and folders are followed, except a link to a folder that contains it. Such links, pipes,
-    devices, broken links and folders without read permission are reported in `unreadable`.
+    devices, broken links and folders without read permission are told to `report`, a sentence each.
     """
-    found = Listing([], [])
     waiting = [(folder, ())]
     while waiting:
-        inside = _collect(*waiting.pop(), found)
-        waiting += inside if recursive else []
-    found.files.sort()
-    return found
+        here, above = waiting.pop()
+        try:
+            place = os.stat(here)
+            mark = (place.st_dev, place.st_ino)
+            if mark in above:  # by a cycle of links
+                report(f"{here}: a link to a folder that contains it")
+                continue
+            files, folders = _entries(here, report)
+        except OSError as error:
+            report(f"{here}: cannot be opened ({error.strerror})")
+            continue
+        yield here, files
+        if recursive:
+            waiting += [(here / name, (*above, mark)) for name in reversed(folders)]
 
 
 def is_hidden(path: PurePath) -> bool:
@@ -59,40 +79,24 @@ def _is_hidden_name(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
-def _collect(folder: Path, above: tuple, found: Listing) -> list[tuple[Path, tuple]]:
-    """Adds the files of one folder to `found`; returns its sub-folders, each with its parents.
-
-    `above` holds (device, inode) of the folder's parents, to detect a cycle of links.
-    """
-    try:
-        place = os.stat(folder)
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        found.unreadable.append(f"{folder}: cannot be opened ({error.strerror})")
-        return []
-    here = (place.st_dev, place.st_ino)
-    if here in above:
-        found.unreadable.append(f"{folder}: a link to a folder that contains it")
-        return []
-    inside = []
-    for path, mode in _entries(folder, names, found):
-        if stat.S_ISREG(mode):
-            found.files.append(path)
-        elif stat.S_ISDIR(mode):
-            inside.append((path, (*above, here)))
-        else:
-            kind = _KINDS.get(stat.S_IFMT(mode), "a device")
-            found.unreadable.append(f"{path}: {kind}, not a file")
-    return inside
-
-
-def _entries(folder: Path, names: list[str], found: Listing) -> Iterator[tuple[Path, int]]:
-    """Yields (path, mode) of all entries that are not hidden; links are followed."""
-    for name in names:
-        if _is_hidden_name(name):
-            continue
-        try:
-            yield folder / name, os.stat(folder / name).st_mode
-        except OSError as error:
-            reason = "a broken link" if os.path.islink(folder / name) else error.strerror
-            found.unreadable.append(f"{folder / name}: {reason}")
+def _entries(folder: Path, report: Callable[[str], None]) -> tuple[list[str], list[str]]:
+    """Sorted names of the files and the folders in a folder; links are followed."""
+    files, folders, sentences = [], [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_hidden_name(entry.name):
+                continue
+            try:
+                if entry.is_file():
+                    files.append(entry.name)
+                elif entry.is_dir():
+                    folders.append(entry.name)
+                else:
+                    kind = _KINDS.get(stat.S_IFMT(entry.stat().st_mode), "a device")
+                    sentences.append(f"{folder / entry.name}: {kind}, not a file")
+            except OSError as error:
+                reason = "a broken link" if entry.is_symlink() else error.strerror
+                sentences.append(f"{folder / entry.name}: {reason}")
+    for sentence in sorted(sentences):
+        report(sentence)
+    return sorted(files), sorted(folders)

@@ -17,15 +17,28 @@ IGNORE_LABEL = 255
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Name, class names in label order and their colours (uint8 RGB, one row per class)."""
+    """Name, class names in label order and their colours (uint8 RGB, one row per class).
+
+    values: what the label files hold for each class, a number or an RGB colour; None: not known.
+    """
 
     name: str
     class_names: tuple[str, ...]
     palette: np.ndarray
+    values: tuple[int | tuple[int, int, int], ...] | None = None
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+
+def stored_values(
+    listed: Sequence[int | Sequence[int]] | None,
+) -> tuple[int | tuple[int, int, int], ...] | None:
+    """`DatasetInfo.values` from JSON, which has lists for the colours."""
+    if listed is None:
+        return None
+    return tuple(v if isinstance(v, int) else (v[0], v[1], v[2]) for v in listed)
 
 
 class Sample(NamedTuple):

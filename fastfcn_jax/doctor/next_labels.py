@@ -21,6 +21,7 @@ from fastfcn_jax.files import make_folder, write_json, write_text
 from fastfcn_jax.pictures import as_rgb, overlay
 from fastfcn_jax.predict import inputs
 from fastfcn_jax.predict.inputs import Photograph
+from fastfcn_jax.predict.settings import Settings
 from fastfcn_jax.terminal.progress import track
 
 GRID = 4  # a photograph is described by the mean probabilities in so many rows and columns
@@ -93,7 +94,7 @@ def _find(photos: str) -> list[Photograph]:
     if photos == inputs.STDIN:
         raise UserError("--next takes a folder, a file or a pattern of photographs.")
     try:
-        return inputs.find(photos)
+        return list(inputs.find(photos, settings=Settings(keep_suffix=True)))  # nothing can clash
     except UserError as error:
         raise UserError(str(error).replace("--input", "--next")) from error
 

@@ -9,7 +9,7 @@ from fastfcn_jax.config import base, experiment, schema
 from fastfcn_jax.config.schema import CHOICES
 from fastfcn_jax.data import pixel_type
 from fastfcn_jax.data.pixel_type import RGB, PixelType
-from fastfcn_jax.data.source import DatasetInfo
+from fastfcn_jax.data.source import DatasetInfo, stored_values
 from fastfcn_jax.errors import UserError
 
 MAX_BYTES = 1 << 20  # 150 classes with the whole configuration take 10 KiB
@@ -65,7 +65,11 @@ def info(content: dict[str, Any]) -> DatasetInfo:
     is_palette = isinstance(palette, list) and len(palette) == len(names)
     if not is_palette or not all(map(_is_color, palette)):
         raise ValueError("its palette does not have one colour of three bytes for each class")
-    return DatasetInfo(title, tuple(names), np.array(palette, np.uint8))
+    values = _in(content, "dataset", "values")
+    is_known = isinstance(values, list) and len(values) == len(names)
+    if values is not None and not (is_known and all(_is_byte(v) or _is_color(v) for v in values)):
+        raise ValueError("its description does not have one stored value for each class")
+    return DatasetInfo(title, tuple(names), np.array(palette, np.uint8), stored_values(values))
 
 
 def images(content: dict[str, Any]) -> tuple[PixelType, tuple[float, ...]]:
@@ -100,7 +104,11 @@ def _is_name(name: Any) -> bool:
 def _is_color(color: Any) -> bool:
     if not isinstance(color, list) or len(color) != 3:
         return False
-    return all(type(value) is int and 0 <= value <= 255 for value in color)
+    return all(map(_is_byte, color))
+
+
+def _is_byte(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 255
 
 
 def _in(content: Any, *keys: str) -> Any:

@@ -1,9 +1,11 @@
 """`fastfcn predict`: labels photographs and videos."""
 
+import functools
 import sys
 from argparse import Namespace
 
 from fastfcn_jax import cli, text
+from fastfcn_jax.predict.settings import POLYGONS, VALUES
 
 SOME_FAILED = 1
 
@@ -19,20 +21,35 @@ def define(parser: cli.Parser) -> None:
     parser.need("--output", "predictions", "Folder for the results.", type=cli.path, metavar="DIR")
     parser.add_argument("--protocol", help="single | ms_flip | …; default: the model's.")
     parser.add_argument("--batch-size", type=cli.at_least(1), metavar="N", help="Images per pass.")
-    parser.add_argument("--legend", action="store_true", help="List the classes below the overlay.")
-    parser.add_argument(
-        "--confidence", action="store_true", help="Also write OUT/<stem>_confidence.png."
-    )
-    parser.add_argument(
-        "--save-logits", action="store_true", help="Also write OUT/<stem>.npy, (H, W, classes)."
-    )
     parser.add_argument(
         "--tile",
         type=cli.at_least(0),
         default=0,
         metavar="PIXELS",
-        help="Predict at the image's own resolution, in overlapping tiles of this side.",
+        help="At the image's own resolution, in overlapping tiles of this side.",
     )
+    add = functools.partial(_switch, parser)
+    add("--no-overlay", "Write labels without overlays.")
+    add("--legend", "List the classes below the overlay.")
+    add("--confidence", "Also write OUT/<stem>_confidence.png.")
+    add("--save-logits", "Also write OUT/<stem>.npy, (H, W, classes).")
+    parser.add_argument(
+        "--values",
+        choices=VALUES,
+        default="classes",
+        help="stored: label maps hold what the data set's labels hold, such as 0 and 255.",
+    )
+    parser.add_argument("--polygons", choices=POLYGONS, help="Also write the regions' outlines.")
+    add("--no-georeference", "Treat a GeoTIFF as a picture; else it gives a GeoTIFF.")
+    add("--keep-suffix", "a.jpg gives a.jpg.png, so that a.jpg and a.png stay apart.")
+    add("--skip-existing", "Go on: leave out what this model and these settings have done.")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="Share I (from 0) of N; by itself under srun and mpirun."
+    )
+
+
+def _switch(parser: cli.Parser, name: str, words: str) -> None:
+    parser.add_argument(name, action="store_true", help=words)
 
 
 def run(arguments: Namespace) -> int:
@@ -45,10 +62,17 @@ def run(arguments: Namespace) -> int:
         model=arguments.model,
         protocol=arguments.protocol,
         batch_size=arguments.batch_size,
+        overlay=not arguments.no_overlay,
         legend=arguments.legend,
         confidence=arguments.confidence,
         save_logits=arguments.save_logits,
+        values=arguments.values,
+        polygons=arguments.polygons,
+        georeference=not arguments.no_georeference,
+        keep_suffix=arguments.keep_suffix,
         tile=arguments.tile,
+        skip_existing=arguments.skip_existing,
+        shard=arguments.shard,
     )
     for failure in summary.failures:
         print(f"skipped: {text.shown(failure)}", file=sys.stderr)
@@ -61,8 +85,9 @@ COMMAND = cli.Command(
     about="""Labels photographs and videos.
 
 Writes OUT/<stem>.png (class indices) and OUT/<stem>_overlay.png for every photograph, in the same
-sub-folders as the input's; for a video OUT/<stem>_overlay.mp4 and OUT/<stem>/<frame>.png. A bad
-file does not stop the others: it is reported at the end, and the exit status is 1.""",
+sub-folders as the input's; for a video OUT/<stem>_overlay.mp4 and OUT/<stem>/<frame>.png; and a
+line for each in OUT/predictions.jsonl. A bad file does not stop the others: it is reported at the
+end, and the exit status is 1.""",
     define=define,
     run=run,
 )

@@ -161,7 +161,10 @@ CLASSES = (
     ("flag", (92, 0, 255)),
 )
 INFO = DatasetInfo(
-    "ade20k", tuple(n for n, _ in CLASSES), np.array([c for _, c in CLASSES], np.uint8)
+    "ade20k",
+    tuple(n for n, _ in CLASSES),
+    np.array([c for _, c in CLASSES], np.uint8),
+    tuple(range(1, 151)),
 )
 LABELS = LabelTable(range(1, 151), [0], "ADE20K (0 = other, 1..150)")
 SPLITS = {  # trainval: what the official code trains on for the test server

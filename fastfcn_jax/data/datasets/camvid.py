@@ -23,7 +23,10 @@ CLASSES = (
     ("Bicyclist", (0, 128, 192)),
 )
 INFO = DatasetInfo(
-    "camvid", tuple(n for n, _ in CLASSES), np.array([c for _, c in CLASSES], np.uint8)
+    "camvid",
+    tuple(n for n, _ in CLASSES),
+    np.array([c for _, c in CLASSES], np.uint8),
+    tuple(range(11)),
 )
 VOID = 11
 LABELS = LabelTable(range(11), [VOID], "CamVid (0..10, 11 = unlabelled)")

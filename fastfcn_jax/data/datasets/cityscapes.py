@@ -32,7 +32,10 @@ CLASSES = (
     (33, "bicycle", (119, 11, 32)),
 )
 INFO = DatasetInfo(
-    "cityscapes", tuple(n for _, n, _ in CLASSES), np.array([c for *_, c in CLASSES], np.uint8)
+    "cityscapes",
+    tuple(n for _, n, _ in CLASSES),
+    np.array([c for *_, c in CLASSES], np.uint8),
+    tuple(i for i, *_ in CLASSES),
 )
 _EVALUATED = [i for i, *_ in CLASSES]
 LABEL_IDS = LabelTable(

@@ -113,7 +113,8 @@ def _checked(content: Any) -> ClassList:
     if not re.fullmatch(r"[\w .+-]*\w[\w .+-]*", name):  # part of the cache's folder name
         raise ValueError(f'"name": {_quoted(name)} may have only letters, digits and " .+-_"')
     names = tuple(c.name for c in classes)
-    info = DatasetInfo(name, names, np.array(palette, np.uint8))
+    stored = tuple((c.colors if is_color else c.values or (k,))[0] for k, c in enumerate(classes))
+    info = DatasetInfo(name, names, np.array(palette, np.uint8), stored)
     return ClassList(info, classes, ignored, is_color)
 
 

@@ -6,7 +6,7 @@ from fastfcn_jax.data.datasets import layout, matlab
 from fastfcn_jax.data.datasets.coco_stuff164k import IDS, NAMES, PALETTE
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
 
-INFO = DatasetInfo("coco_stuff10k", NAMES, PALETTE)
+INFO = DatasetInfo("coco_stuff10k", NAMES, PALETTE, tuple(i + 1 for i in IDS))
 # The ids of the 164k version plus 1, since 0 is "unlabelled" here.
 LABELS = LabelTable([i + 1 for i in IDS], [0], "COCO-Stuff 10k (ids 1..182, 0 = unlabelled)")
 TRAIN_IDS = LabelTable(range(1, 172), [0], "COCO-Stuff 10k (train ids 1..171, 0 = unlabelled)")

@@ -183,7 +183,7 @@ CLASSES = (
 IDS = tuple(i for i, *_ in CLASSES)
 NAMES = tuple(n for _, n, _ in CLASSES)
 PALETTE = np.array([c for *_, c in CLASSES], np.uint8)
-INFO = DatasetInfo("coco_stuff164k", NAMES, PALETTE)
+INFO = DatasetInfo("coco_stuff164k", NAMES, PALETTE, IDS)
 LABELS = LabelTable(IDS, [], "COCO-Stuff 164k (ids 0..181, 255 = unlabelled)")
 TRAIN_IDS = LabelTable(range(len(IDS)), [], "COCO-Stuff 164k (train ids 0..170, 255 = unlabelled)")
 SPLITS = {"train": "train2017", "val": "val2017"}

@@ -11,7 +11,7 @@ from fastfcn_jax.data.datasets.pascal_voc import NAMES, PALETTE
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
 from fastfcn_jax.errors import UserError
 
-INFO = DatasetInfo("coco", NAMES, PALETTE)
+INFO = DatasetInfo("coco", NAMES, PALETTE, tuple(range(21)))
 LABELS = LabelTable(range(21), [], "COCO in Pascal VOC's classes (0 = background, 1..20)")
 # COCO's categories in the order of VOC's classes (wuhuikai/FastFCN, encoding/datasets/coco.py).
 CATEGORIES = (0, 5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)

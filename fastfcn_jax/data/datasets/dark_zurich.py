@@ -4,7 +4,9 @@ from fastfcn_jax.data.datasets import cityscapes, layout
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Source
 from fastfcn_jax.errors import UserError
 
-INFO = DatasetInfo("dark_zurich", cityscapes.INFO.class_names, cityscapes.INFO.palette)
+INFO = DatasetInfo(
+    "dark_zurich", cityscapes.INFO.class_names, cityscapes.INFO.palette, tuple(range(19))
+)
 LABELS = cityscapes.TRAIN_IDS
 SPLIT_SIZES = {"val": 50}
 SUFFIX = "_rgb_anon.png"

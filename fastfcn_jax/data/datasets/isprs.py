@@ -24,7 +24,7 @@ MAX_UNKNOWN = 0.1  # share of pixels; a published file has its cars in a wrong s
 def info(name: str) -> DatasetInfo:
     """The six classes under the name of one of the two cities."""
     palette = np.array([c for _, c in CLASSES], np.uint8)
-    return DatasetInfo(name, tuple(n for n, _ in CLASSES), palette)
+    return DatasetInfo(name, tuple(n for n, _ in CLASSES), palette, tuple(c for _, c in CLASSES))
 
 
 def tile_labels(city: str) -> LabelTable:

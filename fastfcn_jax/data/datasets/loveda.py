@@ -18,7 +18,10 @@ CLASSES = (
     ("agricultural", (255, 195, 128)),
 )
 INFO = DatasetInfo(
-    "loveda", tuple(n for n, _ in CLASSES), np.array([c for _, c in CLASSES], np.uint8)
+    "loveda",
+    tuple(n for n, _ in CLASSES),
+    np.array([c for _, c in CLASSES], np.uint8),
+    tuple(range(1, 8)),
 )
 LABELS = LabelTable(range(1, 8), [0], "LoveDA (0 = no data, 1..7)")
 SCENES = ("Rural", "Urban")

@@ -77,7 +77,10 @@ CLASSES = (
     ("Ego Vehicle", (120, 10, 10)),
 )
 INFO = DatasetInfo(
-    "mapillary", tuple(n for n, _ in CLASSES), np.array([c for _, c in CLASSES], np.uint8)
+    "mapillary",
+    tuple(n for n, _ in CLASSES),
+    np.array([c for _, c in CLASSES], np.uint8),
+    tuple(range(65)),
 )
 LABELS = LabelTable(range(65), [65], "Mapillary Vistas v1.2 (0..64, 65 = unlabelled)")
 SPLITS = {"train": "training", "val": "validation"}

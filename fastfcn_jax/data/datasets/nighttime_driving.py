@@ -4,7 +4,9 @@ from fastfcn_jax.data.datasets import cityscapes, layout
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, Source
 from fastfcn_jax.errors import UserError
 
-INFO = DatasetInfo("nighttime_driving", cityscapes.INFO.class_names, cityscapes.INFO.palette)
+INFO = DatasetInfo(
+    "nighttime_driving", cityscapes.INFO.class_names, cityscapes.INFO.palette, tuple(range(19))
+)
 LABELS = cityscapes.TRAIN_IDS
 SPLIT_SIZES = {"val": 50}
 SUFFIX = "_leftImg8bit.png"

@@ -6,7 +6,7 @@ from fastfcn_jax.data.datasets import layout, matlab
 from fastfcn_jax.data.datasets.pascal_voc import NAMES, PALETTE
 from fastfcn_jax.data.source import DatasetInfo, EncodedSource, LabelTable, Source
 
-INFO = DatasetInfo("pascal_aug", NAMES, PALETTE)
+INFO = DatasetInfo("pascal_aug", NAMES, PALETTE, tuple(range(21)))
 LABELS = LabelTable(range(21), [], "SBD (0 = background, 1..20)")
 SPLITS = {"trainval": ("train", "val")}
 SPLIT_SIZES = {"train": 8_498, "val": 2_857, "trainval": 11_355}

@@ -71,7 +71,10 @@ CLASSES = (
     ("wood", (31, 0, 255)),
 )
 INFO = DatasetInfo(
-    "pascal_context", tuple(n for n, _ in CLASSES), np.array([c for _, c in CLASSES], np.uint8)
+    "pascal_context",
+    tuple(n for n, _ in CLASSES),
+    np.array([c for _, c in CLASSES], np.uint8),
+    tuple(range(1, 60)),
 )
 LABELS = LabelTable(range(1, 60), [0], "Pascal Context (0 = background, 1..59)")
 SPLIT_SIZES = {"train": 4998, "val": 5105}

@@ -33,7 +33,7 @@ CLASSES = (
 )
 NAMES = tuple(n for n, _ in CLASSES)
 PALETTE = np.array([c for _, c in CLASSES], np.uint8)
-INFO = DatasetInfo("pascal_voc", NAMES, PALETTE)
+INFO = DatasetInfo("pascal_voc", NAMES, PALETTE, tuple(range(21)))
 LABELS = LabelTable(range(21), [], "Pascal VOC (0 = background, 1..20, 255 = void)")
 SPLIT_SIZES = {"train": 1_464, "val": 1_449, "trainval": 2_913}
 

@@ -21,7 +21,9 @@ PALETTE = (  # Cityscapes' colours
     (220, 20, 60),
     (0, 0, 142),
 )
-INFO = DatasetInfo("synthetic", street_scene.NAMES, np.array(PALETTE, np.uint8))
+INFO = DatasetInfo(
+    "synthetic", street_scene.NAMES, np.array(PALETTE, np.uint8), tuple(range(len(PALETTE)))
+)
 SPLIT_SIZES = {"train": 512, "val": 64}
 SIZE = (128, 256)  # height, width
 
