@@ -33,7 +33,7 @@ class Extra(Protocol):
     def section(self) -> tuple[str, str]: ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
     """The counts of an evaluation.
 
@@ -57,6 +57,9 @@ class Result:
     @property
     def scores(self) -> Scores:
         return scores(self.matrix, absent_counts_zero=self.absent_counts_zero)
+
+    def __repr__(self) -> str:
+        return f"{self.num_images} images, protocol {self.protocol}: {self.summary()}"
 
     @property
     def foreground(self) -> dict[str, Any] | None:

@@ -96,7 +96,7 @@ def predict_photographs(
 
 def predict_in_tiles(model, found: list[inputs.Photograph], writer: Writer, side: int) -> list[str]:
     """Like `predict_photographs`, but at the images' own resolution, tile by tile."""
-    from fastfcn_jax.inference.predictor import Prediction
+    from fastfcn_jax.inference.prediction import Prediction
     from fastfcn_jax.inference.tiles import predict_tiles, tile_sizes
 
     wholes = _readable_sizes(found, model.pixel)
@@ -190,8 +190,13 @@ def load_model(
     Raises:
       UserError: neither or both are given, or a setting that an exported file does not support.
     """
-    if (checkpoint is None) == (model is None):
-        raise UserError("give either --checkpoint DIR or --model FILE.")
+    if checkpoint is None and model is None:
+        raise UserError(
+            "--checkpoint or --model is missing; for example --checkpoint runs/demo, or --model "
+            "model.onnx for an exported file."
+        )
+    if checkpoint is not None and model is not None:
+        raise UserError("--checkpoint and --model exclude each other; give one of them.")
     if model is not None:
         if protocol or tile or batch_size:
             raise UserError("--model has one size: no --protocol, --tile or --batch-size with it.")

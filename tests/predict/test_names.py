@@ -12,7 +12,7 @@ from fastfcn_jax import files, pictures
 from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.predict import inputs, outputs
 
 PHOTO = cv2.imencode(".png", np.zeros((8, 9, 3), np.uint8))[1].tobytes()
