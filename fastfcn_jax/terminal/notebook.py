@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SECONDS_BETWEEN = 0.3  # updates; each is a message to the browser
-_WIDTH, _HEIGHT, _LEFT, _FLOOR, _TOP = 330, 150, 40, 130, 12  # of a curve, in pixels
+_WIDTH, _HEIGHT, _LEFT, _FLOOR, _TOP = 330, 160, 40, 140, 24  # of a curve, in pixels
 _LOSS, _SCORE = "#1f77b4", "#2ca02c"
 
 
@@ -104,7 +104,7 @@ def curve(title: str, points: Sequence[tuple[int, float]], color: str) -> str:
         (_LEFT - 4, _FLOOR, "end", f"{low:.3g}"),
         (_LEFT, _HEIGHT - 4, "start", f"{steps[0]}"),
         (_WIDTH - 8, _HEIGHT - 4, "end", f"step {steps[-1]}"),
-        (_LEFT + 8, _TOP + 4, "start", f"{title}: {values[-1]:.4g}"),
+        (_LEFT, 12, "start", f"{title}: {values[-1]:.4g}"),
     )
     labels = "".join(
         f'<text x="{a}" y="{b}" text-anchor="{anchor}">{html.escape(text)}</text>'
