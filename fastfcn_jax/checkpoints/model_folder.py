@@ -28,17 +28,13 @@ REMEDY = "fix it, or convert or train the model again"
 
 
 class LoadedModel(NamedTuple):
-    """A trained or converted model.
-
-    variables: "params" and "batch_stats", NumPy arrays.
-    score: its validation mIoU in percent; None: not known.
-    """
+    """A trained or converted model; `variables` holds "params" and "batch_stats", NumPy arrays."""
 
     config: ConfigDict
     info: DatasetInfo
     variables: dict[str, Any]
     step: int
-    score: float | None = None
+    score: float | None = None  # validation mIoU in percent
 
 
 def save_model(
@@ -91,8 +87,8 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
             continue
         _check_count(folder, card, variables)
         fitting.check(folder, config, info.num_classes, variables)
-        score = orbax_store.read_meta(step_folder(folder, step))["score"]
-        return LoadedModel(config, info, variables, step, score)
+        meta = orbax_store.read_meta(step_folder(folder, step))
+        return LoadedModel(config, info, variables, step, meta["score"])
     raise UserError(f"{folder}/checkpoints has no intact checkpoint; train or convert one first.")
 
 

@@ -12,7 +12,8 @@ from jaxtyping import Int, UInt8
 
 from fastfcn_jax.data.datasets import Sample, Source
 from fastfcn_jax.evaluation.metrics import Scores, confusion_matrix, foreground, scores, written
-from fastfcn_jax.inference.predictor import Prediction, Predictor
+from fastfcn_jax.inference.prediction import Prediction
+from fastfcn_jax.inference.predictor import Predictor
 from fastfcn_jax.inference.rescale import Size
 from fastfcn_jax.terminal.progress import track
 
