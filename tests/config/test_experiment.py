@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastfcn_jax import __main__ as door
+from fastfcn_jax import servers
 from fastfcn_jax.config import base, completion, experiment, page, schema
 from fastfcn_jax.errors import UserError
 
@@ -169,7 +170,7 @@ def test_every_key_is_explained_on_the_page_with_its_default():
         ("fastfcn config complete ", ["bash", "zsh"]),
         ("fastfcn weights ", ["list", "get", "where"]),
         ("fastfcn weights get ", ["resnet50_v1c", "jpu_psp_ade20k"]),
-        ("fastfcn submit ", ["cityscapes", "ade20k"]),
+        ("fastfcn submit ", list(servers.SERVERS)),
         ("ls ", []),
     ],
 )
