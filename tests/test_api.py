@@ -2,17 +2,21 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 import fastfcn_jax
 from fastfcn_jax import api, models
 from fastfcn_jax.checkpoints import model_folder, orbax_store
+from fastfcn_jax.config import experiment
 from fastfcn_jax.data import datasets
+from fastfcn_jax.doctor import checks, examine
 from fastfcn_jax.errors import UserError
 
 INFO = datasets.info("cityscapes", "")
@@ -105,6 +109,51 @@ def test_a_stacked_array_is_a_batch(model):
     np.testing.assert_array_equal(found[1], model(255 - IMAGE))
     with pytest.raises(UserError, match="takes several photographs, not one ndarray"):
         model.predict_batch(IMAGE)
+
+
+def test_the_doctor_checks_a_configuration_by_name(monkeypatch, capsys):
+    found = [checks.Finding("ok", "all is well")]
+    asked = []
+
+    def look(config, **given):
+        asked.append((config.train.steps, given))
+        return found
+
+    monkeypatch.setattr(examine, "examine", look)
+    assert fastfcn_jax.doctor("demo", samples=3, workdir="~/runs") is True
+    assert "all is well" in capsys.readouterr().out
+    found.append(checks.Finding("problem", "no disk", "buy one"))
+    config = experiment.load("demo")
+    config.train.steps = 7
+    assert fastfcn_jax.doctor(config) is False
+    (steps, given), (own, _) = asked
+    assert (steps, own) == (experiment.load("demo").train.steps, 7)
+    assert (given["samples"], given["workdir"]) == (3, Path.home() / "runs")
+
+
+def test_the_doctor_prepares_a_folder(tmp_path, capsys):
+    for number in range(5):
+        photo = np.full((40, 60, 3), 30 * number, np.uint8)
+        Image.fromarray(photo).save(tmp_path / f"p{number}.jpg")
+        label = np.zeros((40, 60), np.uint8)
+        label[: 10 + number] = 1
+        Image.fromarray(label).save(tmp_path / f"p{number}_mask.png")
+    assert fastfcn_jax.doctor(folder=str(tmp_path), split="fifth") is True
+    assert "5 photos with a label each" in capsys.readouterr().out
+    assert (tmp_path / "fastfcn_config.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "give a configuration or a folder of photographs, for example"),
+        ({"config": "demo", "folder": "photos"}, "give a configuration or a folder"),
+        ({"config": "demo", "split": "fifth"}, "split: only with folder="),
+    ],
+)
+def test_the_doctor_refuses_what_does_not_go_together(given, words):
+    with pytest.raises(UserError, match=words):
+        fastfcn_jax.doctor(**given)
 
 
 def _leaves(tree):
