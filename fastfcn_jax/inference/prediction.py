@@ -1,11 +1,13 @@
 """What a model says of one image: class indices, and the pictures and figures made of them."""
 
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Int, Num, UInt8
+from PIL import Image
 
 from fastfcn_jax import files, pictures, polygons
 from fastfcn_jax.data.source import DatasetInfo
@@ -90,8 +92,9 @@ class Prediction(_Pair):
         """Writes what `fastfcn predict` writes of a photograph, and returns the files' names.
 
         Args:
-          path: of the label map, `.png`, a grey picture of class indices. The overlay is
-            `<stem>_overlay.png` beside it, the probabilities `<stem>_confidence.png`.
+          path: of the label map, `.png`, a picture of class indices with the classes' colours as
+            its palette. The overlay is `<stem>_overlay.png` beside it, the probabilities
+            `<stem>_confidence.png`.
           legend: list the classes below the overlay.
 
         Raises:
@@ -107,11 +110,12 @@ class Prediction(_Pair):
         drawn = self.overlay()
         if legend:
             drawn = pictures.with_legend(drawn, self.labels, info.class_names, info.palette)
-        results = {"": self.labels, "_overlay": drawn}
+        results = {"_overlay": drawn}
         if self.confidence is not None:
             results["_confidence"] = np.round(255 * self.confidence).astype(np.uint8)
         files.make_folder(path.parent)
-        written = []
+        files.write_bytes(path, _with_palette(self.labels, info.palette))
+        written = [path]
         for mark, picture in results.items():
             written.append(path.with_name(f"{path.stem}{mark}.png"))
             files.write_image(written[-1], picture)
@@ -146,3 +150,12 @@ class Prediction(_Pair):
                 "model.predict(image)."
             )
         return self.image, self.info
+
+
+def _with_palette(labels: UInt8[np.ndarray, "h w"], palette: UInt8[np.ndarray, "k 3"]) -> bytes:
+    """A palette PNG: programs read the class indices, people see their colours."""
+    picture, buffer = Image.fromarray(labels), io.BytesIO()
+    colors = pictures.colorize(np.arange(256, dtype=np.uint8)[None], palette)
+    picture.putpalette(colors.tobytes())
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

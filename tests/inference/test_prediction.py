@@ -103,6 +103,8 @@ def test_save_writes_what_the_command_writes(prediction, tmp_path):
     ]
     labels, overlay, sure = (np.asarray(Image.open(path)) for path in written)
     np.testing.assert_array_equal(labels, LABELS)
+    seen = np.asarray(Image.open(written[0]).convert("RGB"))
+    np.testing.assert_array_equal(seen, pictures.colorize(LABELS, PALETTE))
     np.testing.assert_array_equal(overlay, prediction.overlay())
     assert (sure == 191).all()
     (_, drawn) = Prediction(LABELS, image=IMAGE, info=INFO).save(tmp_path / "a.png", legend=True)
