@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from fastfcn_jax.data.source import DatasetInfo
-from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.serve import server
 
 GROWTH_MIB = 200

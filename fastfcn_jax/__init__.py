@@ -3,6 +3,7 @@
 import fastfcn_jax
 model = fastfcn_jax.load("runs/demo")
 labels = model("photo.jpg")  # class indices, uint8 (height, width)
+model.predict("photo.jpg")  # in a notebook: a picture
 
 Every command is also a function: train, evaluate, predict, convert, export, serve, doctor, bench.
 Importing the package reads no configuration and initialises no device; the first call does.
@@ -12,10 +13,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastfcn_jax.api import Model, build, load, load_pth
+    from fastfcn_jax.api import Model, Prediction, build, load, load_pth
     from fastfcn_jax.bench.parts import measured as bench
     from fastfcn_jax.convert.convert import convert
-    from fastfcn_jax.doctor.examine import examine as doctor
+    from fastfcn_jax.doctor.consult import doctor
+    from fastfcn_jax.errors import UserError
     from fastfcn_jax.evaluation.run import evaluate_folder as evaluate
     from fastfcn_jax.export.export import export
     from fastfcn_jax.predict.outputs import predict
@@ -27,6 +29,8 @@ __version__ = "0.1.0"
 # (module, attribute) of each name, imported on first use: `fastfcn --help` would wait for JAX.
 _PLACES = {
     "Model": ("api", "Model"),
+    "Prediction": ("inference.prediction", "Prediction"),
+    "UserError": ("errors", "UserError"),
     "build": ("api", "build"),
     "load": ("api", "load"),
     "load_pth": ("api", "load_pth"),
@@ -37,6 +41,8 @@ _PLACES = {
 _CALLABLE_PACKAGES = ("bench", "convert", "doctor", "export", "predict", "serve")
 __all__ = [
     "Model",
+    "Prediction",
+    "UserError",
     "__version__",
     "bench",
     "build",
@@ -62,4 +68,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__} - {"TYPE_CHECKING", "importlib"})

@@ -1,5 +1,6 @@
 """The Python interface: a trained or converted model as one object that labels photographs."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,30 +9,28 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Num, UInt8
 from ml_collections import ConfigDict
-from PIL import Image
 
-from fastfcn_jax import models, pictures
+from fastfcn_jax import described, models, photographs, pictures
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment
 from fastfcn_jax.convert import convert
-from fastfcn_jax.data import datasets, exif, pixel_type, rasters
-from fastfcn_jax.data.pixel_type import RGB, PixelType
+from fastfcn_jax.data import datasets, pixel_type
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
-from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.weights import store
 
-Photograph = np.ndarray | str | Path
+Photograph = Any  # what `photographs.as_array` takes
 
 
 class Model:
     """Labels photographs of any size; returned by `load` and `load_pth`.
 
-    A photograph is an array or a file name: RGB, uint8 (h, w, 3), unless the model was
-    trained on other images; then (h, w, c), or (h, w) of one channel, of the type that
-    `pixel` says. An image size that has not been seen before may trigger a compilation;
-    sizes announced with `predictor.expect` share few programs.
+    A photograph is a file name or address, bytes, a PIL image, or an array of NumPy, PyTorch or
+    JAX; `photographs.as_array` says which arrays are taken. A model of other images than 8-bit RGB
+    takes arrays and files of the type that `pixel` says. The first call at a size compiles a
+    program and says so on standard error.
 
     Attributes:
       config: the whole configuration.
@@ -39,6 +38,8 @@ class Model:
       module, variables: the bare Linen module and its {"params", "batch_stats"}.
       pixel: channels and type of the images that it takes.
       predictor: runs the model; see `fastfcn_jax.inference.predictor.Predictor`.
+      origin: where the model came from.
+      quiet: say nothing when a program is compiled.
     """
 
     def __init__(
@@ -48,31 +49,46 @@ class Model:
         variables: dict[str, Any],
         *,
         protocol: str | None = None,
+        origin: described.Origin = described.UNKNOWN,
+        quiet: bool = False,
     ):
         self.config = config
         self.info = info
         self.module = models.build(config.model, info.num_classes)
         self.variables = variables
         self.pixel = pixel_type.of(config.data)
-        self.predictor = predictor.build(config, self.module, variables, protocol=protocol)
+        self.predictor = predictor.build(
+            config, self.module, variables, protocol=protocol, info=info
+        )
+        self.origin = origin
+        self.quiet = quiet
+        self._compiled: set[tuple[Any, str]] = set()
+
+    def __repr__(self) -> str:
+        protocol = self.predictor.protocol
+        return described.model(self.config, self.info, self.variables, protocol, self.origin)
 
     def __call__(self, image: Photograph) -> UInt8[np.ndarray, "h w"]:
         """Class indices at the photograph's own size."""
-        return self.predictor(as_array(image, self.pixel))
+        return self.predictor(self._read(image, "labels"))
 
     def predict(self, image: Photograph) -> Prediction:
-        """Class indices and their probabilities."""
-        return self.predictor.predict(as_array(image, self.pixel), confidence=True)
+        """Class indices and their probabilities; shows itself in a notebook."""
+        return self.predictor.predict(self._read(image, "confidence"), confidence=True)
 
     def logits(self, image: Photograph) -> Float[np.ndarray, "h w k"]:
         """Scores of every class at the photograph's own size: logits, or probabilities if
         the protocol averages probabilities.
         """
-        return self.predictor.scores(as_array(image, self.pixel))
+        return self.predictor.scores(self._read(image, "scores"))
 
     def predict_batch(self, images: Iterable[Photograph]) -> list[UInt8[np.ndarray, "_ _"]]:
-        """Class indices of several photographs of any sizes, in the order given."""
-        arrays = (as_array(image, self.pixel) for image in images)
+        """Class indices of several photographs of any sizes, in the order given.
+
+        Args:
+          images: photographs, or a stacked array (n, h, w, 3).
+        """
+        arrays = (self._read(image, "labels") for image in photographs.several(images))
         answers = dict(self.predictor.stream(enumerate(arrays)))
         return [answers[i].labels for i in range(len(answers))]
 
@@ -81,20 +97,55 @@ class Model:
 
         The order may differ from that of the input.
         """
-        arrays = ((key, as_array(image, self.pixel)) for key, image in _pairs(images))
-        yield from self.predictor.stream(arrays)
+        pairs = ((key, self._read(image, "labels")) for key, image in _pairs(images))
+        yield from self.predictor.stream(pairs)
 
     def overlay(self, image: Photograph, *, opacity: float = 0.5) -> UInt8[np.ndarray, "h w 3"]:
         """The photograph overlaid with the colours of its predicted classes.
 
         A class called background is left clear.
         """
-        array = as_array(image, self.pixel)
+        array = photographs.as_array(image, self.pixel)
         clear = pictures.background(self.info.class_names)
         return pictures.overlay(array, self(array), self.info.palette, opacity, clear)
 
+    def warmup(self, *sizes: Any) -> "Model":
+        """Compiles now what photographs of these (height, width) need, and returns the model.
 
-def load(folder: str | Path, *, which: str = "best", protocol: str | None = None) -> Model:
+        Later calls at these sizes, `model(image)` and `model.predict(image)`, answer at once.
+
+        Raises:
+          UserError: a size is not a pair of whole numbers.
+        """
+        for size in sizes:
+            if not isinstance(size, tuple | list) or len(size) != 2 or min(size) < 1:
+                raise UserError(
+                    f"{size!r} is not a size; give (height, width): model.warmup((360, 480))."
+                )
+            blank = np.zeros((*size, self.pixel.channels), self.pixel.dtype)
+            self(blank)
+            self.predict(blank)
+        return self
+
+    def _read(self, image: Photograph, what: str) -> Num[np.ndarray, "h w c"]:
+        """The photograph's pixels; says so if its size needs a new program for `what`."""
+        array = photographs.as_array(image, self.pixel)
+        group = self.predictor.plan.group(array.shape[:2])
+        if not self.quiet and (group, what) not in self._compiled:
+            height, width = array.shape[:2] if group.exact else group.output
+            shown = f"{height}x{width}" if group.exact else f"sizes up to {height}x{width}"
+            print(f"compiling for {shown} (once)", file=sys.stderr, flush=True)
+        self._compiled.add((group, what))
+        return array
+
+
+def load(
+    folder: str | Path,
+    *,
+    which: str = "best",
+    protocol: str | None = None,
+    quiet: bool = False,
+) -> Model:
     """Loads a model from a training workdir, a folder of converted weights, or published weights.
 
     Args:
@@ -102,12 +153,20 @@ def load(folder: str | Path, *, which: str = "best", protocol: str | None = None
         "hf://OWNER/NAME", or a local copy of a Hugging Face model repository.
       which: "best" or "latest" checkpoint.
       protocol: how to test ("single", "ms_flip", ...); None: the configured protocol.
+      quiet: do not say on standard error when a program is compiled.
 
     Raises:
       UserError: no such folder or name, no intact model in it, or another value of `which`.
     """
     loaded = model_folder.load_model(store.checkpoint(folder), which)
-    return Model(loaded.config, loaded.info, loaded.variables, protocol=protocol)
+    return Model(
+        loaded.config,
+        loaded.info,
+        loaded.variables,
+        protocol=protocol,
+        origin=described.Origin(str(folder), loaded.step, loaded.score),
+        quiet=quiet,
+    )
 
 
 def load_pth(
@@ -117,6 +176,7 @@ def load_pth(
     classes: str | Path | None = None,
     weights: str | None = None,
     protocol: str | None = None,
+    quiet: bool = False,
 ) -> Model:
     """Reads weights of mmsegmentation or of the official code; never executes code in the file.
 
@@ -126,6 +186,7 @@ def load_pth(
         from the names and shapes of the arrays.
       classes: file of class names (JSON, YAML or one per line), if `file` does not contain them.
       weights: "ema" or "model", if the file has both; None: the averaged weights (EMA).
+      protocol, quiet: as of `load`.
 
     Raises:
       UserError: the file cannot be read, or contains another model.
@@ -136,7 +197,14 @@ def load_pth(
         class_file=None if classes is None else Path(classes),
         weights=weights,
     )
-    return Model(converted.config, converted.info, converted.variables, protocol=protocol)
+    return Model(
+        converted.config,
+        converted.info,
+        converted.variables,
+        protocol=protocol,
+        origin=described.Origin(str(file), converted.report.step),
+        quiet=quiet,
+    )
 
 
 def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn.Module:
@@ -155,29 +223,6 @@ def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn
     )
 
 
-def as_array(image: object, wanted: PixelType = RGB) -> Num[np.ndarray, "h w c"]:
-    """The pixels of a photograph given as an array, a PIL image or a file name.
-
-    PIL images are rotated according to their EXIF orientation, like files.
-
-    Raises:
-      UserError: the file cannot be decoded, or the array is empty or not of the type `wanted`.
-    """
-    if isinstance(image, str | Path):
-        return read(Path(image), wanted)
-    pixels = np.asarray(image)  # accepts arrays and images of other libraries
-    if pixels.ndim == 2 and wanted.channels == 1:
-        pixels = pixels[..., None]
-    is_wanted = pixels.ndim == 3 and (pixels.shape[2], pixels.dtype.name) == wanted
-    if not is_wanted or not pixels.size:
-        raise UserError(
-            f"an image is a {wanted.dtype} array (height, width, {wanted.channels}) or the name of "
-            "a file, "
-            f"not {type(image).__name__} {pixels.dtype} {pixels.shape}."
-        )
-    return exif.turn(pixels, _orientation(image)) if isinstance(image, Image.Image) else pixels
-
-
 def _pairs(images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Photograph]]:
     """Yields the pairs unchanged; raises UserError at the first item that is not a pair."""
     for pair in images:
@@ -189,27 +234,8 @@ def _pairs(images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Phot
         yield pair[0], pair[1]
 
 
-def _orientation(picture: Image.Image) -> int:
-    """EXIF orientation, 1 to 8. PIL has already rotated a TIFF and removed its tag."""
-    value = picture.getexif().get(exif.ORIENTATION)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def read(path: Path, wanted: PixelType = RGB) -> Num[np.ndarray, "h w c"]:
-    """Decodes a photograph, by default to RGB.
-
-    Raises:
-      UserError: the file is missing, damaged, not an image, or of another type.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    return rasters.image(data, str(path), wanted)
-
-
 def _as_config(config: str | Path | ConfigDict) -> ConfigDict:
     return config if isinstance(config, ConfigDict) else experiment.load(str(config))
 
 
-__all__: Sequence[str] = ("Model", "build", "load", "load_pth")
+__all__: Sequence[str] = ("Model", "Prediction", "build", "load", "load_pth")

@@ -156,9 +156,30 @@ class Parser(argparse.ArgumentParser):
             return f"{word}: is not a flag; write --{word.lstrip('-')}."
         return f"{word}: belongs to no flag; write --FLAG={word}, and put file patterns in quotes."
 
+    def _shown(self, flag: str) -> str:
+        """A flag with an example of its value."""
+        action = self._option_string_actions[flag]
+        known = f"{flag} {action.choices[0]}" if isinstance(action.choices, list | tuple) else ""
+        return self._examples.get(action.dest) or known or f"{flag} {action.metavar or 'VALUE'}"
+
     def flags(self) -> list[str]:
         """The names of all flags, as typed."""
         return [name for name in self._option_string_actions if name.startswith("--")]
+
+    def values(self) -> dict[str, list[str] | None]:
+        """For each flag that takes a value the choices, None if anything may follow."""
+        return {
+            name: None if action.choices is None else [str(choice) for choice in action.choices]
+            for name, action in self._option_string_actions.items()
+            if name.startswith("--") and action.nargs != 0
+        }
+
+    def first(self) -> list[str] | None:
+        """The choices of the first word without a flag, [] for any; None if there is no such."""
+        for action in self._actions:
+            if not action.option_strings:
+                return [str(choice) for choice in action.choices or ()]
+        return None
 
     def format_help(self) -> str:
         formatter = self._get_formatter()
@@ -172,6 +193,8 @@ class Parser(argparse.ArgumentParser):
         return f"  {self.example}\n\n{formatter.format_help()}"
 
     def error(self, message: str) -> NoReturn:
+        if flag := re.match(r"argument (?:\S+/)?(--\S+): expected (?:at least )?one", message):
+            raise UserError(f"{flag[1]}: its value is missing; for example {self._shown(flag[1])}.")
         raise UserError(re.sub(r"^argument ", "", message) + f"; see {self.prog} --help.")
 
 
@@ -224,7 +247,13 @@ def _print_any_name() -> None:
 
 
 def _quiet_libraries() -> None:
-    """Silences Orbax and JAX, which would log every save and every backend."""
+    """Silences Orbax, JAX and XLA, which log every save, absent accelerators, slow compilations.
+
+    Must be called before JAX is imported, which reads the variable once; one that the user has set
+    is kept. "ERROR" would let XLA's "file a bug" through. What matters to users, such as a GPU that
+    is not used, a training says itself.
+    """
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)
+    os.environ.setdefault("JAX_LOGGING_LEVEL", "CRITICAL")

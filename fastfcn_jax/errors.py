@@ -7,3 +7,7 @@ class UserError(Exception):
     Commands print it without a traceback and exit with status 2
     (`fastfcn_jax.cli.guarded`); any other exception that reaches the user is a bug.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks print instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]

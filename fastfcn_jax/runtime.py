@@ -6,6 +6,7 @@ Also the exchange of plain values between the processes of a training.
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,10 @@ from jax.experimental import multihost_utils
 from fastfcn_jax.errors import UserError
 
 T = TypeVar("T")
+UNUSED_GPU = (
+    "there is an NVIDIA driver, but JAX runs on the CPU: pip install 'jax[cuda13]' (or cuda12, "
+    "after the driver's version)"
+)
 
 
 def join_processes(
@@ -139,6 +144,11 @@ def cache_compilations() -> Path | None:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
+
+
+def has_unused_gpu() -> bool:
+    """Whether there is an NVIDIA driver, but JAX computes on the CPU."""
+    return jax.default_backend() == "cpu" and shutil.which("nvidia-smi") is not None
 
 
 def make_deterministic() -> None:

@@ -80,7 +80,7 @@ def _predict(server: Server, images: dict[str, Path], checkpoint: Path, protocol
     from fastfcn_jax.checkpoints import model_folder
 
     runtime.cache_compilations()
-    model = api.load(checkpoint, protocol=protocol)
+    model = api.load(checkpoint, protocol=protocol, quiet=True)  # `announce` says it
     if note := model_folder.compare_classes(checkpoint, model.info, datasets.info(server.name, "")):
         print(note)
     sizes = [size for path in images.values() for size in _size(path)]
@@ -132,7 +132,10 @@ def submit(
     found = server.images(images)
     if archive is None:
         if checkpoint is None or output is None:
-            raise UserError("give --checkpoint and --output, or --check.")
+            raise UserError(
+                "--checkpoint or --output is missing; for example --checkpoint "
+                "runs/jpu_psp_cityscapes --output FILE.zip, or --check FILE.zip to check a file."
+            )
         if output.is_dir() or not output.absolute().parent.is_dir():
             raise UserError(f"--output {output}: give the name of a file in a folder that exists.")
         predictions = _predict(server, found, checkpoint, protocol)
@@ -154,7 +157,9 @@ def define(parser: cli.Parser) -> None:
 
 def run(arguments: Namespace) -> int:
     if arguments.server is None:
-        raise UserError(f"the server is missing: give {' or '.join(SERVERS)}.")
+        raise UserError(
+            f"the server is missing, {' or '.join(SERVERS)}; for example {COMMAND.example}."
+        )
     findings = submit(
         SERVERS[arguments.server],
         arguments.images,

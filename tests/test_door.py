@@ -68,6 +68,17 @@ def test_a_missing_flag_names_an_example(name, capsys):
         (["bench", "--config", "demo", "--rounds", "²"], "--rounds: ² is not a whole number"),
         (["export", "--format", "onx"], "--format: invalid choice: 'onx'"),
         (["config", "shwo"], "usage: fastfcn config list"),
+        (["predict", "--input"], "--input: its value is missing; for example --input photo.jpg"),
+        (["serve", "--port"], "--port: its value is missing; for example --port VALUE"),
+        (["bench", "--batch"], "--batch: its value is missing; for example --batch N"),
+        (["doctor", "--split"], "--split: its value is missing; for example --split auto"),
+        (["predict", "--input=-", "--output=b"], "missing; for example --checkpoint runs/demo"),
+        (["predict", "--input=-", "--output=b", "--model=c", "--checkpoint=d"], "give one of them"),
+        (["export", "--checkpoint=a", "--format=onnx", "--output=b"], "example --size 512 1024"),
+        (["replay"], "is missing; for example fastfcn replay runs/demo"),
+        (["submit", "--images", "a"], "for example fastfcn submit cityscapes --checkpoint"),
+        (["doctor"], "for example --config jpu_psp_cityscapes"),
+        (["weights"], "fastfcn weights list, get NAME, or where NAME"),
     ],
 )
 def test_a_user_error_is_one_sentence_and_status_2(words, sentence, capsys):
@@ -153,6 +164,28 @@ sys.exit(cli.guarded(work))
     assert process.returncode == 130
 
 
+@pytest.mark.slow
+def test_jax_and_xla_print_no_warnings_of_their_own():
+    """A machine with a GPU that JAX cannot use, and a constant that XLA folds for over a second."""
+    program = """
+import os, sys
+os.environ.pop("JAX_PLATFORMS", None)
+from fastfcn_jax import cli
+def work():
+    import jax, numpy as np
+    from jax._src import hardware_utils
+    hardware_utils.has_visible_nvidia_gpu = lambda: True
+    x = np.ones((1, 36, 36, 4), np.float32)
+    window = (1, 15, 15, 1)
+    fold = lambda: jax.lax.reduce_window(x, -np.inf, jax.lax.max, window, (1, 1, 1, 1), "SAME")
+    jax.jit(fold).lower().compile()
+sys.exit(cli.guarded(work))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_closed_pipe_ends_quietly():
     line = f"{sys.executable} -m fastfcn_jax config show demo | head -1"
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
@@ -202,4 +235,4 @@ def test_the_wheel_trains_by_a_bare_name_in_another_folder(tmp_path):
     refused = fastfcn("train", "--config", "jpu_psp_cityscapes", "--config.data.root=absent")
     assert refused.returncode == 2
     assert "absent" in refused.stderr
-    assert not list(elsewhere.glob("runs/*/checkpoints"))
+    assert not list(elsewhere.iterdir()), "a refused start leaves no folder"

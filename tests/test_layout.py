@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "fastfcn_jax"
 
 # From the lowest layer up: a subpackage or module imports only from its own and lower layers.
 LAYERS = [
-    ["errors", "rooms", "provenance", "text"],
+    ["errors", "rooms", "provenance", "text", "polygons"],
     ["files", "runtime", "stored", "terminal", "pictures"],
     ["config"],
     ["cli"],
@@ -19,7 +19,7 @@ LAYERS = [
     ["convert", "weights"],
     ["evaluation"],
     ["training"],
-    ["api", "export"],
+    ["api", "described", "photographs", "export"],
     ["predict", "serve", "doctor", "bench", "replay", "submit", "servers"],
     ["demo", "__main__"],
 ]

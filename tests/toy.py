@@ -13,7 +13,7 @@ import numpy as np
 from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.inference import predictor, protocols
-from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.predict import chosen_model, outputs
 
 PALETTE = np.array([[10, 20, 30], [255, 0, 0], [0, 0, 255]], np.uint8)

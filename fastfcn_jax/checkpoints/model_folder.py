@@ -33,6 +33,7 @@ class LoadedModel(NamedTuple):
     info: DatasetInfo
     variables: dict[str, Any]
     step: int
+    score: float | None = None  # validation mIoU in percent
 
 
 def save_model(
@@ -85,7 +86,8 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
             continue
         _check_count(folder, card, variables)
         fitting.check(folder, config, info.num_classes, variables)
-        return LoadedModel(config, info, variables, step)
+        meta = orbax_store.read_meta(step_folder(folder, step))
+        return LoadedModel(config, info, variables, step, meta["score"])
     raise UserError(f"{folder}/checkpoints has no intact checkpoint; train or convert one first.")
 
 

@@ -36,9 +36,14 @@ def run(arguments: Namespace) -> None:
         case ["complete", "bash" | "zsh" as shell]:
             from fastfcn_jax import __main__ as door
             from fastfcn_jax.config import completion
+            from fastfcn_jax.weights import registry
 
-            flags = {name: door.command(name).parser().flags() for name in door.COMMANDS}
-            print(completion.script(shell, flags))
+            words = {
+                name: completion.Words(parser.flags(), parser.values(), parser.first())
+                for name in door.COMMANDS
+                for parser in [door.command(name).parser()]
+            }
+            print(completion.script(shell, words, list(registry.ENTRIES)))
         case ["rename-class", folder, old, new]:
             from fastfcn_jax.checkpoints.rename_class import rename_class
             from fastfcn_jax.training import workdir

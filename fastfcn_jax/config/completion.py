@@ -1,9 +1,12 @@
 """Shell completion: a script for bash and zsh that knows the commands, flags, keys and choices.
 
 eval "$(fastfcn config complete bash)"
+
+After a blank it offers what may come next: the values of the flag before it, or else the flags.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from fastfcn_jax.config import base, experiment, schema
 
@@ -12,19 +15,20 @@ from fastfcn_jax.config import base, experiment, schema
 SCRIPT = r"""
 _fastfcn_jax() {
     local line="${COMP_LINE:0:$COMP_POINT}" word door="" program="" previous="" current=""
-    local values="" files=""
+    local values="" files="" flags="" asked="" after=0  # `after`: words after the command
     case "$line" in *[[:space:]]) line="$line ''" ;; esac  # the current word is empty
     for word in $line; do
-        previous="$current" current="$word"
+        previous="$current" current="$word" after=$((after + 1))
         case "$word" in
             "''") current="" ;;
-            train.py|*/train.py) program=train ;;
-            eval.py|*/eval.py) program=eval ;;
-            fastfcn_jax.*) program="${word#fastfcn_jax.}" ;;
+            train.py|*/train.py) program=train after=0 ;;
+            eval.py|*/eval.py) program=eval after=0 ;;
+            fastfcn_jax.*) program="${word#fastfcn_jax.}" after=0 ;;
             fastfcn|*/fastfcn|fastfcn_jax) door=yes ;;
-            *) if [ -n "$door" ] && [ -z "$program" ]; then program="$word"; fi ;;
+            *) if [ -n "$door" ] && [ -z "$program" ]; then program="$word" after=0; fi ;;
         esac
     done
+    case "$previous" in --*=*) previous="value" ;; esac
     COMPREPLY=()
     local typed="$current"
     case "$previous $current" in
@@ -33,13 +37,29 @@ _fastfcn_jax() {
         "--config "*) files=yes ;;
 @choices@
         *" --config."*) case "$program" in @configured@) values="@keys@" ;; esac ;;
-        *" -"*) case "$program" in
-@flags@
+        *" --"*=*) typed="${current#*=}" asked="${current%%=*}" ;;
+        *" -"*) flags=yes ;;
+        "--config."*) ;;  # any value
+        *) case "$after $program" in
+@first@
+                "1 config") values="list show diff document complete rename-class" ;;
+                *) asked="$previous" ;;
             esac ;;
-        "complete "*) values="bash zsh" ;;
-        "config "*|"fastfcn_jax.config "*) values="list show diff document complete" ;;
-        *)  case "$program" in config) files=yes ;; esac ;;
     esac
+    if [ -n "$asked" ]; then
+        case "$program $asked" in
+@values@
+            "config complete") values="bash zsh" ;;
+            "config "*) files=yes ;;
+            "weights get"|"weights where") values="@weights@" ;;
+            *) if [ -z "$current" ]; then flags=yes; fi ;;
+        esac
+    fi
+    if [ -n "$flags" ]; then
+        case "$program" in
+@flags@
+        esac
+    fi
     if [ -n "$files" ]; then
         values="@configs@"
         for word in configs/[a-z]*.py; do
@@ -69,22 +89,48 @@ complete -o default -F _fastfcn_jax fastfcn python python3
 ZSH_HEAD = "autoload -U +X compinit && compinit -u\nautoload -U +X bashcompinit && bashcompinit\n"
 
 
-def script(shell: str, flags: Mapping[str, Sequence[str]]) -> str:
+class Words(NamedTuple):
+    """What may follow a command.
+
+    flags: all of them.
+    values: the choices of the flags that take a value; None: any value, or a file name.
+    first: the choices of a word without a flag; (): a file name; None: there is no such word.
+    """
+
+    flags: Sequence[str]
+    values: Mapping[str, Sequence[str] | None]
+    first: Sequence[str] | None
+
+
+def script(shell: str, commands: Mapping[str, Words], weights: Sequence[str] = ()) -> str:
     """The completion script for "bash" or "zsh".
 
     Args:
-      flags: the flags of each command.
+      commands: what may follow each command.
+      weights: the names of published weights.
     """
     keys = [f"--config.{key}=" for key, _ in schema.flatten(base.get_config())]
     parts = {
-        "commands": " ".join(flags),
-        "configured": "|".join(name for name, found in flags.items() if "--config" in found),
+        "commands": " ".join(commands),
+        "configured": "|".join(n for n, words in commands.items() if "--config" in words.flags),
         "keys": " ".join(keys),
         "configs": " ".join(experiment.names()),
         "choices": "\n".join(_choices()),
         "flags": "\n".join(
-            f'{"":16}{name}) values="{" ".join(found)}" ;;' for name, found in flags.items()
+            f'{"":12}{name}) values="{" ".join(words.flags)}" ;;'
+            for name, words in commands.items()
         ),
+        "first": "\n".join(
+            f'{"":16}"1 {name}") values="{" ".join(words.first)}" ;;'
+            for name, words in commands.items()
+            if words.first is not None and name != "config"
+        ),
+        "values": "\n".join(
+            f'{"":12}"{name} {flag}") values="{" ".join(choices or ())}" ;;'
+            for name, words in commands.items()
+            for flag, choices in words.values.items()
+        ),
+        "weights": " ".join(weights),
     }
     text = SCRIPT
     for name, value in parts.items():
@@ -100,5 +146,8 @@ def _choices() -> list[str]:
         if isinstance(value, bool)
     }
     values |= schema.CHOICES
-    case = '        *" --config.{}="*) typed="${{current#*=}}" values="{}" ;;'
+    case = (
+        '        *" --config.{0}="*) typed="${{current#*=}}" values="{1}" ;;\n'
+        '        "--config.{0} "*) values="{1}" ;;'
+    )
     return [case.format(key, " ".join(map(str, known))) for key, known in values.items()]

@@ -1,5 +1,6 @@
 """Finds, loads and compares experiment files, and stores configurations as JSON."""
 
+import copy
 import difflib
 import importlib.util
 import json
@@ -97,6 +98,14 @@ def apply_variant(
 def to_json(config: ConfigDict) -> dict:
     """Returns plain nested dicts that `json` can write (tuples as lists)."""
     return json.loads(json.dumps(config.to_dict()))
+
+
+def without_paths(content: dict) -> dict:
+    """`to_json`'s result for publication: the paths, which are private to a machine, are empty."""
+    result = copy.deepcopy(content)
+    for section, key in PATHS:
+        result[section][key] = ""
+    return result
 
 
 def from_json(content: Any, file: Path | None = None) -> ConfigDict:

@@ -2,4 +2,4 @@
 
 from fastfcn_jax import rooms
 
-rooms.callable_as(__name__, "examine", "examine")
+rooms.callable_as(__name__, "consult", "doctor")

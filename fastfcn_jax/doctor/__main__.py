@@ -145,19 +145,16 @@ def run(arguments: Namespace) -> int:
             "give --config CONFIG, or --folder PHOTOS for photographs of your own; for example "
             "--config jpu_psp_cityscapes."
         )
-    from fastfcn_jax.doctor import examine
+    from fastfcn_jax.doctor import consult
 
-    config = arguments.config
-    found = examine.examine(
-        config,
+    fine = consult.doctor(
+        arguments.config,
         samples=arguments.samples,
         checkpoint=arguments.checkpoint,
         workdir=arguments.workdir,
+        images=arguments.images,
     )
-    status = examine.report(found)
-    if arguments.images is not None and not status:
-        examine.draw(config, arguments.images)
-    return status
+    return 0 if fine else 1
 
 
 def _look(arguments: Namespace) -> int:

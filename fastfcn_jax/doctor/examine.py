@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax import pictures
+from fastfcn_jax import pictures, runtime
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import cache, datasets, pipeline, pixel_type, sets
 from fastfcn_jax.doctor import balance, checks
@@ -69,7 +69,7 @@ def environment() -> list[Finding]:
         Finding("ok", f"Python {platform.python_version()}, {versions}"),
         Finding("ok", f"{jax.device_count()} device(s): {devices}"),
     ]
-    if jax.default_backend() == "cpu" and shutil.which("nvidia-smi"):
+    if runtime.has_unused_gpu():
         found.append(
             Finding(
                 "problem",

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from fastfcn_jax.evaluation.report import frame
-from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.inference.prediction import Prediction
 
 RATIO = 0.02  # width of the band inside a border, as a share of the image's diagonal
 SQUARE = np.ones((3, 3), np.uint8)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fastfcn_jax.evaluation.report import charts
-from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.inference.prediction import Prediction
 
 BINS = 15
 

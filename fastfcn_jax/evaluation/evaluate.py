@@ -12,7 +12,8 @@ from jaxtyping import Int, UInt8
 
 from fastfcn_jax.data.datasets import Sample, Source
 from fastfcn_jax.evaluation.metrics import Scores, confusion_matrix, foreground, scores, written
-from fastfcn_jax.inference.predictor import Prediction, Predictor
+from fastfcn_jax.inference.prediction import Prediction
+from fastfcn_jax.inference.predictor import Predictor
 from fastfcn_jax.inference.rescale import Size
 from fastfcn_jax.terminal.progress import track
 
@@ -33,7 +34,7 @@ class Extra(Protocol):
     def section(self) -> tuple[str, str]: ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
     """The counts of an evaluation.
 
@@ -57,6 +58,9 @@ class Result:
     @property
     def scores(self) -> Scores:
         return scores(self.matrix, absent_counts_zero=self.absent_counts_zero)
+
+    def __repr__(self) -> str:
+        return f"{self.num_images} images, protocol {self.protocol}: {self.summary()}"
 
     @property
     def foreground(self) -> dict[str, Any] | None:

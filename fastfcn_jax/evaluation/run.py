@@ -9,6 +9,7 @@ from rich.table import Table
 
 from fastfcn_jax import models, runtime
 from fastfcn_jax.checkpoints import model_folder, preprocessing
+from fastfcn_jax.config import experiment
 from fastfcn_jax.data import datasets
 from fastfcn_jax.evaluation.boundaries import BoundaryIoU
 from fastfcn_jax.evaluation.calibration import Calibration
@@ -23,10 +24,10 @@ from fastfcn_jax.weights import store
 def evaluate_folder(
     folder: str | Path,
     *,
-    config: ConfigDict | None = None,
+    config: str | Path | ConfigDict | None = None,
     protocol: str | None = None,
-    output: Path | None = None,
-    compare: Path | None = None,
+    output: str | Path | None = None,
+    compare: str | Path | None = None,
     calibration: bool = False,
     boundary: bool = False,
 ) -> Result:
@@ -34,8 +35,8 @@ def evaluate_folder(
 
     Args:
       folder: a training's workdir, converted weights, or the name of published ones.
-      config: data and test settings; None: as stored with the model.
-        The model itself, and how its images are normalised, are always the stored ones.
+      config: data and test settings, a configuration or its name or file; None: as stored with the
+        model. The model itself, and how its images are normalised, are always the stored ones.
       protocol: overrides `config.eval.protocol`.
       output: folder for metrics.json and report.html; None: eval/ in `folder`, or eval_NAME/
         here for a published name.
@@ -48,18 +49,23 @@ def evaluate_folder(
     """
     given, folder = folder, store.checkpoint(folder)
     runtime.cache_compilations()
+    compare = None if compare is None else Path(compare).expanduser()
     other = [] if compare is None else [baselines.read(compare)]
     # Now, since the output may replace the file.
     counts = None if compare is None else paired.read(compare)
     loaded = model_folder.load_model(folder)
-    config = loaded.config if config is None else preprocessing.as_trained(loaded.config, config)
+    if config is None:
+        config = loaded.config
+    else:
+        chosen = config if isinstance(config, ConfigDict) else experiment.load(str(config))
+        config = preprocessing.as_trained(loaded.config, chosen)
     source = datasets.open_split(config.data, config.data.val_split)
     if note := model_folder.compare_classes(folder, loaded.info, source.info):
         print(note)
     model = models.build(loaded.config.model, loaded.info.num_classes)
     tested = predictor.build(config, model, loaded.variables, protocol=protocol)
-    # Fails now, not after the evaluation.
-    output = make_folder(output or output_folder(given, folder, "eval"))
+    output = Path(output or output_folder(given, folder, "eval")).expanduser()
+    make_folder(output)  # fails now, not after the evaluation
     extras: list[Extra] = []
     if calibration:
         extras.append(Calibration(source.info.num_classes))

@@ -25,7 +25,9 @@ def define(parser: cli.Parser) -> None:
         "--image", type=cli.path, help="Photograph to compare on; default: a generated scene."
     )
     parser.add_argument("--metrics", type=cli.path, help="hub: metrics.json for the model card.")
-    parser.add_argument("--license", help="hub: licence of the weights: mit, apache-2.0, …")
+    parser.add_argument(
+        "--license", help="Of the weights: mit, apache-2.0, …; default: as published, if known."
+    )
     parser.add_argument(
         "--half", action="store_true", help="hub: kernels as float16, in half the bytes."
     )
@@ -41,7 +43,10 @@ def run(arguments: Namespace) -> None:
     from fastfcn_jax.export.export import export, speed
 
     output = arguments.output
-    check, job = export(arguments.checkpoint, output, size, arguments.format, arguments.image)
+    check, job = export(
+        *(arguments.checkpoint, output, size, arguments.format, arguments.image),
+        licence=arguments.license,
+    )
     print(f"compared on {check.image}, {size[0]}x{size[1]}: {check}")
     print(f"{output.stat().st_size / 2**20:.1f} MiB -> {output}")
     if arguments.format == "onnx":
@@ -55,7 +60,7 @@ def _write_for_hub(arguments: Namespace) -> None:
         store.checkpoint(arguments.checkpoint),
         arguments.output,
         metrics=arguments.metrics,
-        licence=arguments.license,
+        licence=arguments.license or store.licence(arguments.checkpoint),
         half=arguments.half,
     )
     rounded = ", after kernels were rounded to float16" if arguments.half else ""

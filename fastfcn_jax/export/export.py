@@ -47,15 +47,22 @@ class Export(NamedTuple):
 
 
 def export(
-    folder: Path, output: Path, size: tuple[int, int], file_format: str, image: Path | None = None
+    folder: str | Path,
+    output: str | Path,
+    size: tuple[int, int],
+    file_format: str,
+    image: str | Path | None = None,
+    *,
+    licence: str | None = None,
 ) -> Export:
     """Writes `output`, compares it with its source on a photograph, and keeps it if they agree.
 
     Args:
-      folder: checkpoint folder.
+      folder: checkpoint folder, or the name of published weights.
       size: height and width of the program's input.
       file_format: "stablehlo", "onnx", "safetensors" or "tflite".
       image: photograph for the comparison, scaled to `size`; None: a generated street scene.
+      licence: of the weights, stored in the file; None: that of the published weights, if known.
 
     Raises:
       UserError: the checkpoint does not exist, a package is missing, or the file disagrees with
@@ -66,28 +73,35 @@ def export(
     from fastfcn_jax.export import metadata, writers
     from fastfcn_jax.weights import store
 
+    output = Path(output).expanduser()
+    licence = licence or store.licence(folder)
     if output.suffix != f".{file_format}":
         raise UserError(f"--output {output}: the name has to end in .{file_format}.")
     files.refuse_existing(output)
     folder = store.checkpoint(folder)
     loaded = model_folder.load_model(folder)
     scaling, pixel = models.scaling(loaded.config.data), pixel_type.of(loaded.config.data)
-    photograph, name = _photograph(size, image, scaling, pixel)
+    photograph, name = _photograph(size, _path(image), scaling, pixel)
     loaded.config.model.update(precision="float32", auxiliary=False)
     num_classes = len(loaded.info.class_names)
     model = models.build(loaded.config.model, num_classes)
     variables = _without_auxiliary(loaded.variables)
     job = writers.Job(model, variables, num_classes, size, scaling, pixel)
-    card = model_folder.read_card(folder) | {"config": experiment.to_json(loaded.config)}
+    card = model_folder.read_card(folder)
+    card |= {"config": experiment.without_paths(experiment.to_json(loaded.config))}
     write = writers.WRITERS[file_format]
     with files.replacing(output) as partial:
-        write(job, partial, metadata.write(card, size, {}))
+        write(job, partial, metadata.write(card, size, {}, licence=licence))
         check = compare(job, partial, photograph, name)
         if not check.is_good:
             raise UserError(f"{output} is not written, as it disagrees with its source: {check}.")
         partial.unlink()
-        write(job, partial, metadata.write(card, size, check._asdict()))
+        write(job, partial, metadata.write(card, size, check._asdict(), licence=licence))
     return Export(check, job)
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given).expanduser()
 
 
 def compare(job, path: Path, photograph: Num[np.ndarray, "h w c"], name: str) -> Check:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fastfcn_jax import __version__
 from fastfcn_jax.config import base, experiment, schema
 from fastfcn_jax.config.schema import CHOICES
 from fastfcn_jax.data import pixel_type
@@ -18,14 +19,48 @@ MAX_NAME = 200  # characters
 MAX_CLASSES = 255  # labels are bytes, and one value is the ignored one
 
 
-def write(card: dict[str, Any], size: tuple[int, int], check: dict[str, Any]) -> str:
-    """The content of `model.json` with the input size and the comparison with the source."""
-    content = {**card, "size": list(size), "check": check}
-    pixel, _ = images(content)
+def write(
+    card: dict[str, Any],
+    size: tuple[int, int],
+    check: dict[str, Any],
+    *,
+    licence: str | None = None,
+) -> str:
+    """The content of `model.json` with the input size and the comparison with the source.
+
+    Args:
+      licence: of the weights; None: not known.
+    """
+    pixel, _ = images(card)
     kind = "RGB images" if pixel == RGB else "images"
-    shape = f"(batch, height, width, {pixel.channels})"
-    content["input"] = f"{kind}, {pixel.dtype}, {shape}; normalisation is part of the program"
+    content = {
+        **card,
+        "size": list(size),
+        "input": f"{kind}, {pixel.dtype}, (batch, height, width, {pixel.channels})",
+        "license": licence,
+        "producer": f"fastfcn_jax {__version__}",
+        "check": check,
+    }
     return json.dumps(content)
+
+
+def properties(text: str, *, normalizes: bool = True) -> dict[str, Any]:
+    """What other programs and viewers look for, by name; what is not known is left out.
+
+    Args:
+      text: as `write` returns it.
+      normalizes: whether the file is a program, which normalises its input itself.
+    """
+    said = json.loads(text)
+    inside = "inside the program: give it the pixels as they are; mean and std are for information"
+    found = {
+        "names": said["dataset"]["class_names"],
+        "palette": said["dataset"]["palette"],
+        **said["preprocessing"],
+        "normalization": inside if normalizes else "not in the file: (pixels - mean) / std",
+        **{key: said[key] for key in ("input", "license", "producer")},
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def read(text: str | bytes) -> dict[str, Any]:

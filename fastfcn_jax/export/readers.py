@@ -25,7 +25,7 @@ from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import metadata
 from fastfcn_jax.files import first_line
-from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.inference.rescale import bilinear_matrix, resize_image
 
 MEAN_COLOR = (124, 116, 104)  # normalises to about 0, mmsegmentation's padding value
@@ -96,7 +96,7 @@ class Exported:
             labels[rows] = scores.argmax(-1)
             if sure is not None:
                 sure[rows] = 1 / np.exp(scores - scores.max(-1, keepdims=True)).sum(-1)
-        return Prediction(labels, sure)
+        return Prediction(labels, sure, image=image, info=self.info)
 
     def stream(
         self, images: Iterable[tuple[Any, np.ndarray]], *, confidence: bool = False

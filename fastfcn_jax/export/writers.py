@@ -1,7 +1,7 @@
 """Writes exported files: one function per format.
 
-Every file contains the same `metadata` (a string), and takes images (b, H, W, c) of the type that
-the model was trained on, mostly uint8 RGB.
+Every file contains the same description (`text`, of `metadata.write`), and takes images
+(b, H, W, c) of the type that the model was trained on, mostly uint8 RGB.
 """
 
 import json
@@ -18,6 +18,7 @@ from fastfcn_jax import models
 from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.export import metadata
 from fastfcn_jax.models import folding
 from fastfcn_jax.models.ops.bilinear import resize
 
@@ -43,7 +44,7 @@ class Job(NamedTuple):
         return {"labels": jnp.argmax(full, axis=-1).astype(jnp.uint8), "logits": outputs.logits}
 
 
-def stablehlo(job: Job, path: Path, metadata: str) -> None:
+def stablehlo(job: Job, path: Path, text: str) -> None:
     """An `.npz` archive: the program for CPU, CUDA and TPU and any batch size, and its weights."""
     weights = traverse_util.flatten_dict(folding.fold(job.variables), sep="/")
     (batch,) = jax.export.symbolic_shape("b")
@@ -56,12 +57,13 @@ def stablehlo(job: Job, path: Path, metadata: str) -> None:
     program = jax.export.export(jax.jit(run), platforms=PLATFORMS)(shapes, images)
     entries: dict[str, Any] = {f"weights/{name}": np.asarray(w) for name, w in weights.items()}
     entries["program"] = np.frombuffer(program.serialize(), np.uint8)
-    entries["metadata"] = np.frombuffer(metadata.encode(), np.uint8)
+    entries["metadata"] = np.frombuffer(text.encode(), np.uint8)
+    entries |= {name: np.array(value) for name, value in metadata.properties(text).items()}
     with open(path, "wb") as file:
         np.savez(file, **entries)
 
 
-def onnx(job: Job, path: Path, metadata: str) -> None:
+def onnx(job: Job, path: Path, text: str) -> None:
     """An ONNX graph for any batch size; see `onnx_graph`."""
     graph = _import("fastfcn_jax.export.onnx_graph", "onnx")
     made = graph.build(
@@ -71,23 +73,12 @@ def onnx(job: Job, path: Path, metadata: str) -> None:
         job.size,
         job.scaling,
         job.pixel,
-        {"fastfcn_jax": metadata, **_properties(metadata)},
+        {"fastfcn_jax": text, **_as_json(metadata.properties(text))},
     )
     path.write_bytes(made.SerializeToString())
 
 
-def _properties(metadata: str) -> dict[str, str]:
-    """Properties of an ONNX file for viewers and other programs, each as JSON.
-
-    Mean and standard deviation are for information: the program normalises its input itself.
-    """
-    said = json.loads(metadata)
-    data, prepared = said["dataset"], said["preprocessing"]
-    found = {"names": data["class_names"], "palette": data["palette"], "input": said["input"]}
-    return {k: json.dumps(value) for k, value in (found | prepared).items()}
-
-
-def safetensors(job: Job, path: Path, metadata: str) -> None:
+def safetensors(job: Job, path: Path, text: str) -> None:
     """The weights alone, by Flax paths; the metadata describe the model.
 
     There is no program, so the input size is only that of the comparison.
@@ -96,11 +87,15 @@ def safetensors(job: Job, path: Path, metadata: str) -> None:
     weights = traverse_util.flatten_dict(job.variables, sep="/")
     tensors = {name: np.ascontiguousarray(w) for name, w in weights.items()}
     # Not `library.save_file`: its file could be read by its owner only.
-    described = {"fastfcn_jax": metadata, "checksum": orbax_store.checksum(tensors)}
+    described = {
+        "fastfcn_jax": text,
+        "checksum": orbax_store.checksum(tensors),
+        **_as_json(metadata.properties(text, normalizes=False)),
+    }
     path.write_bytes(library.save(tensors, described))
 
 
-def tflite(job: Job, path: Path, metadata: str) -> None:
+def tflite(job: Job, path: Path, text: str) -> None:
     """A TensorFlow Lite file of built-in operators, for one image at a time.
 
     It takes 16-bit values as float32, since its operators have no such type.
@@ -127,10 +122,14 @@ def tflite(job: Job, path: Path, metadata: str) -> None:
     )
     path.write_bytes(converter.convert())
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("fastfcn_jax.json", metadata)
+        archive.writestr("fastfcn_jax.json", text)
 
 
 WRITERS = {"stablehlo": stablehlo, "onnx": onnx, "safetensors": safetensors, "tflite": tflite}
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, str]:
+    return {name: json.dumps(value) for name, value in values.items()}
 
 
 def _import(module: str, extra: str):

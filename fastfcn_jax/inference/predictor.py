@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,10 +12,12 @@ from jaxtyping import Array, Float, Int, Num, UInt8
 from ml_collections import ConfigDict
 
 from fastfcn_jax import models
+from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.inference import protocols, windowed
 from fastfcn_jax.inference.merge import merge, merge_scores
 from fastfcn_jax.inference.network import Variables, network
 from fastfcn_jax.inference.plan import Group, Plan
+from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.inference.protocols import Protocol
 from fastfcn_jax.inference.rescale import Size, resize_image
 from fastfcn_jax.inference.upsampling import axis_matrices, stack, taps_of
@@ -27,13 +29,6 @@ Image = Num[np.ndarray, "_ _ _"]
 # given sizes. A data set with one image size needs at most twelve (ms_flip). Making a set for
 # 1024x2048 takes the host 1 ms, about a third of what a GPU needs for the network.
 KEPT_WEIGHTS = 16
-
-
-class Prediction(NamedTuple):
-    """Class indices of one image at its own size and, if requested, their probabilities."""
-
-    labels: UInt8[np.ndarray, "h w"]
-    confidence: Float[np.ndarray, "h w"] | None
 
 
 @functools.partial(jax.jit, static_argnames=("model", "scaling", "softmax", "confidence"))
@@ -61,6 +56,7 @@ class Predictor:
       max_programs: upper bound on compiled programs for the sizes given to `expect`;
         None: 6 for a protocol with one pass per image, else 20.
       scaling: how images are normalised.
+      info: classes and palette, with which predictions draw themselves.
     """
 
     def __init__(
@@ -73,6 +69,7 @@ class Predictor:
         batch_size: int = 1,
         max_programs: int | None = None,
         scaling: models.Scaling = models.IMAGENET,
+        info: DatasetInfo | None = None,
     ):
         devices = jax.local_devices()
         spread = len(devices) > 1 and batch_size % len(devices) == 0
@@ -86,6 +83,7 @@ class Predictor:
         self.align_corners = align_corners
         self.scaling = scaling
         self.batch_size = batch_size
+        self.info = info
         many = protocol.merge == "probabilities"
         self.max_programs = max_programs or (20 if many else 6)
         self.plan = Plan(protocol)
@@ -150,10 +148,10 @@ class Predictor:
         for group, batch in self._batches(images):
             result = self._start(group, [image for _, image in batch], confidence)
             if running is not None:
-                yield from _finish(*running)
+                yield from self._finish(*running)
             running = batch, result
         if running is not None:
-            yield from _finish(*running)
+            yield from self._finish(*running)
 
     def _batches(self, images) -> Iterator[tuple[Group, list[tuple[Any, Image]]]]:
         size = 1 if self.protocol.windows is not None else self.batch_size
@@ -238,6 +236,16 @@ class Predictor:
         stacked = stack(rows, height, len(sizes)), stack(columns, width, len(sizes))
         return jax.device_put(stacked, self._by_image)
 
+    def _finish(
+        self, batch: Sequence[tuple[Any, Image]], result
+    ) -> Iterator[tuple[Any, Prediction]]:
+        labels = np.asarray(result.labels)
+        confidence = None if result.confidence is None else np.asarray(result.confidence)
+        for i, (key, image) in enumerate(batch):
+            height, width = image.shape[:2]
+            sure = None if confidence is None else confidence[i, :height, :width]
+            yield key, Prediction(labels[i, :height, :width], sure, image=image, info=self.info)
+
 
 def _sizes(images: list[Image]) -> tuple[Size, ...]:
     return tuple(image.shape[:2] for image in images)
@@ -248,17 +256,13 @@ def _pad(images: list[Image], count: int) -> list[Image]:
     return images + images[:1] * (count - len(images))
 
 
-def _finish(batch: Sequence[tuple[Any, Image]], result) -> Iterator[tuple[Any, Prediction]]:
-    labels = np.asarray(result.labels)
-    confidence = None if result.confidence is None else np.asarray(result.confidence)
-    for i, (key, image) in enumerate(batch):
-        height, width = image.shape[:2]
-        sure = None if confidence is None else confidence[i, :height, :width]
-        yield key, Prediction(labels[i, :height, :width], sure)
-
-
 def build(
-    config: ConfigDict, model: nn.Module, variables: Variables, *, protocol: str | None = None
+    config: ConfigDict,
+    model: nn.Module,
+    variables: Variables,
+    *,
+    protocol: str | None = None,
+    info: DatasetInfo | None = None,
 ) -> Predictor:
     """The predictor of a configuration; `protocol` overrides `config.eval.protocol`.
 
@@ -283,4 +287,5 @@ def build(
         align_corners=config.model.lineage == "official",
         batch_size=config.eval.batch_size,
         scaling=models.scaling(config.data),
+        info=info,
     )

@@ -23,8 +23,13 @@ def load_model(
     Raises:
       UserError: neither or both are given, or a setting that an exported file does not support.
     """
-    if (checkpoint is None) == (model is None):
-        raise UserError("give either --checkpoint DIR or --model FILE.")
+    if checkpoint is None and model is None:
+        raise UserError(
+            "--checkpoint or --model is missing; for example --checkpoint runs/demo, or --model "
+            "model.onnx for an exported file."
+        )
+    if checkpoint is not None and model is not None:
+        raise UserError("--checkpoint and --model exclude each other; give one of them.")
     if model is not None:
         if protocol or tile or batch_size:
             raise UserError("--model has one size: no --protocol, --tile or --batch-size with it.")

@@ -7,10 +7,9 @@ from typing import IO
 
 import numpy as np
 
-from fastfcn_jax import text
+from fastfcn_jax import polygons, text
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.files import replacing
-from fastfcn_jax.predict import polygons
 
 
 def write(path: Path, pictures: Iterable[tuple[str, np.ndarray]], info: DatasetInfo) -> int:

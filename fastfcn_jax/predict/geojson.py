@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from fastfcn_jax import polygons
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.files import replacing
-from fastfcn_jax.predict import polygons
 
 DIGITS = 8  # of a degree: a millimetre
 

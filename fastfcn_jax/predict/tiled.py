@@ -36,7 +36,7 @@ def predict(model, photographs: Photographs, writer: Writer, manifest: Manifest)
 
 
 def _predict_one(model, photograph: Photograph, writer: Writer) -> tuple[str, ...]:
-    from fastfcn_jax.inference.predictor import Prediction
+    from fastfcn_jax.inference.prediction import Prediction
     from fastfcn_jax.inference.tiles import predict_tiles
 
     settings, path = writer.settings, photograph.path

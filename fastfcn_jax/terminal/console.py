@@ -1,4 +1,4 @@
-"""Output of a training: a live line on a terminal (`rich`), plain lines otherwise."""
+"""Output of a training: a live line on a terminal, curves in a notebook, plain lines otherwise."""
 
 import datetime
 import resource
@@ -11,18 +11,25 @@ import jax
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn
 
+from fastfcn_jax.terminal import notebook
+
 
 class Console:
     """Prints the messages of process 0; those of other processes are dropped.
 
     It also measures the speed: images per second and the share of the time spent waiting for data,
     since the last `rate()`.
+
+    Attributes:
+      curves: in a notebook, the display of progress and curves, to be given every record.
     """
 
     def __init__(self, total_steps: int, batch_size: int):
         self._total, self._batch_size = total_steps, batch_size
         self._quiet = jax.process_index() != 0
         self._progress = None
+        is_shown = notebook.is_here() and not self._quiet
+        self.curves = notebook.Curves(total_steps) if is_shown else None
         if not self._quiet and sys.stdout.isatty():
             columns = (BarColumn(), TextColumn("{task.completed}/{task.total}  {task.description}"))
             self._progress = Progress(*columns, console=RichConsole(), transient=True)
@@ -76,6 +83,9 @@ class Console:
         )
         if "skipped" in values:
             status += f"  {values['skipped']} steps skipped (not finite)"
+        if self.curves is not None:
+            self.curves.say(f"step {step}/{self._total}  {status}")
+            return
         self.say(f"step {step}/{self._total}  {status}")
         if self._progress is not None:
             self._progress.update(self._task, description=f"{left} left")

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, plain lines otherwise."""
+"""A progress bar on a terminal or in a notebook, plain lines otherwise."""
 
 import sys
 import time
@@ -8,13 +8,17 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fastfcn_jax.terminal import notebook
+
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 20
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yields the items and reports progress on standard error."""
-    if sys.stderr.isatty():
+    """Yields the items and reports progress on standard error, in a notebook below the cell."""
+    if notebook.is_here():
+        yield from _cell(items, total, what)
+    elif sys.stderr.isatty():
         yield from _bar(items, total, what)
     else:
         yield from _lines(items, total, what)
@@ -30,6 +34,15 @@ def _bar(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         transient=True,
     ) as progress:
         yield from progress.track(items, total=total, description=what)
+
+
+def _cell(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    live, start = notebook.Live(), time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        left = (total - done) * (time.monotonic() - start) / done
+        text = f"{what} {done}/{total}" + (f", {left:.0f} s left" if done < total else "")
+        live.show(notebook.bar(done, total, text), now=done == total)
 
 
 def _lines(items: Iterable[T], total: int, what: str) -> Iterator[T]:

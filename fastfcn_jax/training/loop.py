@@ -238,9 +238,9 @@ def _farewell(run: Run, interrupt: Interrupt) -> int:
             if "--workdir" in provenance.command()
             else f" --workdir {shlex.quote(str(run.workdir))}"
         )
-        run.console.say(
-            f"stopped after step {run.step}; {kept}\n"
-            f"to resume, run: {provenance.command()}{workdir}"
-        )
+        again = f"to resume, run: {provenance.command()}{workdir}"
+        if run.console.curves is not None:  # the process is the notebook's kernel
+            again = "to resume, run the same cell again"
+        run.console.say(f"stopped after step {run.step}; {kept}\n{again}")
         return interrupt.status
     return 0

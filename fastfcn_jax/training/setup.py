@@ -18,7 +18,7 @@ from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
 from fastfcn_jax.models.ops.forms import Forms
-from fastfcn_jax.terminal import console
+from fastfcn_jax.terminal import console, notebook
 from fastfcn_jax.training import (
     checkpointer,
     class_weights,
@@ -94,6 +94,8 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
     runtime.agree(_facts(config))
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
     terminal.say(f"devices: {_devices(plan)}; strategy: {plan.name}")
+    if runtime.has_unused_gpu():
+        terminal.say("note: " + runtime.UNUSED_GPU)
     terminal.say(f"compiled programs are kept in {cache}" if cache else "compilations are not kept")
     source, validation = runtime.together(lambda: open_sources(config, terminal))
     card = runtime.together(lambda: _card(config, workdir, source, terminal))
@@ -114,7 +116,9 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
             )
     if jax.process_count() > 1:
         runtime.agree({"state to start from": checkpointer.checksums(state)})
-    outputs = runtime.together(lambda: _open_outputs(config, workdir, source, card, start))
+    outputs = runtime.together(
+        lambda: _open_outputs(config, workdir, source, card, start, terminal.curves)
+    )
     for note in (*notes, outputs.records.note(len(pending.get("finite", ())))):
         if note:
             terminal.say(note)
@@ -147,10 +151,16 @@ class Outputs(NamedTuple):
 
 
 def _open_outputs(
-    config: ConfigDict, workdir: Path, source: Source, card: dict[str, Any], start: int
+    config: ConfigDict,
+    workdir: Path,
+    source: Source,
+    card: dict[str, Any],
+    start: int,
+    curves: notebook.Curves | None,
 ) -> Outputs:
     writes = jax.process_index() == 0
     extra = [sinks.WandB(workdir, card["config"])] if writes and config.train.wandb else []
+    extra += [] if curves is None else [curves]
     if writes:
         run_card.write(workdir, card, start)
         info = model_folder.model_card(config, source.info, provenance.versions())
@@ -162,6 +172,9 @@ def _open_outputs(
         writes=writes,
         sinks=[sink for sink in (tensorboard, *extra) if sink is not None],
     )
+    if curves is not None:
+        for record in records.kept:
+            curves(record)
     return Outputs(records, tensorboard, extra)
 
 

@@ -49,15 +49,34 @@ def hold(workdir: Path, say: Callable[[str], None] = print) -> Iterator[None]:
       UserError: in every process, if the folder cannot be written, another training runs in it,
         or the processes do not see the same folder.
     """
+    new = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     with contextlib.ExitStack() as stack:
 
         def take() -> str:
             make(workdir)
             return stack.enter_context(_held(workdir, say)) if jax.process_index() == 0 else ""
 
-        token = runtime.gather(runtime.together(take))[0]
-        runtime.together(lambda: _check_shared(workdir, token))
-        yield
+        try:
+            token = runtime.gather(runtime.together(take))[0]
+            runtime.together(lambda: _check_shared(workdir, token))
+            yield
+        except BaseException:
+            if jax.process_index() == 0:
+                _remove_unused(new)
+            raise
+
+
+def _remove_unused(new: list[Path]) -> None:
+    """Removes the workdir and the folders around it that this start created and left empty.
+
+    Args:
+      new: the folders that did not exist before, from the inside out.
+    """
+    with contextlib.suppress(OSError):  # raised by the first folder that holds something
+        if new and [path.name for path in new[0].iterdir()] == [LOCK]:
+            (new[0] / LOCK).unlink()  # before the lock is released: nobody else holds it
+        for folder in new:
+            folder.rmdir()
 
 
 def make(workdir: Path) -> None:
@@ -82,6 +101,7 @@ def _held(workdir: Path, say: Callable[[str], None]) -> Iterator[str]:
     path = workdir / LOCK
     with open(path, "a+b", buffering=0) as file:  # mode "w" would empty another holder's file
         _lock(workdir, file.fileno())
+        _check_place(workdir, file.fileno())
         before = read_holder(path)
         if before is not None and not _is_gone(before, path, say):
             raise _occupied(workdir, before)
@@ -122,6 +142,16 @@ def _lock(workdir: Path, file: int) -> None:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+
+
+def _check_place(workdir: Path, file: int) -> None:
+    """Raises UserError if the locked file has no name any more: a refused start removed it."""
+    try:
+        named = os.path.samestat(os.fstat(file), (workdir / LOCK).stat())
+    except FileNotFoundError:
+        named = False
+    if not named:
+        raise UserError(f"{workdir}: a start that was refused removed it just now; run again.")
 
 
 def _occupied(workdir: Path, holder: Holder | None) -> UserError:

@@ -8,7 +8,7 @@ from fastfcn_jax.errors import UserError
 
 
 def define(parser: cli.Parser) -> None:
-    parser.add_argument("what", nargs="?", help="list | get NAME | where NAME")
+    parser.add_argument("what", nargs="?", choices=["list", "get", "where"], help="What to do.")
     parser.add_argument("name", nargs="?", help="A name from `list`, or the publisher's own.")
     parser.add_argument(
         "--offline", action="store_true", help="Do not use the network (also: FASTFCN_OFFLINE=1)."

@@ -12,8 +12,8 @@ from fastfcn_jax.checkpoints.model_folder import LoadedModel
 from fastfcn_jax.data import pixel_type
 from fastfcn_jax.errors import UserError
 
-_HEADS = {"psp": "PSP", "aspp": "DeepLabV3 (ASPP)", "enc": "EncNet", "fcn": "FCN"}
-_NECKS = {"jpu": "JPU", "jpu_x": "JPU of two chained units", "none": "dilation instead of a JPU"}
+HEADS = {"psp": "PSP", "aspp": "DeepLabV3 (ASPP)", "enc": "EncNet", "fcn": "FCN"}
+NECKS = {"jpu": "JPU", "jpu_x": "JPU of two chained units", "none": "dilation instead of a JPU"}
 
 # Flags of a training's command that hold paths: they are private and mean nothing elsewhere.
 _LOCAL_PATHS = re.compile(
@@ -72,7 +72,7 @@ def text(
     lines = [
         f"---\n{head}---",
         f"# {name}",
-        f"Semantic segmentation: {m.backbone}, {_NECKS[m.neck]}, {_HEADS[m.head]} head "
+        f"Semantic segmentation: {m.backbone}, {NECKS[m.neck]}, {HEADS[m.head]} head "
         f"({m.lineage} lineage), {model.info.num_classes} classes ({model.info.name}), "
         f"{model.step} steps.",
         "## Use",

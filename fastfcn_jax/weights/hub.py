@@ -25,7 +25,6 @@ from fastfcn_jax.weights import card, fetch, local
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _OF_THE_HUB = ("architectures", "model_type", "id2label", "label2id")
-_LOCAL = (("data", "root"), ("data", "cache"), ("init", "checkpoint"), ("init", "backbone"))
 _FILES = (WEIGHTS, CONFIG, "README.md")
 
 
@@ -49,7 +48,7 @@ def write(
       UserError: `folder` has no model, a kernel is too large for float16, or `output` exists or
         cannot be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     if output.exists():
         raise UserError(f"--output {output}: already exists; remove it or give another.")
@@ -64,7 +63,8 @@ def write(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        save_file(tensors, partial / WEIGHTS, {"format": "pt"})
+        # Not `save_file`: its file could be read by its owner only.
+        (partial / WEIGHTS).write_bytes(save(tensors, {"format": "pt"}))
         write_json(partial / CONFIG, _config(stored, loaded))
         scores = card.read_metrics(metrics or folder / "eval" / "metrics.json", metrics is not None)
         write_text(
@@ -172,9 +172,7 @@ def push(folder: Path, repository: str, *, private: bool = True) -> str:
 
 def _config(stored: dict[str, Any], loaded: model_folder.LoadedModel) -> dict[str, Any]:
     names = loaded.info.class_names
-    config = experiment.to_json(loaded.config)
-    for section, key in _LOCAL:  # paths of this machine are private
-        config[section][key] = ""
+    config = experiment.without_paths(experiment.to_json(loaded.config))
     return {
         "architectures": ["FastFCN"],
         "model_type": "fastfcn_jax",

@@ -151,6 +151,12 @@ def backbone(words: str, *, offline: bool = False) -> Path:
     return get_file(words, offline=offline)  # raises the error that suggests similar names
 
 
+def licence(words: str | Path) -> str | None:
+    """The licence of registered weights; None for any other words that `checkpoint` takes."""
+    known = registry.is_known(str(words))
+    return registry.find(str(words)).licence if known else None
+
+
 def checkpoint(words: str | Path, *, offline: bool = False) -> Path:
     """The checkpoint folder that `--checkpoint` refers to.
 

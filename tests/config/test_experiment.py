@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastfcn_jax import __main__ as door
+from fastfcn_jax import servers
 from fastfcn_jax.config import base, completion, experiment, page, schema
 from fastfcn_jax.errors import UserError
 
@@ -153,12 +154,31 @@ def test_every_key_is_explained_on_the_page_with_its_default():
         ("fastfcn config show configs/demo", ["configs/demo.py"]),
         ("python other.py --con", []),
         ("python train.py --workdir ", []),
+        ("fastfcn predict --input ", []),
+        ("fastfcn replay ", []),
+        ("fastfcn serve ", door.command("serve").parser().flags()),
+        ("fastfcn predict --legend ", door.command("predict").parser().flags()),
+        ("fastfcn serve --port 80 ", door.command("serve").parser().flags()),
+        ("fastfcn serve --port=80 ", door.command("serve").parser().flags()),
+        ("python train.py ", door.command("train").parser().flags()),
+        ("fastfcn doctor --split ", ["auto", "fifth"]),
+        ("fastfcn doctor --split=fi", ["fifth"]),
+        ("fastfcn doctor --split fi", ["fifth"]),
+        ("fastfcn train --config a --config.model.head ", ["psp", "aspp", "enc", "fcn"]),
+        ("fastfcn train --config a --config.train.steps ", []),
+        ("fastfcn config ", ["list", "show", "diff", "document", "complete", "rename-class"]),
+        ("fastfcn config complete ", ["bash", "zsh"]),
+        ("fastfcn weights ", ["list", "get", "where"]),
+        ("fastfcn weights get ", ["resnet50_v1c", "jpu_psp_ade20k"]),
+        ("fastfcn submit ", list(servers.SERVERS)),
+        ("ls ", []),
     ],
 )
 def test_the_tab_key_offers(line, offered):
     """Runs the completion function in bash."""
-    flags = {name: door.command(name).parser().flags() for name in door.COMMANDS}
-    script = f"""{completion.script("bash", flags)}
+    parsers = {name: door.command(name).parser() for name in door.COMMANDS}
+    words = {n: completion.Words(p.flags(), p.values(), p.first()) for n, p in parsers.items()}
+    script = f"""{completion.script("bash", words, ["resnet50_v1c", "jpu_psp_ade20k"])}
         compopt() {{ :; }}  # speaks to the line editor, which is not there
         COMP_LINE={shlex.quote(line)} COMP_POINT={len(line)}
         _fastfcn_jax

@@ -183,5 +183,6 @@ def test_a_head_that_is_not_known_is_described(tmp_path, tensors):
 def test_python_needs_the_file_alone(tmp_path, tensors):
     file = write(tmp_path / "a.pth", tensors)
     model = api.load_pth(file, protocol="single")
+    assert repr(model).startswith(f"Model {file}\n  ")
     assert model.info.name == "cityscapes"
     assert model(IMAGE).shape == (64, 96)

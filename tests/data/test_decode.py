@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastfcn_jax import api
+from fastfcn_jax import photographs
 from fastfcn_jax.data import decode, exif
 from fastfcn_jax.errors import UserError
 
@@ -186,9 +186,9 @@ class TestOrientation:
         tags = Image.Exif()
         tags[0x112] = value
         path.write_bytes(encoded(PHOTO, kind, exif=tags))
-        expected = api.as_array(path)
+        expected = photographs.as_array(path)
         assert expected.shape[0] == (331 if 5 <= value <= 8 else 237)
-        np.testing.assert_array_equal(api.as_array(Image.open(path)), expected)
+        np.testing.assert_array_equal(photographs.as_array(Image.open(path)), expected)
 
     def test_a_truncated_exif_directory_is_ignored(self):
         block = b"II*\0" + struct.pack("<IH", 8, 500) + struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)

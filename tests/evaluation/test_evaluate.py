@@ -16,7 +16,8 @@ from fastfcn_jax.evaluation.evaluate import Result, evaluate
 from fastfcn_jax.evaluation.report import document
 from fastfcn_jax.files import write_json
 from fastfcn_jax.inference import protocols
-from fastfcn_jax.inference.predictor import Prediction, Predictor
+from fastfcn_jax.inference.prediction import Prediction
+from fastfcn_jax.inference.predictor import Predictor
 from fastfcn_jax.training import sinks
 
 PALETTE = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)

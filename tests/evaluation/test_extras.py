@@ -18,7 +18,7 @@ from fastfcn_jax.evaluation.boundaries import RATIO, BoundaryIoU, inner_band
 from fastfcn_jax.evaluation.calibration import BINS, Calibration
 from fastfcn_jax.evaluation.evaluate import Result
 from fastfcn_jax.evaluation.report import document, paired, statistics
-from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.inference.prediction import Prediction
 
 NAMES = ("a", "b & c", "d")
 

@@ -218,14 +218,6 @@ def test_a_file_that_disagrees_is_not_written(folder, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_are_as_readable_as_any_other(files):
-    """(safetensors' own writer makes files that only their owner can read.)"""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    for path in files.values():
-        assert path.stat().st_mode & 0o777 == 0o666 & ~mask, path
-
-
 def test_an_unwritable_name_is_refused_before_the_work(folder, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for name, reason in (("file/m.onnx", "does not exist"), (f"{'m' * 260}.onnx", "too long")):

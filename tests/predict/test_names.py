@@ -12,7 +12,7 @@ import toy
 
 from fastfcn_jax import files, pictures
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.predict import inputs, video
 from fastfcn_jax.predict.settings import Settings
 from fastfcn_jax.predict.writer import Result, Writer

@@ -10,7 +10,8 @@ import toy
 from pycocotools import mask
 from pycocotools.coco import COCO
 
-from fastfcn_jax.predict import coco_results, geojson, polygons
+from fastfcn_jax import polygons
+from fastfcn_jax.predict import coco_results, geojson
 
 features = pytest.importorskip("rasterio.features")
 

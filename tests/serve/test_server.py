@@ -18,7 +18,7 @@ from fastfcn_jax import api
 from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.inference.predictor import Prediction
+from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.serve import answer, handler, server
 
 pytestmark = pytest.mark.slow

@@ -124,3 +124,41 @@ def test_a_holder_sends_heartbeats(tmp_path, monkeypatch):
         os.utime(tmp_path / workdir.LOCK, (0, 0))
         while (tmp_path / workdir.LOCK).stat().st_mtime == 0:
             time.sleep(0.01)
+
+
+def test_a_refused_start_leaves_no_folder_that_it_made(tmp_path):
+    """Neither `runs` nor `runs/mine`; what was there, or what the run wrote, stays."""
+
+    def start(folder: Path, writes: str):
+        with workdir.hold(folder):
+            if writes:
+                (folder / writes).write_text("")
+            raise UserError("no data")
+
+    def refused(folder: Path, writes: str = ""):
+        with pytest.raises(UserError, match="no data"):
+            start(folder, writes)
+
+    refused(tmp_path / "runs" / "mine")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs").mkdir()
+    refused(tmp_path / "runs" / "mine")
+    assert list((tmp_path / "runs").iterdir()) == []
+    refused(tmp_path / "runs" / "mine", writes="run.json")
+    assert (tmp_path / "runs" / "mine" / "run.json").is_file()
+    (tmp_path / "runs" / "other").mkdir()
+    refused(tmp_path / "runs" / "other")
+    assert (tmp_path / "runs" / "other").is_dir()
+
+
+def test_a_lock_that_a_refused_start_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
+    """Otherwise a third start would lock a new file in the same folder."""
+    lock = workdir._lock
+
+    def lock_late(folder, file):
+        lock(folder, file)
+        (folder / workdir.LOCK).unlink()
+
+    monkeypatch.setattr(workdir, "_lock", lock_late)
+    with pytest.raises(UserError, match="removed it just now; run again"), workdir.hold(tmp_path):
+        pass

@@ -122,8 +122,8 @@ def test_commands_that_measure_and_check_take_names(server, monkeypatch, tmp_pat
     assert "has 150 classes" in finding.text
     # Scores of what was fetched do not vanish into the cache.
     monkeypatch.chdir(tmp_path)
-    assert run._output(name, store.checkpoint(name)) == Path("eval_jpu_psp_ade20k_160k")
-    assert run._output("runs/a", Path("runs/a")) == Path("runs/a/eval")
+    assert run.output_folder(name, store.checkpoint(name), "eval") == Path("eval_jpu_psp_ade20k_160k")
+    assert run.output_folder("runs/a", Path("runs/a"), "eval") == Path("runs/a/eval")
 
 
 def test_another_file_is_not_converted(server, monkeypatch):
@@ -211,7 +211,7 @@ def test_training_starts_from_names(server, monkeypatch):
 
 def test_a_random_start_names_weights_that_would_fit(server, monkeypatch):
     config = experiment.load("jpu_psp_ade20k")
-    monkeypatch.setattr(initial_weights, "random_variables", lambda model, seed: {})
+    monkeypatch.setattr(initial_weights, "random_variables", lambda model, seed, channels: {})
     info = datasets.info("ade20k", "")
     _, notes = initial_weights.variables(config, models.build(config.model, 3), info)
     assert notes == ["initial weights: random"]  # nobody publishes narrow ones
