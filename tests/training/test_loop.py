@@ -307,8 +307,8 @@ def test_a_validation_without_a_labelled_pixel_has_no_score_and_no_best(
     monkeypatch.setattr(
         datasets,
         "load",
-        lambda name, root, split: (Unlabelled if split == "val" else lambda x: x)(
-            load(name, root, split)
+        lambda name, root, split, *pixel: (Unlabelled if split == "val" else lambda x: x)(
+            load(name, root, split, *pixel)
         ),
     )
     c = config(steps=8, eval_every=2, early_stop=1)

@@ -122,7 +122,9 @@ def test_commands_that_measure_and_check_take_names(server, monkeypatch, tmp_pat
     assert "has 150 classes" in finding.text
     # Scores of what was fetched do not vanish into the cache.
     monkeypatch.chdir(tmp_path)
-    assert run.output_folder(name, store.checkpoint(name), "eval") == Path("eval_jpu_psp_ade20k_160k")
+    assert run.output_folder(name, store.checkpoint(name), "eval") == Path(
+        "eval_jpu_psp_ade20k_160k"
+    )
     assert run.output_folder("runs/a", Path("runs/a"), "eval") == Path("runs/a/eval")
 
 
