@@ -82,7 +82,7 @@ def _with_colors(folder, form: Form, of_kind, used, names) -> tuple[Form, list[s
     if of_kind["grey"] and used <= number.keys():
         line = (
             f"  {counted(count, 'colour label')} (such as {example}) get the numbers that the "
-            f"{'palettes' if form.colors else 'list'} gives their colours"
+            f"{'palettes give' if form.colors else 'list gives'} their colours"
         )
         return form._replace(numbers={c: number[c] for c in used}), [line]
     if all(red == green == blue for red, green, blue in used):

@@ -224,12 +224,20 @@ def _last_good(run: Run) -> str:
     return f"The last good checkpoint is that of step {step} in {run.workdir}."
 
 
+def _next_commands(workdir: Path) -> str:
+    folder = shlex.quote(str(workdir))
+    return (
+        f"next:\n  fastfcn eval --checkpoint {folder}\n"
+        f"  fastfcn predict --checkpoint {folder} --input PHOTOS --output predictions"
+    )
+
+
 def _farewell(run: Run, interrupt: Interrupt) -> int:
     """Prints how the training ended and returns the exit status."""
     best = run.checkpoints.best
     kept = f"checkpoints in {run.workdir}: latest {run.checkpoints.latest}, best {best}"
     if run.step >= run.config.train.steps:
-        run.console.say(f"trained {run.step} steps; {kept}")
+        run.console.say(f"trained {run.step} steps; {kept}\n{_next_commands(run.workdir)}")
     elif _stopped_early(run):
         run.console.say(f"stopped early at step {run.step}: no better mIoU; {kept}")
     elif interrupt.requested or jax.process_count() > 1:
