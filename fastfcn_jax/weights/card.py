@@ -47,9 +47,12 @@ def read_training(folder: Path) -> str:
     if not path.is_file():
         return ""
     run = stored.read(path, {"data": dict, "starts": [dict]}, "fix it or move it away")
-    words = str(run["starts"][0].get("command", "")) if run["starts"] else ""
-    command = _LOCAL_PATHS.sub(r"\1DIR", words)
-    data = run["data"]
+    starts = {start.get("command", ""): start.get("step", 0) for start in reversed(run["starts"])}
+    commands = [
+        f"# from step {starts[words]}\n{_LOCAL_PATHS.sub(lambda flag: f'{flag[1]}DIR', words)}"
+        for words in reversed(starts)
+    ]
+    data, command = run["data"], "\n".join(commands)
     return (
         f"On {data.get('samples', '?')} images of {data.get('name', '?')}, as stored in "
         f"`config.json`:\n\n```\n{command}\n```"

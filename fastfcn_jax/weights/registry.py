@@ -13,7 +13,7 @@ from fastfcn_jax.weights.entry import Entry
 from fastfcn_jax.weights.imagenet import BACKBONES, DEFAULTS
 
 # Trained here and part of the package, each in a folder beside this file.
-_BUNDLED: dict[str, tuple[str, str, str]] = {}
+_BUNDLED = {"camvid-small": ("camvid_small", "jpu_psp_camvid:shipped", "cc-by-nc-4.0")}
 _OPENMMLAB = "https://download.openmmlab.com"
 # Configuration, mmsegmentation's config folder, file name, date and checksum.
 _MODELS = (

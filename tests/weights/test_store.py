@@ -23,7 +23,7 @@ from fastfcn_jax.convert import backbone, fit
 from fastfcn_jax.data import datasets
 from fastfcn_jax.doctor import examine
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import run
+from fastfcn_jax.evaluation import evaluate, run
 from fastfcn_jax.training import initial_weights
 from fastfcn_jax.weights import fetch, local, registry, store
 from fastfcn_jax.weights.__main__ import COMMAND
@@ -35,6 +35,7 @@ NARROW = {
     "auxiliary_channels": small.WIDTH,
 }
 ROOT = Path(__file__).parents[2]
+CAMVID = ROOT.parent / "shared" / "data" / "camvid"
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 
 
@@ -126,6 +127,28 @@ def test_commands_that_measure_and_check_take_names(server, monkeypatch, tmp_pat
         "eval_jpu_psp_ade20k_160k"
     )
     assert run.output_folder("runs/a", Path("runs/a"), "eval") == Path("runs/a/eval")
+
+
+def test_the_model_in_the_package_needs_no_network(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("FASTFCN_OFFLINE", "1")
+    model = api.load("camvid-small")
+    assert model.info.class_names[3] == "Road"
+    assert model(IMAGE).shape == (64, 96)
+    assert COMMAND.main(["get", "camvid-small"]) == 0
+    assert Path(capsys.readouterr().out.strip()).is_relative_to(tmp_path / "cache")
+    file = store.where("camvid-small").file
+    assert file.stat().st_size < 8 * 2**20
+    assert "Brostow" in (file.parent / "README.md").read_text()
+
+
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="needs CamVid's photographs in shared/data")
+def test_the_model_in_the_package_labels_real_photographs(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = api.load("camvid-small")
+    source = datasets.load("camvid", str(CAMVID), "val")
+    found = evaluate.evaluate(model.predictor, source, max_images=24, progress=False)
+    assert found.metrics()["aAcc"] > 85  # 89.45 on all 101
 
 
 def test_another_file_is_not_converted(server, monkeypatch):
