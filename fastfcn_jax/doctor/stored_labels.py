@@ -52,13 +52,14 @@ def read(path: Path) -> Stored:
     """Reads a label in any of the forms; of an animated GIF, the first frame.
 
     Raises:
-      UserError: the file is empty, truncated, damaged, not an image or not 8-bit.
+      UserError: the file is empty, truncated, damaged, not an image, or has values above 255.
     """
     data = read_file(str(path))
     picture = _opened(data)
     bits = _grey_bits(data)
+    is_wide = picture is not None and picture.mode.startswith("I")  # 16 or 32 bits
     if picture is None or not (
-        picture.format == "GIF" or picture.mode in ("1", "LA", "RGBA") or bits < 8
+        is_wide or picture.format == "GIF" or picture.mode in ("1", "LA", "RGBA") or bits < 8
     ):
         pixels = decode.label(data, str(path))
         palette = None if picture is None or picture.mode != "P" else _palette(picture)
@@ -68,6 +69,8 @@ def read(path: Path) -> Stored:
     if picture.format != "GIF":
         decode.image(data, str(path))  # raises UserError if the file is damaged
     try:
+        if is_wide:
+            return Stored("grey", _narrowed(np.array(picture), path), None, None, False)
         return _by_pillow(picture, bits)
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: damaged, or not a picture; replace the file.") from error
@@ -142,6 +145,16 @@ def _grey_bits(data: bytes) -> int:
 
 def _palette(picture: Image.Image) -> np.ndarray:
     return np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+
+
+def _narrowed(values: np.ndarray, path: Path) -> UInt8[np.ndarray, "h w"]:
+    """The values of a label of 16 or 32 bits as bytes, which most such labels fit into."""
+    if values.min() < 0 or values.max() > 255:
+        raise UserError(
+            f"{path}: a 16-bit label with values from {values.min()} to {values.max()}; store one "
+            "class number per pixel, 0 to 255."
+        )
+    return values.astype(np.uint8)
 
 
 def _by_pillow(picture: Image.Image, bits: int) -> Stored:

@@ -317,8 +317,8 @@ class TestOwnPhotos:
     def test_a_bad_label_is_named_with_what_is_bad(self, tmp_path, folders, wrong):
         self.lay(tmp_path, values(0, 1), "abc", *folders)
         label = tmp_path / folders[1] / "b.png"
-        if wrong == "16-bit":
-            Image.fromarray(values(0, 1).astype(np.uint16)).save(label)
+        if wrong == "16-bit":  # of numbers that no byte holds
+            Image.fromarray(values(0, 1).astype(np.uint16) * 300).save(label)
         elif wrong == "JPEG":
             Image.fromarray(values(0, 1)).save(label, format="JPEG")
         else:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fastfcn_jax.data import datasets
 from fastfcn_jax.doctor import adopt
+from fastfcn_jax.errors import UserError
 
 PALETTE = np.vstack([COLORS, np.zeros((253, 3), np.uint8)])
 
@@ -67,6 +68,19 @@ class TestValues:
         lines = adopt.adopt(laid(tmp_path, lambda i: label(i).astype(np.uint8)))
         assert len(values(tmp_path)) == 255 // step + 1
         assert any("255 is a class here: the values are spread" in line for line in lines)
+
+    def test_16_bit_labels_of_small_numbers_become_bytes(self, tmp_path):
+        lines = adopt.adopt(laid(tmp_path, lambda i: index(i).astype(np.uint16)))
+        assert values(tmp_path) == {"class_0": 0, "class_1": 1, "class_2": 2}
+        assert any("6 labels converted into copies in fastfcn_labels" in x for x in lines)
+        for i, label in labels(tmp_path).items():
+            np.testing.assert_array_equal(label, index(i))
+
+    def test_16_bit_labels_of_large_numbers_are_refused(self, tmp_path):
+        large = laid(tmp_path, lambda i: index(i).astype(np.uint16) * 300)
+        words = "masks/0.png: a 16-bit label with values from 0 to 600; store one class number"
+        with pytest.raises(UserError, match=words):
+            adopt.adopt(large)
 
     def test_equal_channels_are_grey(self, tmp_path):
         lines = adopt.adopt(laid(tmp_path, lambda i: np.repeat(index(i)[..., None], 3, 2)))
