@@ -11,11 +11,13 @@ import pytest
 from fastfcn_jax.__main__ import command
 
 SIZE = (96, 128)
-SMALL = [
+SMALL = [  # a network that compiles in seconds
     "--config.model.base_width=8",
-    "--config.model.neck_channels=8",
+    "--config.model.neck=none",
+    "--config.model.output_stride=8",
+    "--config.model.head=fcn",
     "--config.model.head_channels=8",
-    "--config.model.auxiliary_channels=8",
+    "--config.model.auxiliary=False",
     "--config.train.steps=3",
     "--config.train.eval_every=3",
 ]

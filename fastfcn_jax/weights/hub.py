@@ -108,7 +108,7 @@ def converted(folder: Path) -> Path:
         weights = fetch.digest(file, "sha256")
     with open(folder / CONFIG, "rb") as file:
         config = fetch.digest(file, "sha256")
-    return local.cache() / "hub" / f"{weights[:16]}-{config[:16]}"
+    return local.cache() / "hub" / f"{weights[:16]}-{config[:16]}-{model_folder.FORMAT}"
 
 
 def as_checkpoint(folder: Path) -> Path:

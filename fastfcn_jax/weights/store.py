@@ -42,7 +42,10 @@ def where(name: str) -> Place:
     folder = None
     if not entry.is_backbone:
         tag = entry.checksum.rpartition(":")[2] or "as_found"
-        folder = local.cache() / "converted" / f"{entry.name.replace(':', '_')}-{tag}"
+        from fastfcn_jax.checkpoints.model_folder import FORMAT
+
+        # With the format: what another version of this package has converted is not found.
+        folder = local.cache() / "converted" / f"{entry.name.replace(':', '_')}-{tag}-{FORMAT}"
     file = local.cache() / entry.file
     if remote := _on_hub(entry.address):
         file = local.in_hub_cache(remote[1], remote[2]) or file
