@@ -202,7 +202,10 @@ def test_a_backbone_file_of_another_network_gives_one_sentence(backbone_file, tm
         "--config.model.backbone=resnet34",
     )
     assert result.returncode == 2
-    expected = f"error: {backbone_file[0]}: holds resnet18, and config.model.backbone is resnet34."
+    expected = (
+        f"error: {backbone_file[0]}: the file's backbone is resnet18, and config.model.backbone is "
+        "resnet34; --config.model.backbone=resnet18 takes the file as it is."
+    )
     assert result.stderr.strip() == expected
     assert not (tmp_path / "run" / "checkpoints").exists()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 from jax import numpy as jnp
 
