@@ -49,7 +49,11 @@ def hold(workdir: Path, say: Callable[[str], None] = print) -> Iterator[None]:
       UserError: in every process, if the folder cannot be written, another training runs in it,
         or the processes do not see the same folder.
     """
-    new = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    # All processes look before any creates it: process 0 would take a folder that another process
+    # was quicker to create for one of the user's, and leave it behind.
+    new = runtime.together(
+        lambda: [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    )
     with contextlib.ExitStack() as stack:
 
         def take() -> str:
