@@ -14,9 +14,13 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src.clusters.cluster import ClusterEnv
 from jax.experimental import multihost_utils
 
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.relay import Relay
+
+JOIN = 300  # seconds to wait until all processes of a job are there
 
 T = TypeVar("T")
 UNUSED_GPU = (
@@ -27,7 +31,7 @@ UNUSED_GPU = (
 
 def join_processes(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
-) -> None:
+) -> Relay | None:
     """Joins this process to the others of a training; does nothing for a single process.
 
     Without arguments, the settings of Slurm (`srun`) or Open MPI (`mpirun`) are
@@ -38,6 +42,9 @@ def join_processes(
       num_processes: how many processes train together.
       process_id: index of this process, from 0.
 
+    Returns:
+      The way to process 0, for `peers.watch`; None in process 0 itself and for a single process.
+
     Raises:
       UserError: only some of the three arguments are given, or the processes cannot connect.
     """
@@ -45,9 +52,18 @@ def join_processes(
     if any(given) and not all(given):
         raise UserError("--coordinator, --num_processes and --process_id go together: give all.")
     if not all(given) and not launched_in_parallel(os.environ):
-        return
+        return None
+    # The preemption service logs errors when process 0 is lost; `training.interrupt` does its work.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        # Detected here and not in `initialize`, which could not put a relay in between.
+        address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
+            coordinator, num_processes, process_id, None, None, JOIN
+        )
+        relay = None if index == 0 else Relay(str(address))
+        jax.distributed.initialize(
+            relay.here if relay else address, count, index, devices, "deactivate", JOIN
+        )
     except (RuntimeError, ValueError) as error:  # includes errors of the coordination service
         raise UserError(
             f"the processes did not find each other: {str(error).splitlines()[0]}; give all the "
@@ -56,6 +72,7 @@ def join_processes(
     # Set up the collectives while all processes are here: on CPU they time out after 30 s, which
     # a process that reads its data slowly would exceed later.
     multihost_utils.sync_global_devices("all processes have joined")
+    return relay
 
 
 def launched_in_parallel(environment: Mapping[str, str]) -> bool:

@@ -6,6 +6,7 @@ It is `train.py` with another model, which compiles in a second or two: the test
 and of several processes start many processes.
 """
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -96,6 +97,15 @@ def build(config, num_classes, *, axis_name=None, **_):
     return Tiny()
 
 
+def fail(kind, step, every, last):
+    """In place of `loop.due`: an error in step 10."""
+    from fastfcn_jax.errors import UserError
+
+    if step == 10:
+        raise UserError("7.png is damaged") if kind == "input" else ZeroDivisionError("a bug")
+    return every > 0 and (step % every == 0 or step == last)
+
+
 def main():
     import jax
 
@@ -103,10 +113,15 @@ def main():
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", int(os.environ.get("TINY_DEVICES", "1")))
     jax.config.update("jax_numpy_dtype_promotion", "strict")
-    from fastfcn_jax import models
+    from fastfcn_jax import models, peers
+    from fastfcn_jax.training import loop
     from fastfcn_jax.training.__main__ import COMMAND
 
     models.build = build
+    if silence := os.environ.get("TINY_SILENCE"):
+        peers.BEAT, peers.SILENCE = float(silence) / 4, float(silence)
+    if failure := os.environ.get("TINY_FAILURE"):
+        loop.due = functools.partial(fail, failure)
     sys.exit(COMMAND.main())
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from fastfcn_jax import runtime
+from fastfcn_jax import peers, provenance, runtime
 from fastfcn_jax.config import experiment
 
 
@@ -28,7 +28,8 @@ def train(
 
     Returns:
       The exit status: 0, or 128 plus the signal's number if a signal ended the training
-      (Ctrl-C: 130).
+      (Ctrl-C: 130). A job of several processes that has lost one does not return: the others
+      end with status 75, see `peers.watch`.
 
     Raises:
       UserError: the data, workdir or configuration are invalid, or the loss is not finite.
@@ -37,10 +38,15 @@ def train(
         config = experiment.load(str(config))
     if config.train.deterministic:
         runtime.make_deterministic()
-    runtime.join_processes(coordinator, num_processes, process_id)
+    relay = runtime.join_processes(coordinator, num_processes, process_id)
     from fastfcn_jax.training import loop  # after the settings above, which must precede JAX
 
-    return loop.train(config, Path(workdir).expanduser())
+    advice = (
+        "the training goes on from its last checkpoint when all processes are started again, "
+        f"this one by: {provenance.command()}"
+    )
+    with peers.watch(advice, relay):
+        return loop.train(config, Path(workdir).expanduser())
 
 
 def default_workdir(spec: str) -> Path:

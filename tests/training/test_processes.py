@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from layouts import photo, write_png
+from processes import finish, start, start_two
 from tiny import losses
 
 from fastfcn_jax import runtime
@@ -21,39 +21,6 @@ from fastfcn_jax.training import metrics_log, workdir
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
-
-
-def start(folder, *flags, devices=1, variant="", xla_flags=""):
-    config = f"--config=tests/tiny.py{':' if variant else ''}{variant}"
-    return subprocess.Popen(
-        [sys.executable, "tests/tiny.py", config, f"--workdir={folder}", *flags],
-        cwd=ROOT,
-        env={**os.environ, "TINY_DEVICES": str(devices), "XLA_FLAGS": xla_flags},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def start_two(folder, *flags, devices=2, second=(), second_workdir=None, **kwargs):
-    """Starts two processes that train together; `second`: flags only for the second."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    together = (f"--coordinator=localhost:{port}", "--num_processes=2")
-    return [
-        start(folder, *flags, *together, "--process_id=0", devices=devices, **kwargs),
-        start(
-            second_workdir or folder, *flags, *together, *second, "--process_id=1",
-            devices=devices, **kwargs,
-        ),
-    ]  # fmt: skip
-
-
-def finish(*processes, status=0):
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [status] * len(processes), outputs
-    return outputs
 
 
 def arrays(run, step):
