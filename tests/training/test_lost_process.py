@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from processes import start_two
+from processes import start_by_slurm, start_two
 
 pytestmark = pytest.mark.slow
 FLAGS = ("--config.train.save_every=20", "--config.train.eval_every=0")
@@ -52,14 +52,14 @@ def test_the_others_end_when_a_process_is_lost(tmp_path, lost, by, how):
 
 
 def test_an_error_of_one_process_ends_the_others_with_its_message(tmp_path):
-    processes = start_two(tmp_path / "run", *FLAGS, devices=1, failure="input")
+    processes = start_two(tmp_path / "run", *FLAGS, devices=1, second_fails="input")
     assert ends(processes[1], 2).startswith("7.png is damaged There is no checkpoint yet in")
     assert ends(processes[0], 2).startswith("process 1 has ended: 7.png is damaged There is no")
 
 
-def test_a_bug_in_one_process_ends_the_others(tmp_path):
-    processes = start_two(tmp_path / "run", *FLAGS, devices=1, failure="bug")
+def test_a_bug_in_one_process_ends_the_others_under_slurm(tmp_path):
+    processes = start_by_slurm(tmp_path / "run", 2, *FLAGS, last_fails="bug")
     output = processes[1].communicate(timeout=150)[0]
-    assert processes[1].returncode == 1
+    assert processes[1].returncode == 1, output
     assert output.rstrip().endswith("ZeroDivisionError: a bug")
     assert ends(processes[0], 2) == "process 1 has ended: a bug"
