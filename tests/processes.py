@@ -65,6 +65,6 @@ def meeting(count):
 
 
 def finish(*processes, status=0):
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [status] * len(processes), outputs
     return outputs

@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "fastfcn_jax"
 
 # From the lowest layer up: a subpackage or module imports only from its own and lower layers.
 LAYERS = [
-    ["errors", "rooms", "provenance", "text", "polygons"],
-    ["files", "runtime", "stored", "terminal", "pictures"],
+    ["errors", "rooms", "provenance", "text", "polygons", "relay"],
+    ["files", "runtime", "peers", "stored", "terminal", "pictures"],
     ["config"],
     ["cli"],
     ["models", "data"],
