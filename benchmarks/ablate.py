@@ -62,18 +62,23 @@ def compile_for_gpu(title: str, config) -> None:
 
 def time_on_cpu(title: str, config) -> None:
     config.model.precision = "float32"
-    programs, times, notes = {}, {}, {}
+    programs, texts, times, notes = {}, {}, {}, {}
     make = training if flags.FLAGS.show == "train" else inference
     model, variables = initial(config)
     for name, operations in variants().items():
         with plain(operations):
             run, arguments = make(config, model, variables)
             lowered = jax.jit(run).lower(*arguments)
+            if (text := lowered.as_text()) in texts.values():
+                print(f"{title}: {name}: not in this program", flush=True)
+                continue
+            texts[name] = text
             start = time.perf_counter()
             programs[name] = lowered.compile()
         memory = programs[name].memory_analysis().temp_size_in_bytes / 2**30
         notes[name] = f"{time.perf_counter() - start:8.1f} {memory:9.2f}"
         times[name] = []
+        print(f"{title}: {name}: compile s, temp GiB {notes[name]}", flush=True)
     arguments = jax.device_put(arguments)
     for turn in range(flags.FLAGS.rounds + 1):
         for name, run in programs.items():
