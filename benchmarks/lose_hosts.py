@@ -75,14 +75,14 @@ def main() -> int:
     options = parser.parse_args()
     folder = options.output or Path(tempfile.mkdtemp())
     dice = random.Random(options.seed)
-    processes.finish(processes.start(folder / "whole", *flags(options.steps)))
+    processes.finish(processes.start(folder / "whole", *flags(options.steps)), timeout=None)
     waits, bad, starts = [], 0, 0
     while True:
         count = COUNTS[starts % len(COUNTS)]
         starts += 1
         group = processes.start_several(folder / "run", count, *flags(options.steps))
         if len(waits) == options.losses:
-            processes.finish(*group)
+            processes.finish(*group, timeout=None)
             break
         result = lose_one(group, dice)
         if result is None:

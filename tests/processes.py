@@ -64,7 +64,7 @@ def meeting(count):
     return (f"--coordinator=localhost:{port}", f"--num_processes={count}")
 
 
-def finish(*processes, status=0):
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
+def finish(*processes, status=0, timeout=300):
+    outputs = [process.communicate(timeout=timeout)[0] for process in processes]
     assert [process.returncode for process in processes] == [status] * len(processes), outputs
     return outputs
