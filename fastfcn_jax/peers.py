@@ -27,6 +27,9 @@ BEAT = 2.0  # seconds between two signs of life
 SILENCE = 20.0  # seconds without one after which a process counts as lost
 GRACE = 5.0  # seconds in which the processes that fail by the same error do so
 CONNECT = 30.0  # seconds to reach process 0
+COLLECTIVES = ("Gloo", "NCCL")  # in the messages of collective operations that failed
+
+_guard: "_Guard | None" = None  # of the block that runs; a process watches one job
 
 
 @contextlib.contextmanager
@@ -44,24 +47,29 @@ def watch(advice: str, relay: Relay | None) -> Iterator[None]:
     if jax.process_count() == 1:
         yield
         return
-    guard = _Guard(advice, relay)
+    global _guard
+    guard = _guard = _Guard(advice, relay)
     try:
         yield
-    except UserError as error:
-        if not guard.all_fail(str(error)):
-            _end(2, f"error: {error}")
-        raise
-    except jax.errors.JaxRuntimeError as error:
-        # A collective operation fails at once when its partner dies. The guard's thread learns who
-        # that was, and ends the process.
-        guard.thread.join(SILENCE + GRACE)
-        guard.all_fail(str(error))
-        _end(1, traceback.format_exc())
     except BaseException as error:
+        everywhere = guard.all_fail(error)
+        if isinstance(error, UserError):
+            if everywhere:
+                raise
+            _end(2, f"error: {error}")
         # Leaving in the usual way, JAX would wait for the other processes, and they for this one.
-        guard.all_fail(str(error) or type(error).__name__)
         _end(130 if isinstance(error, KeyboardInterrupt) else 1, traceback.format_exc())
+    finally:
+        _guard = None
     guard.leave()
+
+
+def fails_everywhere(error: BaseException) -> bool:
+    """Whether every process of the job fails, so that what they do together can still be done.
+
+    Tells the others that this one does; `GRACE` seconds later they end if they do not fail as well.
+    """
+    return _guard is None or _guard.all_fail(error)
 
 
 def _end(status: int, text: str) -> NoReturn:
@@ -124,11 +132,17 @@ class _Guard:
             self.relay.holds = False
         self._tell("bye")
 
-    def all_fail(self, text: str) -> bool:
+    def all_fail(self, error: BaseException) -> bool:
         """Tells the others that this process fails; returns whether all of them do, too."""
-        self.leaving.set()
-        self._tell(f"failed {jax.process_index()} {' '.join(text.split())}")
-        end = time.monotonic() + GRACE
+        if any(library in str(error) for library in COLLECTIVES):
+            # A collective operation fails at once when a partner dies. The thread learns who that
+            # was, and ends this process.
+            self.thread.join(SILENCE + GRACE)
+        if not self.leaving.is_set():
+            self.leaving.set()
+            text = " ".join(str(error).split()) or type(error).__name__
+            self._tell(f"failed {jax.process_index()} {text}")
+        end = time.monotonic() + GRACE + 1  # the others end before they miss this one
         while len(self.failed) < jax.process_count() - 1 and time.monotonic() < end:
             time.sleep(0.05)
         return len(self.failed) == jax.process_count() - 1

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax import provenance
+from fastfcn_jax import peers, provenance
+from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import pipeline
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
@@ -46,9 +47,10 @@ def train(config: ConfigDict, workdir: Path) -> int:
         try:
             try:
                 _train(run, interrupt)
-            except BaseException:
-                with contextlib.suppress(Exception):  # would hide the error that ended the loop
-                    run.checkpoints.close()
+            except BaseException as error:
+                if peers.fails_everywhere(error):  # closing waits for the other processes
+                    with contextlib.suppress(Exception):  # would hide the error that ended the loop
+                        run.checkpoints.close()
                 raise
             run.checkpoints.close()  # waits for a save in progress
         except UserError as error:
@@ -218,10 +220,11 @@ def _stopped_early(run: Run) -> bool:
 
 
 def _last_good(run: Run) -> str:
-    step = run.checkpoints.latest
-    if step is None:
+    # From the files: asking Orbax would wait for the other processes, which may not come.
+    steps = model_folder.finished_steps(run.workdir)
+    if not steps:
         return f"There is no checkpoint yet in {run.workdir}."
-    return f"The last good checkpoint is that of step {step} in {run.workdir}."
+    return f"The last good checkpoint is that of step {steps[-1]} in {run.workdir}."
 
 
 def _next_commands(workdir: Path) -> str:

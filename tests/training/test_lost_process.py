@@ -54,7 +54,7 @@ def test_the_others_end_when_a_process_is_lost(tmp_path, lost, by, how):
 def test_an_error_of_one_process_ends_the_others_with_its_message(tmp_path):
     processes = start_two(tmp_path / "run", *FLAGS, devices=1, second_fails="input")
     assert ends(processes[1], 2).startswith("7.png is damaged There is no checkpoint yet in")
-    assert ends(processes[0], 2).startswith("process 1 has ended: 7.png is damaged There is no")
+    assert ends(processes[0], 2).startswith("process 1 has ended: 7.png is damaged")
 
 
 def test_a_bug_in_one_process_ends_the_others_under_slurm(tmp_path):
