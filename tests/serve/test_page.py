@@ -100,8 +100,7 @@ def test_classes_and_layers(page, url, model, photo):
     assert page.evaluate("document.getElementById('all').indeterminate")
     page.evaluate("document.querySelector('[value=confidence]').click()")
     assert colors_at(page, 5, 5) == [191, 191, 191, 255]
-    for _ in range(2):
-        page.evaluate("document.getElementById('all').click()")
+    page.evaluate("document.getElementById('all').click()")
     assert colors_at(page, 5, 50) == [191, 191, 191, 255]
     page.evaluate("document.getElementById('closer').click()")
     assert text(page, "factor") == "150\xa0%"
