@@ -14,6 +14,7 @@ from fastfcn_jax.serve import connection
 from fastfcn_jax.serve.measures import Measures
 
 FAILED = "the server failed on this request; its terminal shows why"
+OWN_SITES = ("none", "same-origin")
 UNTIL_SENT = "fastfcn.until_sent"  # key of a scope: what is closed when the reply has been sent
 PART_BYTES = 1 << 16  # of a reply; before each the client has to take most of what was sent
 LINGER_SECONDS = 2.0  # for what a client still sends; a reply before its end could get lost
@@ -81,11 +82,11 @@ class Guard:
         host = headers.get("host", "")
         if not self._is_called(host_name(host)):
             raise RefusedError(403, "this server is for this machine only")
-        # A page of another site could make its visitors post here; browsers say so.
-        origin = headers.get("origin")
-        if origin is not None and not _is_of(origin, host):
-            raise RefusedError(403, "requests of other sites' pages are refused")
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        # A page of another site could make its visitors post here; browsers say so, most of them in
+        # a header that stays right behind a proxy, which changes the host.
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        is_ours = origin is None or _is_of(origin, host) if site is None else site in OWN_SITES
+        if not is_ours:
             raise RefusedError(403, "requests of other sites' pages are refused")
 
 

@@ -140,9 +140,9 @@ def _load(checkpoint: Path | None, model: Path | None, protocol: str | None) -> 
     from fastfcn_jax.predict import chosen_model
 
     if model is None:
-        loaded = chosen_model.load_model(checkpoint, None, protocol=protocol, batch_size=1)
+        loaded: Any = chosen_model.load_model(checkpoint, None, protocol=protocol, batch_size=1)
         return loaded, loaded.predictor.protocol.name
-    exported = chosen_model.load_model(checkpoint, model, protocol=protocol)
+    exported: Any = chosen_model.load_model(checkpoint, model, protocol=protocol)
     height, width = exported.size
     # Compiles, and refuses a broken file before the first visitor comes.
     exported.run(np.zeros((1, height, width, exported.pixel.channels), exported.pixel.dtype))

@@ -43,11 +43,10 @@ class MLflow(Callback):
         self._metric, self._param = Metric, Param
         try:
             self._client = MlflowClient()
-            self._run = self._resumed(workdir) if resumes else None
-            if self._run is None:
-                name = MLFLOW_EXPERIMENT_NAME.get() or EXPERIMENT
-                self._run = self._created(name, workdir.absolute().name, config)
-                files.write_json(workdir / KEPT, {"run": self._run})
+            resumed = self._resumed(workdir) if resumes else None
+            name = MLFLOW_EXPERIMENT_NAME.get() or EXPERIMENT
+            self._run = resumed or self._created(name, workdir.absolute().name, config)
+            files.write_json(workdir / KEPT, {"run": self._run})
         except (MlflowException, ImportError) as error:  # ImportError: that store's packages
             raise UserError(
                 f"config.train.mlflow: {first_line(error)[:300]} Set MLFLOW_TRACKING_URI to the "

@@ -111,6 +111,8 @@ def test_limits_and_strangers_are_refused(address, monkeypatch):
     assert post(address, PHOTO, Origin="http://localhost:1")[0] == 403
     assert post(address, PHOTO, Origin="null")[0] == 403
     assert post(address, PHOTO, Sec_Fetch_Site="cross-site")[0] == 403
+    behind_a_proxy = {"Origin": "https://segment.example", "Sec_Fetch_Site": "same-origin"}
+    assert post(address, PHOTO, **behind_a_proxy)[0] == 200
     assert post(address, PHOTO, Host="evil.example")[0] == 403
     assert ask(address, "GET", "/../../etc/passwd")[0].status == 404
     assert ask(address, "GET", "/")[0].headers["Content-Security-Policy"]
@@ -216,7 +218,7 @@ def test_a_request_that_trickles_is_ended(address, monkeypatch, start):
 
 def test_a_reply_that_nobody_takes_is_given_up(monkeypatch):
     monkeypatch.setattr(connection, "TAKING_SECONDS", 0.5)
-    noise = encoded(np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), np.uint8))
+    noise = encoded(np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), np.uint8), ".jpg")
     with running() as address, socket.create_connection(address) as opened:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1000)
         path = POST.replace(b"predict", b"predict?output=overlay")
@@ -336,6 +338,16 @@ def test_more_connections_than_can_be_held_are_told_so(monkeypatch):
         for opened in held:
             opened.close()
         until(lambda: ask(address, "GET", "/healthz")[0].status == 200, "there is room again")
+
+
+def test_the_client_of_the_docs(address, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(encoded(np.full((60, 90, 3), 90, np.uint8), ".jpg"))
+    names = {}
+    exec(code.replace("127.0.0.1:8000", f"127.0.0.1:{address[1]}"), names)
+    assert "<road>: 50.0 %" in capsys.readouterr().out
+    assert (names["labels"][30:] == 1).all()
 
 
 def test_the_interface_describes_itself(address):

@@ -1,7 +1,9 @@
 """Callbacks and MLflow: what they are told, what their faults do, how they stop a run."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from tiny import config, history
@@ -9,7 +11,7 @@ from tiny import config, history
 from fastfcn_jax import Callback
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.training import callbacks, loop
+from fastfcn_jax.training import callbacks, loop, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_model")]
 
@@ -68,9 +70,22 @@ def mlflow(tmp_path, monkeypatch):
     return client
 
 
-def test_callbacks_hear_of_everything_and_their_faults_do_not_end_the_run(tmp_path, capfd):
-    listener, faulty = Listener(), Faulty()
-    assert loop.train(config(), tmp_path / "run", [faulty, listener]) == 0
+def of_the_docs(monkeypatch):
+    """The callback that the page defines; its training is not started."""
+    page = Path(__file__).parents[2] / "docs" / "training.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    given = []
+    monkeypatch.setattr(start, "train", lambda config, workdir, callbacks: given.extend(callbacks))
+    exec(code, {})
+    (found,) = given
+    return found
+
+
+def test_callbacks_hear_of_everything_and_their_faults_do_not_end_the_run(
+    tmp_path, capfd, monkeypatch
+):
+    listener, faulty, documented = Listener(), Faulty(), of_the_docs(monkeypatch)
+    assert loop.train(config(), tmp_path / "run", [faulty, listener, documented]) == 0
     assert listener.heard == [
         ("start", 0, 12),
         *(("checkpoint", 4), ("log", 5), ("validation", 6), ("checkpoint", 6)),
@@ -78,7 +93,8 @@ def test_callbacks_hear_of_everything_and_their_faults_do_not_end_the_run(tmp_pa
         ("end", 12, "finished"),
     ]
     assert faulty.calls == 1
-    told = capfd.readouterr().err
+    out, told = capfd.readouterr()
+    assert f"best so far, {documented.best:.2f} %" in out
     assert "ZeroDivisionError: a bug of the user's" in told
     assert "warning: the callback Faulty failed in on_log (above) and is not called again" in told
     assert len(history(tmp_path / "run")[0]["losses"]) == 5  # not what the listener left
