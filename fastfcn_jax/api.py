@@ -131,6 +131,11 @@ class Model:
             self.predict(blank)
         return self
 
+    @property
+    def programs(self) -> int:
+        """How many programs have been compiled, or fetched from those kept on the disk."""
+        return len(self._compiled)
+
     def forget_programs(self) -> None:
         """Frees the memory of all compiled programs; the next call of each size compiles again."""
         self.predictor.plan = Plan(self.predictor.protocol)

@@ -17,7 +17,7 @@ from fastfcn_jax.inference.prediction import Prediction, with_palette
 from fastfcn_jax.serve.desk import Occupation
 
 MAX_PIXELS = 40_000_000
-MAX_SIZES = 64  # image sizes whose programs are kept; without a limit each size adds to the memory
+MAX_PROGRAMS = 64  # kept; without a limit each further image size would add to the memory
 Output = Literal["json", "labels", "overlay", "confidence"]
 
 
@@ -57,7 +57,6 @@ class Answerer:
         self.model = model
         self._occupation = occupation
         self._busy = threading.Lock()
-        self._sizes: set[tuple[int, int]] = set()
 
     def __call__(self, data: bytes, output: Output) -> Answer | bytes:
         """The answer, or for an output other than "json" a PNG.
@@ -81,16 +80,11 @@ class Answerer:
         with self._busy:  # one at a time: parallel predictions would not be faster
             self._occupation.begin("predicting")
             try:
-                self._forget_programs(image.shape[:2])
+                if getattr(self.model, "programs", 0) >= MAX_PROGRAMS:
+                    self.model.forget_programs()
                 return self.model.predict(image)
             finally:
                 self._occupation.end()
-
-    def _forget_programs(self, size: tuple[int, int]) -> None:
-        self._sizes.add(size)
-        if len(self._sizes) > MAX_SIZES and hasattr(self.model, "forget_programs"):
-            self.model.forget_programs()
-            self._sizes = {size}
 
     def _describe(self, image: Num[np.ndarray, "h w c"], prediction: Prediction) -> Answer:
         labels, info = prediction.labels, self.model.info

@@ -72,7 +72,7 @@ class Application:
         self.answerer = Answerer(model, self.occupation)
         self.desk = Desk(self.answerer, measures, places=places)
         if hasattr(model, "say"):
-            model.say = self._compiles
+            self._print, model.say = model.say, self._compiles
         info = model.info
         self.about = About(
             dataset=info.name,
@@ -98,6 +98,7 @@ class Application:
     def _compiles(self, sentence: str) -> None:
         self.measures.compilations.inc()
         self.occupation.begin(sentence)
+        self._print(sentence)
 
     def _add_routes(self) -> None:
         hidden = functools.partial(self.api.get, include_in_schema=False)

@@ -1,5 +1,6 @@
 """Listens on an address, loads a model and serves it until a signal ends the program."""
 
+import asyncio
 import contextlib
 import importlib
 import ipaddress
@@ -70,11 +71,24 @@ class Server:
     def run(self) -> None:
         """Serves until SIGINT, SIGTERM or `stop`, then answers the requests that have begun."""
         try:
-            with self._signals_end_it():
-                self._uvicorn.run(sockets=[self._listener])
+            if asyncio._get_running_loop() is None:
+                with self._signals_end_it():
+                    self._uvicorn.run(sockets=[self._listener])
+            else:
+                self._run_beside()
         finally:
             self._listener.close()
             self.application.desk.close()
+
+    def _run_beside(self) -> None:
+        """Runs in a thread: a notebook's cell is inside an event loop, which allows no other."""
+        thread = threading.Thread(target=self._uvicorn.run, args=([self._listener],))
+        thread.start()
+        try:
+            thread.join()
+        except KeyboardInterrupt:  # the notebook's stop button
+            self.stop()
+            thread.join()
 
     def stop(self) -> None:
         """Ends `run`; may be called from another thread."""

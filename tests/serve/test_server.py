@@ -1,5 +1,6 @@
 """The server: its replies, its limits, its queue, and how it ends."""
 
+import asyncio
 import base64
 import contextlib
 import io
@@ -16,12 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 from serving import Halves, ask, make, post, raw, running
 
-from fastfcn_jax.data import pixel_type
+from fastfcn_jax import api, models
+from fastfcn_jax.data import datasets, pixel_type
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.serve import answer, application, connection, server
 
@@ -377,18 +381,34 @@ def test_a_model_of_other_images_has_no_example_and_sends_its_photo():
 
 
 def test_programs_of_many_sizes_are_forgotten(monkeypatch):
-    class Forgetful(Halves):
-        forgot = 0
-
-        def forget_programs(self):
-            self.forgot += 1
-
-    model = Forgetful()
-    monkeypatch.setattr(answer, "MAX_SIZES", 2)
+    monkeypatch.setattr(answer, "MAX_PROGRAMS", 3)
+    c = tiny.get_config()
+    c.data.test_scale = (0, 0)
+    network = tiny.build(c.model, 9)
+    variables = network.init(jax.random.key(0), jax.numpy.zeros((1, 32, 32, 3)))
+    monkeypatch.setattr(models, "build", lambda *_, **__: network)
+    model = api.Model(c, datasets.info("synthetic", ""), variables, quiet=True)
     answers = answer.Answerer(model, application.Occupation())
-    for size in (3, 4, 3, 5, 5, 3, 4):
-        answers(encoded(np.zeros((size, 4, 3), np.uint8)), "labels")
-    assert model.forgot == 2
+    seen = []
+    for height in (64, 128, 64, 192, 256, 64):
+        first = answers(encoded(np.zeros((height, 64, 3), np.uint8)), "json")
+        assert first.height == height
+        seen.append(model.programs)
+    assert seen == [1, 2, 2, 3, 1, 2]
+
+
+def test_in_a_notebook_it_runs_beside_the_event_loop():
+    async def cell(made):
+        made.run()
+
+    made = make()
+    thread = threading.Thread(target=lambda: asyncio.run(cell(made)))
+    thread.start()
+    until(lambda: made._uvicorn.started, "it runs")
+    assert post(made.address, PHOTO)[0] == 200
+    made.stop()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_addresses():
