@@ -80,7 +80,7 @@ class Answerer:
         with self._busy:  # one at a time: parallel predictions would not be faster
             self._occupation.begin("predicting")
             try:
-                if getattr(self.model, "programs", 0) >= MAX_PROGRAMS:
+                if getattr(self.model, "programs", 0) > MAX_PROGRAMS:
                     self.model.forget_programs()
                 return self.model.predict(image)
             finally:
