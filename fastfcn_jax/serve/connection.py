@@ -27,6 +27,8 @@ class Connection(h11_impl.H11Protocol):
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
+        # Paused means then that something is left to be taken, and resumed that nothing is.
+        transport.set_write_buffer_limits(high=0)
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, "the server has too many connections; try again later")
             return
@@ -91,10 +93,8 @@ class Connection(h11_impl.H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.transport.get_write_buffer_size():
+        if not self.transport.get_write_buffer_size():  # else `resume_writing` does it
             self._taking = _cancelled(self._taking)
-        elif self._taking is None:
-            self._taking = self.loop.call_later(TAKING_SECONDS, self.transport.abort)
 
     def _is_idle(self) -> bool:
         """Whether no request is being answered."""

@@ -126,7 +126,7 @@ class _Request:
             async with asyncio.timeout(LINGER_SECONDS):
                 while self.has_more:
                     await self.receive()
-        except (TimeoutError, RefusedError, GoneError):
+        except (TimeoutError, RefusedError):
             pass
 
 

@@ -189,6 +189,18 @@ def test_one_connection_takes_several_requests(address):
     assert re.findall(rb"HTTP/1.1 (\d+) ", replies) == [b"200"] * 3
 
 
+def test_the_limit_on_taking_a_reply_spares_later_requests(address, monkeypatch):
+    monkeypatch.setattr(connection, "TAKING_SECONDS", 0.3)
+    with socket.create_connection(address, timeout=30) as opened:
+        for _ in range(2):
+            opened.sendall(b"GET /example.png HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert opened.recv(12) == b"HTTP/1.1 200"
+            time.sleep(0.1)
+            while len(opened.recv(1 << 20)) == 1 << 20:
+                pass
+            time.sleep(0.5)
+
+
 def test_an_internal_error_is_answered_and_printed(address, capfd):
     def fails(self, image):
         raise ZeroDivisionError("a bug")
