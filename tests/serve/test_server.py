@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import http.client
 import io
 import json
 import os
@@ -191,14 +192,13 @@ def test_one_connection_takes_several_requests(address):
 
 def test_the_limit_on_taking_a_reply_spares_later_requests(address, monkeypatch):
     monkeypatch.setattr(connection, "TAKING_SECONDS", 0.3)
-    with socket.create_connection(address, timeout=30) as opened:
-        for _ in range(2):
-            opened.sendall(b"GET /example.png HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert opened.recv(12) == b"HTTP/1.1 200"
-            time.sleep(0.1)
-            while len(opened.recv(1 << 20)) == 1 << 20:
-                pass
-            time.sleep(0.5)
+    opened = http.client.HTTPConnection(*address, timeout=30)
+    for _ in range(2):
+        opened.request("GET", "/example.png")
+        assert len(opened.getresponse().read()) > 1 << 16  # more than one part
+        opened.auto_open = 0  # the second request takes the same connection
+        time.sleep(0.5)
+    opened.close()
 
 
 def test_an_internal_error_is_answered_and_printed(address, capfd):
