@@ -17,26 +17,27 @@ import os
 import socket
 import sys
 import tempfile
-import types
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.serve import server
+from fastfcn_jax.serve.connection import CONTINUE
 
 GROWTH_MIB = 200
 CLIENTS = 64
-HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-Requested-With: fastfcn\r\n"
+HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n"
 
 
 class Model:
     """Sees one class everywhere."""
 
     info = DatasetInfo("toy", ("sky", "road"), np.eye(2, 3, dtype=np.uint8) * 200)
-    predictor = types.SimpleNamespace(protocol=types.SimpleNamespace(name="single"))
+    pixel = RGB
 
     def predict(self, image):
         return Prediction(np.zeros(image.shape[:2], np.uint8), np.ones(image.shape[:2], np.float32))
@@ -45,9 +46,10 @@ class Model:
 def run_server(port, errors: str) -> None:
     """Tells the port it found, and serves; what it says on standard error goes to a file."""
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
-    running = server.listen(Model(), "127.0.0.1", 0)
-    port.send(running.server_port)
-    running.serve_forever()
+    listener = server.listen("127.0.0.1", 0)
+    listener.listen(1024)
+    port.send(listener.getsockname()[1])
+    server.Server(listener, "127.0.0.1", Model(), protocol="single").run()
 
 
 def upload(data: bytes) -> bytes:
@@ -61,7 +63,8 @@ def originals() -> list[bytes]:
     local = b"Host: localhost\r\n\r\n"
     return [
         b"GET / HTTP/1.1\r\n" + local,
-        b"GET /model HTTP/1.0\r\n" + local,
+        b"GET /v1/model HTTP/1.0\r\n" + local,
+        b"GET /metrics HTTP/1.1\r\n" + local + b"GET /healthz HTTP/1.1\r\n" + local,
         b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\n" + local,
         upload(png),
@@ -101,7 +104,9 @@ def ask(address: tuple[str, int], request: bytes) -> str:
             reply = b"".join(iter(lambda: connection.recv(1 << 16), b""))
     except OSError as error:
         return type(error).__name__
-    return reply[9:12].decode() if reply.startswith(b"HTTP/1.0 ") else "no answer"
+    while reply.startswith(CONTINUE):
+        reply = reply.removeprefix(CONTINUE)
+    return reply[9:12].decode() if reply.startswith(b"HTTP/1.1 ") else "no answer"
 
 
 def resident_mib(process: int) -> int:

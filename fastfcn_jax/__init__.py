@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from fastfcn_jax.export.export import export
     from fastfcn_jax.predict.outputs import predict
     from fastfcn_jax.serve.server import serve
+    from fastfcn_jax.training.callbacks import Callback
     from fastfcn_jax.training.start import train
 
 __version__ = "0.1.0"
 
 # (module, attribute) of each name, imported on first use: `fastfcn --help` would wait for JAX.
 _PLACES = {
+    "Callback": ("training.callbacks", "Callback"),
     "Model": ("api", "Model"),
     "Prediction": ("inference.prediction", "Prediction"),
     "UserError": ("errors", "UserError"),
@@ -40,6 +42,7 @@ _PLACES = {
 # Subpackages that can be called like functions; see `rooms`.
 _CALLABLE_PACKAGES = ("bench", "convert", "doctor", "export", "predict", "serve")
 __all__ = [
+    "Callback",
     "Model",
     "Prediction",
     "UserError",

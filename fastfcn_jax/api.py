@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Num, UInt8
@@ -18,6 +19,7 @@ from fastfcn_jax.data import datasets, pixel_type
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
+from fastfcn_jax.inference.plan import Plan
 from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.weights import store
 
@@ -40,6 +42,7 @@ class Model:
       predictor: runs the model; see `fastfcn_jax.inference.predictor.Predictor`.
       origin: where the model came from.
       quiet: say nothing when a program is compiled.
+      say: takes the sentence that says so; by default it is printed on standard error.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Model:
         )
         self.origin = origin
         self.quiet = quiet
+        self.say = _print
         self._compiled: set[tuple[Any, str]] = set()
 
     def __repr__(self) -> str:
@@ -127,6 +131,17 @@ class Model:
             self.predict(blank)
         return self
 
+    @property
+    def programs(self) -> int:
+        """How many programs have been compiled, or fetched from those kept on the disk."""
+        return len(self._compiled)
+
+    def forget_programs(self) -> None:
+        """Frees the memory of all compiled programs; the next call of each size compiles again."""
+        self.predictor.plan = Plan(self.predictor.protocol)
+        self._compiled.clear()
+        jax.clear_caches()
+
     def _read(self, image: Photograph, what: str) -> Num[np.ndarray, "h w c"]:
         """The photograph's pixels; says so if its size needs a new program for `what`."""
         array = photographs.as_array(image, self.pixel)
@@ -134,7 +149,7 @@ class Model:
         if not self.quiet and (group, what) not in self._compiled:
             height, width = array.shape[:2] if group.exact else group.output
             shown = f"{height}x{width}" if group.exact else f"sizes up to {height}x{width}"
-            print(f"compiling for {shown} (once)", file=sys.stderr, flush=True)
+            self.say(f"compiling for {shown} (once)")
         self._compiled.add((group, what))
         return array
 
@@ -221,6 +236,10 @@ def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn
     return models.build(
         config.model, count or datasets.info(config.data.name, config.data.root).num_classes
     )
+
+
+def _print(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _pairs(images: Iterable[tuple[Any, Photograph]]) -> Iterator[tuple[Any, Photograph]]:

@@ -68,32 +68,37 @@ def photos(tmp_path_factory) -> Path:
     return path
 
 
-def test_predict_runs_what_export_writes(folder, photos, tmp_path):
-    file = tmp_path / "model.onnx"
+@pytest.fixture(scope="module")
+def exported(folder, photos, tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("exported") / "model.onnx"
     said = run(
         *("fastfcn_jax.export", "--checkpoint", folder, "--format", "onnx"),
         *("--size", "64", "96", "--output", file, "--image", next(photos.iterdir())),
     )
     assert "of the labels are equal" in said
     assert re.search(r"the file \S+ s, our own inference \S+ s: \S+ times as fast", said)
-    run("fastfcn_jax.predict", "--model", file, "--input", photos, "--output", tmp_path / "out")
+    return file
+
+
+def test_predict_runs_what_export_writes(exported, photos, tmp_path):
+    run("fastfcn_jax.predict", "--model", exported, "--input", photos, "--output", tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*_overlay.png"))) == 2
 
 
-def test_serve_answers_at_the_address_it_prints(folder, photos):
-    command = [sys.executable, "-m", "fastfcn_jax.serve", "--checkpoint", str(folder), "--port=0"]
+@pytest.mark.parametrize("flag", ["--checkpoint", "--model"])
+def test_serve_answers_at_the_address_it_prints(flag, folder, exported, photos):
+    model = str(folder if flag == "--checkpoint" else exported)
+    command = [sys.executable, "-m", "fastfcn_jax.serve", flag, model, "--port=0"]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         address = server.stdout.readline().split()[0]
         photo = next(photos.iterdir())
-        request = urllib.request.Request(
-            f"{address}/predict", photo.read_bytes(), {"X-Requested-With": "fastfcn"}
-        )
+        request = urllib.request.Request(f"{address}/v1/predict", photo.read_bytes())
         with urllib.request.urlopen(request, timeout=120) as reply:
             answer = json.load(reply)
     finally:
         server.terminate()
-        server.wait()
+        assert server.wait(60) == 0
     height, width = cv2.imread(str(photo)).shape[:2]
     assert (answer["height"], answer["width"]) == (height, width)
     assert sum(entry["share"] for entry in answer["classes"]) == pytest.approx(100, abs=0.1)

@@ -16,7 +16,7 @@ from fastfcn_jax.config import experiment
 from fastfcn_jax.data import cache, datasets, rasters
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import readers
-from fastfcn_jax.serve.answer import answer
+from fastfcn_jax.serve import answer, desk
 
 pytestmark = pytest.mark.slow
 
@@ -111,9 +111,10 @@ def test_files_and_arrays_are_predicted_alike(trained, tmp_path):
     assert model.overlay(pixels).shape == (*SIZE, 3)
     with pytest.raises(UserError, match=rf"{dtype} array \(height, width, {channels}\)"):
         model(np.zeros((*SIZE, channels + 1), dtype))
-    said = answer(model, (root / "images" / f"3{ending}").read_bytes())
-    assert (said["width"], said["height"]) == SIZE[::-1]
-    assert said["photo"]
+    answers = answer.Answerer(model, desk.Occupation())
+    said = answers((root / "images" / f"3{ending}").read_bytes(), "json")
+    assert (said.width, said.height) == SIZE[::-1]
+    assert said.photo
 
 
 def test_tiles_take_the_same_files(trained, tmp_path):

@@ -132,6 +132,7 @@ def get_config() -> ConfigDict:
     t.strategy = "auto"  # auto | pmap | jit: auto is pmap in one process, jit across several
     t.pictures = 4  # validation images whose predictions are drawn at each evaluation
     t.wandb = False  # also log to Weights & Biases, if it is installed
+    t.mlflow = False  # also log to the MLflow server of MLFLOW_TRACKING_URI; extra: mlflow
 
     e = c.eval = ConfigDict()  # how scores are computed, during training and by eval.py
     e.protocol = "single"  # single | ms_flip | ms_flip_0x | slide | official | official_ms

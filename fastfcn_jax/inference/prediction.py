@@ -118,7 +118,7 @@ class Prediction(_Pair):
         if self.confidence is not None:
             results["_confidence"] = np.round(255 * self.confidence).astype(np.uint8)
         files.make_folder(path.parent)
-        files.write_bytes(path, _with_palette(self.labels, info.palette))
+        files.write_bytes(path, with_palette(self.labels, info.palette))
         written = [path]
         for mark, picture in results.items():
             written.append(path.with_name(f"{path.stem}{mark}.png"))
@@ -156,7 +156,7 @@ class Prediction(_Pair):
         return self.image, self.info
 
 
-def _with_palette(labels: UInt8[np.ndarray, "h w"], palette: UInt8[np.ndarray, "k 3"]) -> bytes:
+def with_palette(labels: UInt8[np.ndarray, "h w"], palette: UInt8[np.ndarray, "k 3"]) -> bytes:
     """A palette PNG: programs read the class indices, people see their colours."""
     picture, buffer = Image.fromarray(labels), io.BytesIO()
     colors = pictures.colorize(np.arange(256, dtype=np.uint8)[None], palette)

@@ -1,106 +1,131 @@
-"""Serves a local web page that shows label map, overlay and legend of a photograph."""
+"""Listens on an address, loads a model and serves it until a signal ends the program."""
 
+import asyncio
 import contextlib
+import importlib
 import ipaddress
+import signal
 import socket
-import socketserver
 import sys
 import threading
-import time
-import traceback
-from http.server import ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import first_line
-from fastfcn_jax.serve.handler import Handler
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
-MAX_CONNECTIONS = 32  # handled at a time, since each may hold an upload in memory
-WAITING_CONNECTIONS = 1024
-LINGER_SECONDS = 2.0
+WAITING_CONNECTIONS = 2048  # that the system holds until they are accepted
+ENDING_SECONDS = 60  # for requests that have begun when the server is told to stop
 
 
-class Server(ThreadingHTTPServer):
-    """Serves one model. Port 0 means any free port."""
+class Server:
+    """Serves one model at an open socket.
 
-    daemon_threads = True
-    request_queue_size = WAITING_CONNECTIONS
+    Args:
+      listener: as `listen` returns it; closed by `run`.
+      protocol: how the model tests images, in a word or two.
+      places: how many requests may wait or be answered; None: 256.
+    """
 
-    def __init__(self, address: tuple[str, int], model):
-        self.model = model
-        self.host = address[0]
-        self.is_local = _is_loopback(self.host)
-        self.busy = threading.Lock()
-        self.about = {
-            "dataset": model.info.name,
-            "classes": list(model.info.class_names),
-            "protocol": model.predictor.protocol.name,
-        }
-        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        self.address_family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        super().__init__(address, Handler)
+    def __init__(self, listener: socket.socket, host: str, model, *, protocol: str, places=None):
+        import uvicorn
+
+        from fastfcn_jax.serve import application, connection, desk, guard, measures
+
+        self.host = host
+        self.is_local = _is_loopback(host)
+        self._listener = listener
+        self.address = listener.getsockname()[:2]
+        measured = measures.Measures()
+        self.application = application.Application(
+            model, protocol=protocol, measures=measured, places=places or desk.MAX_REQUESTS
+        )
+        app = guard.Guard(self.application.api, is_called=self.is_called, measures=measured)
+        config = uvicorn.Config(
+            app,
+            http=connection.Connection,
+            ws="none",
+            lifespan="off",
+            loop="asyncio",
+            backlog=WAITING_CONNECTIONS,
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=ENDING_SECONDS,
+        )
+        self._uvicorn = uvicorn.Server(config)
 
     @property
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.server_port}"
+        return f"http://{host}:{self.address[1]}"
 
     def is_called(self, name: str) -> bool:
         """Whether a request with this host name is meant for this server."""
         return not self.is_local or name in (*LOCAL_NAMES, self.host.lower())
 
-    def server_bind(self) -> None:
-        """Skips the parent's look-up of the full host name, which needs the network."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.host, self.socket.getsockname()[1]
-
-    def process_request(self, request, client_address) -> None:
-        self._places.acquire()
+    def run(self) -> None:
+        """Serves until SIGINT, SIGTERM or `stop`, then answers the requests that have begun."""
         try:
-            super().process_request(request, client_address)
-        except BaseException:  # no thread could be started
-            self._places.release()
-            raise
-
-    def process_request_thread(self, request, client_address) -> None:
-        try:
-            super().process_request_thread(request, client_address)
+            if asyncio._get_running_loop() is None:
+                with self._signals_end_it():
+                    self._uvicorn.run(sockets=[self._listener])
+            else:
+                self._run_beside()
         finally:
-            self._places.release()
+            self._listener.close()
+            self.application.desk.close()
 
-    def shutdown_request(self, request) -> None:
-        """Reads what the client still sends: closing earlier would discard the reply."""
-        assert isinstance(request, socket.socket)
-        end = time.monotonic() + LINGER_SECONDS
-        with contextlib.suppress(OSError):
-            request.shutdown(socket.SHUT_WR)
-            while (left := end - time.monotonic()) > 0:
-                request.settimeout(left)
-                if not request.recv(1 << 16):
-                    break
-        self.close_request(request)
+    def _run_beside(self) -> None:
+        """Runs in a thread: a notebook's cell is inside an event loop, which allows no other."""
+        thread = threading.Thread(target=self._uvicorn.run, args=([self._listener],))
+        thread.start()
+        try:
+            thread.join()
+        except KeyboardInterrupt:  # the notebook's stop button
+            self.stop()
+            thread.join()
 
-    def handle_error(self, request, client_address) -> None:
-        """Prints errors of a request, unless the client has left."""
-        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
-            print("error: while answering a request:", file=sys.stderr)
-            traceback.print_exc()
+    def stop(self) -> None:
+        """Ends `run`; may be called from another thread."""
+        self._uvicorn.should_exit = True
+
+    @contextlib.contextmanager
+    def _signals_end_it(self) -> Iterator[None]:
+        """uvicorn raises the signal that ended it once more: the program would not end with 0."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, lambda *_: self.stop()) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
 
-def listen(model, host: str, port: int) -> Server:
-    """Creates a server; `serve_forever` starts it.
+def listen(host: str, port: int) -> socket.socket:
+    """Opens a socket at this address; connections are accepted once a server runs.
 
     Raises:
-      UserError: it cannot listen on this address.
+      UserError: that is impossible.
     """
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port}: ports go from 0 to 65535.")
+    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return Server((host, port), model)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
     except (OSError, UnicodeError) as error:  # UnicodeError: an impossible host name
+        opened.close()
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"--host {host} --port {port}: cannot listen there ({reason}).") from error
+    return opened
 
 
 def _is_loopback(host: str) -> bool:
@@ -111,36 +136,77 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+class _File:
+    """An exported file that predicts like `fastfcn_jax.api.Model`."""
+
+    def __init__(self, exported):
+        self._exported = exported
+        self.info, self.pixel = exported.info, exported.pixel
+
+    def predict(self, image):
+        return self._exported.predict(image, confidence=True)
+
+
+def _load(checkpoint: Path | None, model: Path | None, protocol: str | None) -> tuple[Any, str]:
+    """The model, and how it tests images."""
+    import numpy as np
+
+    from fastfcn_jax.predict import chosen_model
+
+    if model is None:
+        loaded: Any = chosen_model.load_model(checkpoint, None, protocol=protocol, batch_size=1)
+        return loaded, loaded.predictor.protocol.name
+    exported: Any = chosen_model.load_model(checkpoint, model, protocol=protocol)
+    height, width = exported.size
+    # Compiles, and refuses a broken file before the first visitor comes.
+    exported.run(np.zeros((1, height, width, exported.pixel.channels), exported.pixel.dtype))
+    return _File(exported), f"exported, {height}x{width}"
+
+
 def serve(
-    checkpoint: str | Path,
+    checkpoint: str | Path | None = None,
     *,
+    model: str | Path | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     protocol: str | None = None,
+    queue: int | None = None,
 ) -> None:
-    """Serves the page for one model until Ctrl-C.
+    """Serves a page and an HTTP interface for one model until Ctrl-C or SIGTERM.
 
     Args:
+      checkpoint: checkpoint folder or published name; or
+      model: a file that `fastfcn export` wrote.
       host: address to listen on; the default can be reached from this machine only.
       port: 0: any free port.
+      protocol: how to test; None: the model's own.
+      queue: how many requests may wait or be answered, others get status 503; None: 256.
 
     Raises:
-      UserError: the folder has no model, or the server cannot listen on the address.
+      UserError: there is no such model, the address cannot be listened on, or the packages of the
+        extra `serve` are missing.
     """
-    from fastfcn_jax import api, runtime
+    _check_packages()
+    with listen(host, port) as listener:  # a taken port is noticed before the model is loaded
+        checkpoint, model = (None if name is None else Path(name) for name in (checkpoint, model))
+        loaded, tested = _load(checkpoint, model, protocol)
+        server = Server(listener, host, loaded, protocol=tested, places=queue)
+        print(f"{server.url}  (Ctrl-C ends it; {server.url}/docs: for programs)", flush=True)
+        if not server.is_local:
+            print(
+                f"warning: --host {host} lets every machine that reaches this one use the page, "
+                "under whatever name; without --host it is for this machine alone.",
+                file=sys.stderr,
+                flush=True,
+            )
+        server.run()
 
-    runtime.cache_compilations()
-    model = api.load(checkpoint, protocol=protocol)
-    server = listen(model, host, port)
-    print(f"{server.url}  (Ctrl-C ends it)", flush=True)
-    if not server.is_local:
-        print(
-            f"warning: --host {host} lets every machine that reaches this one use the page, under "
-            "whatever name; without --host it is for this machine alone.",
-            file=sys.stderr,
-            flush=True,
-        )
+
+def _check_packages() -> None:
     try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        server.server_close()
+        for name in ("fastapi", "uvicorn", "prometheus_client"):
+            importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"fastfcn serve needs the package {error.name}: pip install 'fastfcn-jax[serve]'."
+        ) from error

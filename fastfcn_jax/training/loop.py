@@ -4,7 +4,7 @@ import contextlib
 import shlex
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax import peers, provenance
+from fastfcn_jax import peers, provenance, runtime
 from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.config import experiment
 from fastfcn_jax.data import pipeline
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
@@ -21,13 +22,14 @@ from fastfcn_jax.evaluation.evaluate import evaluate
 from fastfcn_jax.evaluation.report import document
 from fastfcn_jax.training import setup, strategy, validation
 from fastfcn_jax.training import workdir as workdirs
+from fastfcn_jax.training.callbacks import FAILED, FINISHED, STOPPED, Callbacks, check
 from fastfcn_jax.training.interrupt import Agreement, Interrupt
 from fastfcn_jax.training.setup import Run
 
 IN_FLIGHT = 2  # metrics are read this many steps late, so that the device never waits for the host
 
 
-def train(config: ConfigDict, workdir: Path) -> int:
+def train(config: ConfigDict, workdir: Path, callbacks: Sequence[Any] = ()) -> int:
     """Trains to the last step or until interrupted; the same call again resumes the training.
 
     Writes checkpoints/, model.json, metrics.jsonl, run.json, report.html, tensorboard/ and
@@ -42,8 +44,11 @@ def train(config: ConfigDict, workdir: Path) -> int:
         finite; the latest good checkpoint is kept.
     """
     workdir = Path(workdir)
+    check(callbacks)
     with Interrupt() as interrupt, workdirs.hold(workdir):
-        run = setup.prepare(config, workdir)
+        called = Callbacks(callbacks)
+        run = setup.prepare(config, workdir, called)
+        outcome = FAILED
         try:
             try:
                 _train(run, interrupt)
@@ -53,18 +58,22 @@ def train(config: ConfigDict, workdir: Path) -> int:
                         run.checkpoints.close()
                 raise
             run.checkpoints.close()  # waits for a save in progress
+            outcome = FINISHED if run.step >= config.train.steps else STOPPED
         except UserError as error:
             raise UserError(f"{error} {_last_good(run)}") from error
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             raise UserError(f"{error.strerror or error}{where}. {_last_good(run)}") from error
         finally:
+            called.end(run.step, outcome)
             run.close()
         return _farewell(run, interrupt)
 
 
 def _train(run: Run, interrupt: Interrupt) -> None:
     t = run.config.train
+    names = run.source.info.class_names
+    run.callbacks.start(run.workdir, experiment.to_json(run.config), names, run.step, t.steps)
     agreement = Agreement()
     in_flight: deque = deque()
     if run.step > 0 and due(run.step, t.eval_every, t.steps):
@@ -75,7 +84,7 @@ def _train(run: Run, interrupt: Interrupt) -> None:
     batches = device_batches(run.config, run.source, run.strategy, run.step)
     first = True
     while run.step < t.steps and not _stopped_early(run):
-        if agreement.stop(interrupt.requested):
+        if agreement.stop(interrupt.requested or run.callbacks.asked_to_stop):
             break
         started = time.monotonic()
         batch, indices = next(batches)
@@ -206,6 +215,9 @@ def _save(run: Run, miou: float | None = None) -> None:
     state = strategy.to_host(run.state)
     run.records.sync()
     run.checkpoints.save(state, miou=miou, notes={"pending": run.meter.pending})
+    if run.callbacks.watch_checkpoints:
+        run.checkpoints.wait()
+        run.callbacks.checkpoint(run.step, run.checkpoints.folder / str(run.step))
 
 
 def _evaluation(run: Run) -> dict[str, Any] | None:
@@ -243,6 +255,8 @@ def _farewell(run: Run, interrupt: Interrupt) -> int:
         run.console.say(f"trained {run.step} steps; {kept}\n{_next_commands(run.workdir)}")
     elif _stopped_early(run):
         run.console.say(f"stopped early at step {run.step}: no better mIoU; {kept}")
+    elif any(runtime.gather("asked" if run.callbacks.asked_to_stop else "")):
+        run.console.say(f"stopped by a callback after step {run.step}; {kept}")
     elif interrupt.requested or jax.process_count() > 1:
         workdir = (
             ""

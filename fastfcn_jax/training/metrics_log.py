@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,10 @@ class Records:
                 sink(record)
         except OSError as error:
             raise UserError(f"{self._path} cannot be written: {error.strerror}.") from error
+
+    def also(self, sink: Callable[[Mapping[str, Any]], None]) -> None:
+        """Passes what is added from now on to another sink."""
+        self._sinks += (sink,)
 
     def evaluations(self) -> list[dict[str, Any]]:
         """All evaluation records so far, oldest first."""

@@ -4,21 +4,20 @@ import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
-from fastfcn_jax import files, models, provenance, runtime
-from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax import models, provenance, runtime
 from fastfcn_jax.config import experiment, schema
 from fastfcn_jax.data import datasets, pipeline, sets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
 from fastfcn_jax.models.ops.forms import Forms
-from fastfcn_jax.terminal import console, notebook
+from fastfcn_jax.terminal import console
 from fastfcn_jax.training import (
     checkpointer,
     class_weights,
@@ -26,11 +25,13 @@ from fastfcn_jax.training import (
     metrics_log,
     optim,
     run_card,
+    run_outputs,
     sinks,
     step,
     strategy,
 )
 from fastfcn_jax.training import state as states
+from fastfcn_jax.training.callbacks import Callbacks
 from fastfcn_jax.training.region_losses import Terms
 
 # Keys of `config.data` that may differ between hosts; the data read are compared instead.
@@ -56,6 +57,7 @@ class Run:
     meter: metrics_log.Meter
     records: metrics_log.Records
     tensorboard: sinks.TensorBoard | None
+    callbacks: Callbacks
     extra_sinks: list[Any] = field(default_factory=list)
 
     def close(self) -> None:
@@ -67,8 +69,8 @@ class Run:
                     sink.close()
 
 
-def prepare(config: ConfigDict, workdir: Path) -> Run:
-    """Builds or restores a run.
+def prepare(config: ConfigDict, workdir: Path, callbacks: Callbacks) -> Run:
+    """Builds or restores a run; its records go to `callbacks` too.
 
     Raises:
       UserError: the data, workdir or configuration are invalid.
@@ -78,7 +80,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
         config.train.steps, config.train.batch_size * config.train.accumulate
     )
     try:
-        return _prepare(config, workdir, terminal, cache)
+        return _prepare(config, workdir, callbacks, terminal, cache)
     except BaseException as error:
         terminal.close()
         if not isinstance(error, OSError):
@@ -89,7 +91,13 @@ def prepare(config: ConfigDict, workdir: Path) -> Run:
         ) from error
 
 
-def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | None) -> Run:
+def _prepare(
+    config: ConfigDict,
+    workdir: Path,
+    callbacks: Callbacks,
+    terminal: console.Console,
+    cache: Path | None,
+) -> Run:
     metrics_log.read(workdir / "metrics.jsonl")  # fails on a bad line before anything is written
     runtime.agree(_facts(config))
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
@@ -117,8 +125,11 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
     if jax.process_count() > 1:
         runtime.agree({"state to start from": checkpointer.checksums(state)})
     outputs = runtime.together(
-        lambda: _open_outputs(config, workdir, source, card, start, terminal.curves)
+        lambda: run_outputs.open_outputs(config, workdir, source, card, start, terminal.curves)
     )
+    outputs.records.also(callbacks.record)
+    for tracker in outputs.trackers:
+        callbacks.add(tracker)
     for note in (*notes, outputs.records.note(len(pending.get("finite", ())))):
         if note:
             terminal.say(note)
@@ -138,44 +149,9 @@ def _prepare(config, workdir: Path, terminal: console.Console, cache: Path | Non
         records=outputs.records,
         meter=metrics_log.Meter(pending),
         tensorboard=outputs.tensorboard,
+        callbacks=callbacks,
         extra_sinks=outputs.extra,
     )
-
-
-class Outputs(NamedTuple):
-    """The log of a run and the other sinks of its records."""
-
-    records: metrics_log.Records
-    tensorboard: sinks.TensorBoard | None
-    extra: list[Any]
-
-
-def _open_outputs(
-    config: ConfigDict,
-    workdir: Path,
-    source: Source,
-    card: dict[str, Any],
-    start: int,
-    curves: notebook.Curves | None,
-) -> Outputs:
-    writes = jax.process_index() == 0
-    extra = [sinks.WandB(workdir, card["config"])] if writes and config.train.wandb else []
-    extra += [] if curves is None else [curves]
-    if writes:
-        run_card.write(workdir, card, start)
-        info = model_folder.model_card(config, source.info, provenance.versions())
-        files.write_json(workdir / "model.json", info)
-    tensorboard = sinks.TensorBoard(workdir / "tensorboard", start_step=start) if writes else None
-    records = metrics_log.Records(
-        workdir / "metrics.jsonl",
-        start_step=start,
-        writes=writes,
-        sinks=[sink for sink in (tensorboard, *extra) if sink is not None],
-    )
-    if curves is not None:
-        for record in records.kept:
-            curves(record)
-    return Outputs(records, tensorboard, extra)
 
 
 def _facts(config: ConfigDict) -> dict[str, Any]:

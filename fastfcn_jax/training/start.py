@@ -1,6 +1,8 @@
 """Starts a training: sets up determinism and processes before JAX computes, then runs the loop."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -15,6 +17,7 @@ def train(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> int:
     """Trains an experiment to its last step; a second call with the same workdir resumes it.
 
@@ -25,6 +28,8 @@ def train(
         `num_processes` and `process_id` too. All three may be left out under Slurm and Open MPI.
       num_processes: how many processes train together.
       process_id: index of this process, from 0.
+      callbacks: objects that are told when the training starts, logs, validates, saves and ends;
+        see `fastfcn_jax.Callback`.
 
     Returns:
       The exit status: 0, or 128 plus the signal's number if a signal ended the training
@@ -46,7 +51,7 @@ def train(
         f"this one by: {provenance.command()}"
     )
     with peers.watch(advice, relay):
-        return loop.train(config, Path(workdir).expanduser())
+        return loop.train(config, Path(workdir).expanduser(), callbacks)
 
 
 def default_workdir(spec: str) -> Path:
