@@ -5,6 +5,7 @@ not there is left out.
 """
 
 import datetime
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ Fact = tuple[str, str]
 
 def of_training(card: dict[str, Any], history: Sequence[dict[str, Any]]) -> list[Fact]:
     """(name, value) of what is known about a training; "" where it is not."""
-    starts = _list(card.get("starts"))
+    starts = _starts(card)
     first, last = (starts[0], starts[-1]) if starts else ({}, {})
     resumed = f", resumed {len(starts) - 1} times" if len(starts) > 2 else ", resumed once"
     steps = max((r["step"] for r in history), default=0)
@@ -43,12 +44,12 @@ def duration(card: dict[str, Any], history: Sequence[dict[str, Any]]) -> str:
 
     Between two starts nothing ran: each counts up to its last record.
     """
-    begun = [_moment(start.get("time")) for start in _list(card.get("starts"))]
+    begun = [_moment(start.get("time")) for start in _starts(card)]
     starts = sorted(moment for moment in begun if moment is not None)
     times = [_moment(record.get("time")) for record in history]
     known = sorted(moment for moment in times if moment is not None)
     total = datetime.timedelta()
-    for start, end in zip(starts, [*starts[1:], None], strict=True):
+    for start, end in itertools.zip_longest(starts, starts[1:]):
         inside = [moment for moment in known if moment >= start and (end is None or moment < end)]
         total += inside[-1] - start if inside else datetime.timedelta()
     return in_words(total.total_seconds()) if total else ""
@@ -123,6 +124,10 @@ def _inner(card: dict[str, Any], *keys: str) -> Any:
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
     return found
+
+
+def _starts(card: dict[str, Any]) -> list[dict[str, Any]]:
+    return [start for start in _list(card.get("starts")) if isinstance(start, dict)]
 
 
 def _list(value: Any) -> list[Any]:
