@@ -63,7 +63,7 @@ def report(runs: Sequence[str | Path], output: str | Path = "comparison.html") -
     lines = [_line(run, found[0]) for run in found]
     notes = list(_notes(found, lines))
     write_text(output, _page(found, lines, notes))
-    _print(found, lines)
+    _print(lines)
     for note in notes:
         print(f"note: {note}")
     print(f"wrote {output}")
@@ -137,38 +137,46 @@ def _named(index: int, run: Run) -> str:
 
 
 def _scores(runs: Sequence[Run], lines: Sequence[Line]) -> str:
+    several = len(runs) > 1
     rows = []
     for i, (run, line) in enumerate(zip(runs, lines, strict=True)):
         metrics = run.scored.metrics if run.scored else {}
         known = not np.isnan(line.miou)
+        d = line.to_first
         rows.append(
             (
                 _named(i, run),
                 charts.bar(line.miou, line.low, line.high, curves.style(i)) if known else "",
                 _number(line.miou),
                 _between(line.low, line.high),
-                *(_difference(line.to_first) if len(runs) > 1 else ()),
-                "" if np.isnan(line.best) else f"{line.best:.2f} (step {line.best_step})",
+                *((_difference(d), f"{100 * d.worse:.1f} %" if d else "") if several else ()),
+                _best(line),
                 *(_number(metrics.get(key)) for key in ("mAcc", "aAcc")),
-                str(metrics.get("num_images", "")),
-                html.escape(str(metrics.get("protocol", ""))),
-                html.escape(run.scored.where) if run.scored else "",
+                html.escape(_evaluation(run.scored)) if run.scored else "",
             )
         )
-    to_first = ("to the first", "95 % interval", "not better") if len(runs) > 1 else ()
-    heads = ("run", "", "mIoU", "95 % interval", *to_first, "best while training", "mAcc", "aAcc")
+    to_first = ("to the first (95 %)", "not better") if several else ()
+    heads = ("run", "", "mIoU", "95 % interval", *to_first, "best", "mAcc", "aAcc", "evaluation")
     said = (
         "<p>Intervals: bootstrap over the images; those of differences draw the same images for "
-        "both runs. Not better: share of the draws in which the run is not above the first.</p>"
+        "both runs. Not better: share of the draws in which the run is not above the first. Best: "
+        "of the validations while training.</p>"
     )
-    return frame.table((*heads, "images", "protocol", "of"), rows, said)
+    return frame.table(heads, rows, said)
 
 
-def _difference(found: paired.Difference | None) -> tuple[str, str, str]:
-    if found is None:
-        return "", "", ""
-    between = f"{found.low:+.2f} to {found.high:+.2f}"
-    return f"{found.value:+.2f}", between, f"{100 * found.worse:.1f} %"
+def _evaluation(scored: stored_runs.Scored) -> str:
+    images, protocol = (scored.metrics.get(key) for key in ("num_images", "protocol"))
+    parts = (scored.where, f"{images} images" if images else "", str(protocol or ""))
+    return ", ".join(filter(None, parts))
+
+
+def _difference(found: paired.Difference | None) -> str:
+    return "" if found is None else f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def _best(line: Line) -> str:
+    return "" if np.isnan(line.best) else f"{line.best:.2f} (step {line.best_step})"
 
 
 def _classes(runs: Sequence[Run]) -> str:
@@ -212,15 +220,13 @@ def _facts(heads: Sequence[str], runs: Sequence[Run]) -> str:
     return frame.table(heads, rows, words=True) if rows else ""
 
 
-def _print(runs: Sequence[Run], lines: Sequence[Line]) -> None:
+def _print(lines: Sequence[Line]) -> None:
     table = Table("run")
-    for head in ("mIoU", "95 % interval", "best", "to the first, 95 % interval"):
+    for head in ("mIoU", "95 % interval", "best", "to the first (95 %)"):
         table.add_column(head, justify="right")
-    for run, line in zip(runs, lines, strict=True):
-        value, between, _ = _difference(line.to_first)
-        best = "" if np.isnan(line.best) else f"{line.best:.2f} (step {line.best_step})"
-        cells = (_number(line.miou), _between(line.low, line.high), best)
-        table.add_row(run.name, *cells, f"{value}, {between}" if value else "")
+    for line in lines:
+        cells = (_number(line.miou), _between(line.low, line.high), _best(line))
+        table.add_row(line.name, *cells, _difference(line.to_first))
     Console().print(table)
 
 

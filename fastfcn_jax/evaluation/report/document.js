@@ -64,7 +64,10 @@ for (const figure of document.querySelectorAll(".chart")) {
   guide.setAttribute("class", "guide");
   guide.setAttribute("y1", top);
   guide.setAttribute("y2", floor);
-  const mark = chosen => curves.forEach(c => c.group.classList.toggle("near", c === chosen));
+  const mark = chosen => {
+    svg.classList.toggle("crowded", Boolean(chosen) && curves.length > 8);
+    curves.forEach(c => c.group.classList.toggle("near", c === chosen));
+  };
   let at = 0;  // the guide's place
 
   const show = (x, y) => {

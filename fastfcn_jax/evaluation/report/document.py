@@ -171,9 +171,11 @@ def _confusion(result: Result) -> str:
         for a, b, count in statistics.confusions(result.matrix, 10)
     )
     drawn = frame.scrolling(matrix.chart(result.matrix, result.class_names))
+    many = len(result.class_names) > matrix.MOST
+    cells = "the darker, the larger the share" if many else "percent, from 0.5 on,"
     return (
         '<div class="pair"><figure><figcaption>Rows label, columns prediction, in the order of '
-        f"the classes; percent of the row, from 0.5 on</figcaption>{drawn}</figure>"
+        f"the classes; {cells} of the row</figcaption>{drawn}</figure>"
         f"<figure><figcaption>Largest errors, in pixels</figcaption><ol>{items}</ol></figure></div>"
     )
 

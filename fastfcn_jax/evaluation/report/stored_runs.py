@@ -163,8 +163,10 @@ def differing_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     for run in runs:
         starts = run.card.get("starts")
         last = starts[-1] if isinstance(starts, list) and starts else {}
+        git = last.get("git") or {}
+        commit = {"git.commit": git.get("commit"), "git.changed": len(git.get("changed") or ())}
         parts = {"data": run.card.get("data"), "versions": last.get("versions")}
-        flat.append(_flat({**parts, "git": last.get("git")}))
+        flat.append(_flat(parts) | (commit if git else {}))
     keys = dict.fromkeys(key for found in flat for key in found)
     rows = [(key, [_shown(found.get(key)) for found in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
