@@ -67,6 +67,7 @@ for (const figure of document.querySelectorAll(".chart")) {
   const mark = chosen => {
     svg.classList.toggle("crowded", Boolean(chosen) && curves.length > 8);
     curves.forEach(c => c.group.classList.toggle("near", c === chosen));
+    if (chosen) svg.append(chosen.group);  // in front of the others
   };
   let at = 0;  // the guide's place
 

@@ -40,13 +40,15 @@ def of_training(card: dict[str, Any], history: Sequence[dict[str, Any]]) -> list
 
 
 def duration(card: dict[str, Any], history: Sequence[dict[str, Any]]) -> str:
-    """How long the starts of a run were at work; "" if its records have no times.
+    """How long the starts of a run were at work; "" if a record has no time.
 
     Between two starts nothing ran: each counts up to its last record.
     """
     begun = [_moment(start.get("time")) for start in _starts(card)]
     starts = sorted(moment for moment in begun if moment is not None)
     times = [_moment(record.get("time")) for record in history]
+    if None in times:
+        return ""  # of the part before the update nothing is known
     known = sorted(moment for moment in times if moment is not None)
     total = datetime.timedelta()
     for start, end in itertools.zip_longest(starts, starts[1:]):
