@@ -50,7 +50,8 @@ def report(tmp_path_factory):
     ]  # fmt: skip
     for step, miou in ((10, 31.5), (20, 41.5)):
         scores = {"road": {"IoU": miou}, NAMES[1]: {"IoU": 40}, "never": {"IoU": None}}
-        history.append({"kind": "eval", "step": step, "mIoU": miou, "per_class": scores})
+        record = {"kind": "eval", "step": step, "mIoU": miou, "per_class": scores}
+        history.append({**record, "time": "2026-01-02T03:02:20+0000"})
     start = {"step": 0, "time": "2026-01-02T03:00:00+0000", "devices": ["gpu", "gpu"]}
     start["command"] = "python train.py --config a<b"
     document.write(
