@@ -1,6 +1,7 @@
 """Compares two evaluations on the same images: paired bootstrap of the difference in mIoU."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from fastfcn_jax.files import replacing
 
 NAME = "counts.npz"
 DRAWS = 2000
+AT_ONCE = 100  # draws; all at once would take 320 MB for 20 000 images
 
 
 class Difference(NamedTuple):
@@ -121,10 +123,9 @@ def difference(
     mine, theirs = (list(indices) for indices in zip(*both, strict=True))
     pair = one.counts[mine], other.counts[theirs]
     n = len(both)
-    weights = _resamples(n, draws, seed)
     zero = one.absent_counts_zero
     value = np.subtract(*(_miou(np.ones((1, n)), counts, zero) for counts in pair))[0]
-    drawn = np.subtract(*(_miou(weights, counts, zero) for counts in pair))
+    drawn = np.subtract(*_resampled(pair, zero, draws, seed))
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return Difference(n, float(value), float(low), float(high), float((drawn <= 0).mean()))
 
@@ -139,15 +140,26 @@ def interval(
     """The 95 % bootstrap interval of one evaluation's mIoU, in percent; NaN without a label."""
     if not counts[:, 1].any():
         return float("nan"), float("nan")
-    drawn = _miou(_resamples(len(counts), draws, seed), counts, absent_counts_zero)
+    (drawn,) = _resampled([counts], absent_counts_zero, draws, seed)
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return float(low), float(high)
 
 
-def _resamples(images: int, draws: int, seed: int) -> Int[np.ndarray, "d n"]:
-    """How often each image is in each resample."""
+def _resampled(
+    evaluations: Sequence[Int[np.ndarray, "n 3 k"]],
+    absent_counts_zero: bool,
+    draws: int,
+    seed: int,
+) -> Float[np.ndarray, "e d"]:
+    """The mIoU of each evaluation in each resample of the images, the same images for all."""
+    images = len(evaluations[0])
     rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1 / images), size=draws)
+    found = []
+    for start in range(0, draws, AT_ONCE):
+        size = min(AT_ONCE, draws - start)
+        weights = rng.multinomial(images, np.full(images, 1 / images), size=size)
+        found.append([_miou(weights, counts, absent_counts_zero) for counts in evaluations])
+    return np.concatenate(found, axis=1)
 
 
 def _miou(
