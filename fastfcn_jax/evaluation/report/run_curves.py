@@ -1,7 +1,7 @@
 """The curves of trainings, from their records: one run, or several over one another."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from fastfcn_jax.evaluation.report import curves
 from fastfcn_jax.evaluation.report.curves import Curve
@@ -101,5 +101,5 @@ def _part_name(key: str) -> str:
     return "loss" if key == "loss" else key.removeprefix("loss_")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -98,17 +98,15 @@ def _read(folder: Path, name: str) -> Run:
     card, model = (_object(home / file) for file in ("run.json", "model.json"))
     config = card.get("config", model.get("config", {}))
     config = config if isinstance(config, dict) else {}
-    classes = model.get("dataset")
-    palette = {} if stored.fault(classes, CLASSES) else _palette(**classes)
+    classes = model.get("dataset", {})
+    palette = {} if stored.fault(classes, CLASSES) else _palette(classes)
     return Run(name, folder, history, card, config, palette, scored)
 
 
-def _palette(
-    class_names: Sequence[str], palette: Sequence[Sequence[int]], **_: Any
-) -> dict[str, list[int]]:
+def _palette(classes: dict[str, Any]) -> dict[str, list[int]]:
     return {
         name: [min(max(c, 0), 255) for c in color]
-        for name, color in zip(class_names, palette, strict=False)
+        for name, color in zip(classes["class_names"], classes["palette"], strict=False)
         if len(color) == 3
     }
 
