@@ -221,9 +221,10 @@ def _facts(heads: Sequence[str], runs: Sequence[Run]) -> str:
 
 
 def _print(lines: Sequence[Line]) -> None:
-    table = Table("run")
+    table = Table()
+    table.add_column("run", overflow="fold")
     for head in ("mIoU", "95 % interval", "best", "to the first (95 %)"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for line in lines:
         cells = (_number(line.miou), _between(line.low, line.high), _best(line))
         table.add_row(line.name, *cells, _difference(line.to_first))
