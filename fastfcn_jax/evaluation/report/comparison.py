@@ -99,6 +99,10 @@ def _notes(runs: Sequence[Run], lines: Sequence[Line]) -> Iterator[str]:
             )
         elif first and first.counts and run is not runs[0] and line.to_first is None:
             yield f"{run.name} was evaluated on other images or classes than {runs[0].name}"
+        elif first and first.counts and line.to_first is not None:
+            both, all_of = line.to_first.images, (run.scored.counts.ids, first.counts.ids)
+            if both < max(map(len, all_of)):
+                yield f"the difference of {run.name} is that on {both} common images"
     protocols = {str(run.scored.metrics.get("protocol", "")) for run in runs if run.scored}
     if len(protocols) > 1:
         yield f"the scores are of different protocols: {', '.join(sorted(protocols))}"

@@ -125,6 +125,7 @@ def test_an_evaluation_has_the_configuration_of_its_run(runs, tmp_path, capsys):
     paired.save(folder, result(0.9, images=5))
     lines = comparison.report([runs[1], folder / "metrics.json"], tmp_path / "page.html")
     assert lines[1].to_first.images == 5
+    assert "that on 5 common images" in capsys.readouterr().out
 
 
 def test_names_tell_runs_of_one_name_apart(tmp_path):
