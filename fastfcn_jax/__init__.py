@@ -5,7 +5,8 @@ model = fastfcn_jax.load("runs/demo")
 labels = model("photo.jpg")  # class indices, uint8 (height, width)
 model.predict("photo.jpg")  # in a notebook: a picture
 
-Every command is also a function: train, evaluate, predict, convert, export, serve, doctor, bench.
+Every command is also a function: train, evaluate, report, predict, convert, export, serve,
+doctor, bench.
 Importing the package reads no configuration and initialises no device; the first call does.
 """
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fastfcn_jax.convert.convert import convert
     from fastfcn_jax.doctor.consult import doctor
     from fastfcn_jax.errors import UserError
+    from fastfcn_jax.evaluation.report.comparison import report
     from fastfcn_jax.evaluation.run import evaluate_folder as evaluate
     from fastfcn_jax.export.export import export
     from fastfcn_jax.predict.outputs import predict
@@ -38,6 +40,7 @@ _PLACES = {
     "load_pth": ("api", "load_pth"),
     "train": ("training.start", "train"),
     "evaluate": ("evaluation.run", "evaluate_folder"),
+    "report": ("evaluation.report.comparison", "report"),
 }
 # Subpackages that can be called like functions; see `rooms`.
 _CALLABLE_PACKAGES = ("bench", "convert", "doctor", "export", "predict", "serve")
@@ -56,6 +59,7 @@ __all__ = [
     "load",
     "load_pth",
     "predict",
+    "report",
     "serve",
     "train",
 ]

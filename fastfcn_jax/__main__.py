@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": ("demo", "train, evaluate and predict on generated street scenes"),
     "train": ("training.__main__", "train a configuration, or resume its training"),
     "eval": ("evaluation.__main__", "score a model on its validation data and write a report"),
+    "report": ("evaluation.report.__main__", "compare runs: curves, scores, settings"),
     "predict": ("predict.__main__", "label photographs, folders and videos"),
     "serve": ("serve.__main__", "label photographs on a web page"),
     "doctor": ("doctor.__main__", "check data and settings; prepare a folder of photographs"),

@@ -77,6 +77,7 @@ def test_published_scores_are_those_of_the_configurations():
 TYPED = {
     "train": "test_end_to_end.py",
     "eval": "test_end_to_end.py",
+    "report": "test_end_to_end.py",
     "bench": "bench/test_bench.py",
     "predict": "test_end_to_end.py",
     "replay": "test_end_to_end.py",

@@ -111,7 +111,7 @@ def test_replay_reproduces_the_logged_steps(trained):
     assert "2 steps from step 0 are bit-identical" in result.stdout
 
 
-def test_eval_prints_a_class_table_and_writes_the_scores(trained, tmp_path):
+def test_eval_prints_a_class_table_and_writes_scores_that_report_compares(trained, tmp_path):
     result = run("eval.py", "--checkpoint", trained[0], "--output", tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Pedestrian" in result.stdout
@@ -120,6 +120,13 @@ def test_eval_prints_a_class_table_and_writes_the_scores(trained, tmp_path):
     assert metrics["protocol"] == "single"
     assert len(metrics["per_class"]) == 11
     assert 0 < metrics["mIoU"] < 100
+    # The training's last validation and this evaluation are of the same step.
+    page = tmp_path / "page.html"
+    result = run("-m", "fastfcn_jax", "report", trained[0], tmp_path, "--output", page)
+    assert result.returncode == 0, result.stderr
+    assert "that on 2 common images" in result.stdout
+    assert "+0.00 (+0.00 to +0.00)" in page.read_text()
+    assert "Pedestrian" in page.read_text()
 
 
 def test_predict_writes_labels_and_overlays_of_the_photographs_size(trained, camvid, tmp_path):

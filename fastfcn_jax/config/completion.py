@@ -51,6 +51,7 @@ _fastfcn_jax() {
 @values@
             "config complete") values="bash zsh" ;;
             "config "*) files=yes ;;
+            "report "[!-]*) ;;  # another run, which is a folder
             "weights get"|"weights where") values="@weights@" ;;
             *) if [ -z "$current" ]; then flags=yes; fi ;;
         esac

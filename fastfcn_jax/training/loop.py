@@ -19,7 +19,7 @@ from fastfcn_jax.data import pipeline
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.evaluate import evaluate
-from fastfcn_jax.evaluation.report import document
+from fastfcn_jax.evaluation.report import document, paired
 from fastfcn_jax.training import setup, strategy, validation
 from fastfcn_jax.training import workdir as workdirs
 from fastfcn_jax.training.callbacks import FAILED, FINISHED, STOPPED, Callbacks, check
@@ -32,8 +32,8 @@ IN_FLIGHT = 2  # metrics are read this many steps late, so that the device never
 def train(config: ConfigDict, workdir: Path, callbacks: Sequence[Any] = ()) -> int:
     """Trains to the last step or until interrupted; the same call again resumes the training.
 
-    Writes checkpoints/, model.json, metrics.jsonl, run.json, report.html, tensorboard/ and
-    pictures/ to `workdir`. On SIGINT or SIGTERM it finishes the step and saves a checkpoint.
+    Writes checkpoints/, model.json, metrics.jsonl, run.json, counts.npz, report.html, tensorboard/
+    and pictures/ to `workdir`. On SIGINT or SIGTERM it finishes the step and saves a checkpoint.
     `train.deterministic` takes effect only before JAX starts; `training.start.train` sees to it.
 
     Returns:
@@ -198,6 +198,7 @@ def _validate(run: Run, interrupt: Interrupt) -> float | None:
         for name, picture in drawn:
             run.tensorboard.picture(name, picture, run.step)
     if jax.process_index() == 0:
+        paired.save(run.workdir, result, run.step)
         path = run.workdir / "report.html"
         document.write_run(path, run.workdir, run.step, result, run.predictor, source, run.config)
     run.console.say(

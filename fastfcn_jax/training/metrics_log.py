@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from fastfcn_jax.stored import read_records as read
 class Records:
     """Appends records to a file and passes them to other sinks.
 
-    Every record has `kind` ("train" or "eval") and `step`. Records after
+    Every record has `kind` ("train" or "eval"), `step` and `time`. Records after
     `start_step` are dropped, so that the log of a resumed run looks like that of
     an uninterrupted one.
 
@@ -76,7 +77,8 @@ class Records:
         Raises:
           UserError: the disk is full or cannot be written.
         """
-        record = {"kind": kind, "step": step, **values}
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")  # as in run.json
+        record = {"kind": kind, "step": step, **values, "time": now}
         self.kept.append(record)
         if self._file is None:
             return

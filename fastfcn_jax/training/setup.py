@@ -110,6 +110,7 @@ def _prepare(
     runtime.agree({"training data": card["data"], "validation data": _outline(validation)})
     terminal.say("building the model and its initial weights")
     model, state, train_step, notes = runtime.together(lambda: build_training(config, source, plan))
+    card["parameters"] = sum(int(x.size) for x in jax.tree.leaves(state.params))
     checkpoints = checkpointer.Checkpoints(workdir, keep_every=config.train.keep_every)
     restored = checkpoints.restore_latest(state)
     start, pending = 0, {}

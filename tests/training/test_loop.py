@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from tiny import config, history, losses
@@ -16,6 +17,7 @@ from fastfcn_jax import files, replay
 from fastfcn_jax.checkpoints import model_folder, orbax_store
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation.report import paired
 from fastfcn_jax.training import checkpointer, loop, metrics_log, run_card, step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +41,14 @@ def test_a_run_writes_all_its_files(tmp_path, capsys):
     assert card["config"]["train"]["steps"] == 12
     assert card["data"]["samples"] == 512
     assert len(card["starts"]) == 1
+    assert all(record["time"] >= card["starts"][0]["time"] for record in [*train, *evaluations])
+    variables = model_folder.load_model(tmp_path, "latest").variables
+    assert card["parameters"] == sum(x.size for x in jax.tree.leaves(variables["params"]))
+    counts = paired.read(tmp_path)
+    assert (counts.step, len(counts.ids), len(counts.class_names)) == (12, 4, 9)
+    right = counts.counts.sum(axis=0)
+    iou = 100 * right[0] / np.maximum(right[1] + right[2] - right[0], 1)
+    assert evaluations[-1]["per_class"]["road"]["IoU"] == pytest.approx(iou[0])
     out = capsys.readouterr().out
     assert "images/s  data wait" in out
     assert "compiling the training step" in out

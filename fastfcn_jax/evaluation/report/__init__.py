@@ -1,1 +1,1 @@
-"""The HTML report of an evaluation or a training."""
+"""The HTML report of an evaluation or a training, and the comparison of several."""

@@ -1,6 +1,7 @@
 """Compares two evaluations on the same images: paired bootstrap of the difference in mIoU."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from fastfcn_jax.files import replacing
 
 NAME = "counts.npz"
 DRAWS = 2000
+AT_ONCE = 100  # draws; all at once would take 320 MB for 20 000 images
 
 
 class Difference(NamedTuple):
@@ -36,17 +38,48 @@ class Difference(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Names of the images and their counts, as in `Result`."""
+    """Names of the images and their counts, as in `Result`.
+
+    Files of older versions have only these two; the others are what was evaluated, and how.
+    """
 
     ids: tuple[str, ...]
     counts: Int[np.ndarray, "n 3 k"]
+    class_names: tuple[str, ...] = ()
+    protocol: str = ""
+    absent_counts_zero: bool = False
+    step: int | None = None
 
 
-def save(folder: Path, result: Result) -> None:
+def of_result(result: Result, step: int | None = None) -> Counts:
+    """The counts of an evaluation.
+
+    Args:
+      step: of the training whose model was evaluated.
+    """
+    return Counts(
+        result.ids,
+        result.counts,
+        result.class_names,
+        result.protocol,
+        result.absent_counts_zero,
+        step,
+    )
+
+
+def save(folder: Path, result: Result, step: int | None = None) -> None:
     """Writes the counts of each image beside metrics.json, for later comparisons."""
+    found = of_result(result, step)
+    arrays = {
+        "ids": np.array([text.escaped(name) for name in found.ids], np.str_),
+        "counts": found.counts,
+        "class_names": np.array(found.class_names, np.str_),
+        "protocol": np.array(found.protocol, np.str_),
+        "absent_counts_zero": np.array(found.absent_counts_zero),
+        **({} if step is None else {"step": np.array(step)}),
+    }
     with replacing(folder / NAME) as path:
-        ids = np.array([text.escaped(name) for name in result.ids], np.str_)
-        np.savez_compressed(path, ids=ids, counts=result.counts)
+        np.savez_compressed(path, **arrays)
 
 
 def read(metrics: Path) -> Counts | None:
@@ -54,7 +87,16 @@ def read(metrics: Path) -> Counts | None:
     path = (metrics if metrics.is_dir() else metrics.parent) / NAME
     try:
         with np.load(path) as stored:
-            return Counts(tuple(map(text.unescaped, stored["ids"].tolist())), stored["counts"])
+            ids = tuple(map(text.unescaped, stored["ids"].tolist()))
+            found = Counts(ids, stored["counts"])
+            if "class_names" in stored:
+                found = found._replace(
+                    class_names=tuple(stored["class_names"].tolist()),
+                    protocol=str(stored["protocol"]),
+                    absent_counts_zero=bool(stored["absent_counts_zero"]),
+                    step=int(stored["step"]) if "step" in stored else None,
+                )
+            return found
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
 
@@ -62,25 +104,62 @@ def read(metrics: Path) -> Counts | None:
 def compare(
     result: Result, other: Counts, *, draws: int = DRAWS, seed: int = 0
 ) -> Difference | None:
+    """The mIoU of an evaluation minus that of another; see `difference`."""
+    return difference(of_result(result), other, draws=draws, seed=seed)
+
+
+def difference(
+    one: Counts, other: Counts, *, draws: int = DRAWS, seed: int = 0
+) -> Difference | None:
     """The difference on the images of both; None if none is, or their classes differ in number.
 
     Every resample draws images with replacement, the same ones for both (Efron and Tibshirani 1993,
     ch. 16; Koehn 2004): what makes an image difficult for both does not widen the interval.
     """
     place = {name: i for i, name in enumerate(other.ids)}
-    both = [(i, place[name]) for i, name in enumerate(result.ids) if name in place]
-    if not both or other.counts.shape[1:] != result.counts.shape[1:]:
+    both = [(i, place[name]) for i, name in enumerate(one.ids) if name in place]
+    if not both or other.counts.shape[1:] != one.counts.shape[1:]:
         return None
     mine, theirs = (list(indices) for indices in zip(*both, strict=True))
-    pair = result.counts[mine], other.counts[theirs]
+    pair = one.counts[mine], other.counts[theirs]
     n = len(both)
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws)
-    zero = result.absent_counts_zero
+    zero = one.absent_counts_zero
     value = np.subtract(*(_miou(np.ones((1, n)), counts, zero) for counts in pair))[0]
-    drawn = np.subtract(*(_miou(weights, counts, zero) for counts in pair))
+    drawn = np.subtract(*_resampled(pair, zero, draws, seed))
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return Difference(n, float(value), float(low), float(high), float((drawn <= 0).mean()))
+
+
+def interval(
+    counts: Int[np.ndarray, "n 3 k"],
+    *,
+    absent_counts_zero: bool = False,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The 95 % bootstrap interval of one evaluation's mIoU, in percent; NaN without a label."""
+    if not counts[:, 1].any():
+        return float("nan"), float("nan")
+    (drawn,) = _resampled([counts], absent_counts_zero, draws, seed)
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _resampled(
+    evaluations: Sequence[Int[np.ndarray, "n 3 k"]],
+    absent_counts_zero: bool,
+    draws: int,
+    seed: int,
+) -> Float[np.ndarray, "e d"]:
+    """The mIoU of each evaluation in each resample of the images, the same images for all."""
+    images = len(evaluations[0])
+    rng = np.random.default_rng(seed)
+    found = []
+    for start in range(0, draws, AT_ONCE):
+        size = min(AT_ONCE, draws - start)
+        weights = rng.multinomial(images, np.full(images, 1 / images), size=size)
+        found.append([_miou(weights, counts, absent_counts_zero) for counts in evaluations])
+    return np.concatenate(found, axis=1)
 
 
 def _miou(

@@ -1,5 +1,7 @@
 """Statistics of a report: intervals, ranking of images, confusions."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -36,16 +38,25 @@ def image_scores(counts: Int[np.ndarray, "n 3 k"]) -> Float[np.ndarray, " n"]:
     return 100 * iou.sum(axis=1) / np.where(classes > 0, classes, np.nan)
 
 
-def worst_and_median(scores: Float[np.ndarray, " n"], count: int) -> tuple[list[int], list[int]]:
-    """Indices of the `count` lowest scores, and of as many others around the median.
+class Extremes(NamedTuple):
+    """Indices of images; none is in two of the lists."""
 
-    An image without a score is in neither.
+    worst: list[int]
+    median: list[int]
+    best: list[int]
+
+
+def extremes(scores: Float[np.ndarray, " n"], count: int) -> Extremes:
+    """The `count` images of the lowest scores, of the highest, and around the median.
+
+    Fewer of each if there are not three times as many. An image without a score is in none.
     """
-    order = np.argsort(scores, kind="stable")[: np.count_nonzero(~np.isnan(scores))]
-    worst = order[:count]
-    rest = order[count:]
-    middle = max(len(order) // 2 - len(worst) - count // 2, 0)
-    return [int(i) for i in worst], [int(i) for i in rest[middle : middle + count]]
+    order = np.argsort(scores, kind="stable")[: np.count_nonzero(~np.isnan(scores))].tolist()
+    count = min(count, -(-len(order) // 3))
+    worst, rest = order[:count], order[count:]
+    best, middle = rest[len(rest) - count :][::-1], rest[: max(len(rest) - count, 0)]
+    start = max((len(middle) - count + 1) // 2, 0)
+    return Extremes(worst, middle[start : start + count], best)
 
 
 def confusions(matrix: Int[np.ndarray, "k k"], count: int) -> list[tuple[int, int, int]]:
