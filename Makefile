@@ -32,7 +32,7 @@ lint: $(VENV)/test.stamp
 
 docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
-	@echo "open build/site/index.html, or serve it: $(VENV)/bin/python -m http.server --directory build/site"
+	@echo "open build/site/index.html; its search needs $(VENV)/bin/python -m http.server --bind 127.0.0.1 --directory build/site"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,11 +1,15 @@
 """The docs site: it builds strictly, loads nothing from elsewhere, is ordered as the index."""
 
+import functools
 import re
 import subprocess
 import sys
+import threading
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import browser
 import pytest
 import yaml
 from mkdocs.utils.yaml import get_yaml_loader
@@ -86,3 +90,38 @@ def test_it_loads_nothing_from_elsewhere(site):
             assert absolute or file.exists(), f"{page.name} lacks {address}"
     for sheet in site.rglob("*.css"):
         assert not re.search(r"(?:url\(|@import )[\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+@pytest.fixture
+def address(site):
+    """The site, served on this machine."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(site))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="needs chromium")
+def test_pages_fit_a_phone_and_the_search_finds(address, tmp_path):
+    page = browser.Browser(tmp_path)
+    try:
+        for name in ("index", "datasets", "commands", "api_reference"):
+            page.open(f"{address}/{name}.html", width=390)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        page.open(f"{address}/index.html", width=1280)
+        page.wait("document.querySelector('.md-search__input') !== null")
+        page.evaluate(
+            """(() => {
+                const field = document.querySelector(".md-search__input");
+                field.focus();
+                field.value = "deterministic";
+                field.dispatchEvent(new KeyboardEvent("keyup", {bubbles: true}));
+            })()"""
+        )
+        page.wait("document.querySelectorAll('.md-search-result__item').length > 0")
+        assert page.errors == []
+    finally:
+        page.close()

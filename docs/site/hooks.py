@@ -39,7 +39,7 @@ def on_page_markdown(markdown, page, config, files):
         if "://" in link or not (ROOT / target).is_file():
             return match[0]
         there = PLACES.get(target, target.removeprefix("docs/"))
-        if text == posixpath.basename(target):
+        if text in (link, posixpath.basename(target)):
             text = title(ROOT / target)
         return f"[{text}]({posixpath.relpath(there, posixpath.dirname(place) or '.')}{anchor})"
 
