@@ -97,7 +97,6 @@ def define(parser: cli.Parser) -> None:
     parser.add_argument(
         "--steps", type=cli.at_least(0), default=0, metavar="N", help="Fewer, for a quick look."
     )
-
     parser.add_argument(
         "--draw",
         type=cli.path,
