@@ -201,7 +201,8 @@ def load_pth(
         from the names and shapes of the arrays.
       classes: file of class names (JSON, YAML or one per line), if `file` does not contain them.
       weights: "ema" or "model", if the file has both; None: the averaged weights (EMA).
-      protocol, quiet: as of `load`.
+      protocol: how to test, as of `load`.
+      quiet: as of `load`.
 
     Raises:
       UserError: the file cannot be read, or contains another model.

@@ -1,12 +1,15 @@
 """Trains, evaluates and predicts on generated street scenes; no data set is needed."""
 
+import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
 
 from fastfcn_jax import cli
+from fastfcn_jax.errors import UserError
 
 PHOTOGRAPHS = 6
+DRAWN, SIZE = 30, (360, 480)  # of `draw`; the size that camvid-small was trained at
 
 
 def demo(workdir: str | Path = "runs/demo", *, steps: int = 0) -> int:
@@ -52,6 +55,41 @@ def write_photographs(folder: Path, count: int = PHOTOGRAPHS) -> None:
         files.write_image(folder / f"{source.ids[i].replace('/', '_')}.png", source[i].image)
 
 
+def draw(folder: str | Path) -> int:
+    """Draws a folder such as a user has: `photos/`, `labels/` of the same names, `classes.txt`.
+
+    Args:
+      folder: is created; must be absent or empty.
+
+    Returns:
+      0.
+
+    Raises:
+      UserError: the folder has files, or cannot be written.
+    """
+    from fastfcn_jax import files
+    from fastfcn_jax.data.datasets import overcast
+    from fastfcn_jax.data.datasets.synthetic import StreetScenes
+
+    folder = Path(folder).expanduser()
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"--draw {folder}: is in use; give a new folder.")
+    streets = StreetScenes("train", SIZE)
+    for part in ("photos", "labels"):
+        files.make_folder(folder / part)
+    for i in range(DRAWN):
+        _, image, label = streets[i]
+        photo = overcast.photograph(image, label)
+        files.write_image(folder / "photos" / f"street_{i:02}.jpg", photo)
+        files.write_image(folder / "labels" / f"street_{i:02}.png", label)
+    files.write_text(folder / "classes.txt", "\n".join(streets.info.class_names) + "\n")
+    print(f"drew {DRAWN} streets into {folder}: photos, labels, classes.txt; next:")
+    photos = shlex.quote(str(folder / "photos"))
+    print(f"  fastfcn predict --checkpoint camvid-small --input {photos} --output seen")
+    print(f"  fastfcn doctor --folder {shlex.quote(str(folder))}")
+    return 0
+
+
 def define(parser: cli.Parser) -> None:
     parser.add_argument(
         "--workdir", type=cli.path, default=Path("runs/demo"), help="Default: runs/demo."
@@ -59,9 +97,19 @@ def define(parser: cli.Parser) -> None:
     parser.add_argument(
         "--steps", type=cli.at_least(0), default=0, metavar="N", help="Fewer, for a quick look."
     )
+    parser.add_argument(
+        "--draw",
+        type=cli.path,
+        metavar="FOLDER",
+        help="Train nothing; draw 30 labelled photographs to try the other commands on.",
+    )
 
 
 def run(arguments: Namespace) -> int:
+    if arguments.draw is not None:
+        if arguments.steps:
+            raise UserError("--steps: --draw trains nothing; leave one of them out.")
+        return draw(arguments.draw)
     return demo(arguments.workdir, steps=arguments.steps)
 
 
@@ -70,7 +118,7 @@ COMMAND = cli.Command(
     example="fastfcn demo",
     about="""Trains a small FastFCN on generated street scenes, scores it on held-out scenes and
 labels six of them, in a few minutes on two cores. Writes the checkpoint, scores, a report and
-pictures to runs/demo.""",
+pictures to runs/demo. With --draw only draws photographs to try the other commands on.""",
     define=define,
     run=run,
 )

@@ -84,7 +84,7 @@ TYPED = {
     "convert": "convert/test_convert.py",
     "config": "test_commands.py",
     "cache": "test_commands.py",
-    "demo": "test_commands.py",
+    "demo": "test_first_hour.py",
     "prepare": "test_commands.py",
     "doctor": "test_commands.py",
     "export": "test_commands.py",
@@ -96,7 +96,9 @@ TYPED = {
 # their output. Other programs on the pages, with the test file that covers them:
 BY_HAND = {"tests/golden/make_official.py": "models/test_official.py", "build": "test_packaging.py"}
 COMMAND = re.compile(r"(?:srun )?(fastfcn|python -m|python|make) ([\w./]+)(.*)")
-PLACEHOLDER = re.compile(r"(?<=--config )(?:CONFIG|NAME|FILE|…|photos/fastfcn_config\.py:small)")
+PLACEHOLDER = re.compile(
+    r"(?<=--config )(?:CONFIG|NAME|FILE|…|(?:photos|streets)/fastfcn_config\.py:small)"
+)
 
 
 def commands(page: Path) -> list[tuple[bool, str, str, str]]:

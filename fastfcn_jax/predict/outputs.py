@@ -61,10 +61,20 @@ def predict(
 
     Args:
       input: an image, a folder, a pattern of names, a video, or "-" for standard input.
-      checkpoint, model: a checkpoint folder or an exported file; give one of them.
+      output: the folder of the results, created if missing.
+      checkpoint: a checkpoint folder or a published name; this or `model`.
+      model: an exported file.
       protocol: how to test ("single", "ms_flip", …); None: as the model's configuration says.
       batch_size: images per pass; None: as the configuration says.
-      overlay … tile: what to write, see `fastfcn_jax.predict.settings.Settings`.
+      overlay: write overlays; with `legend` the classes stand below them.
+      legend: see `overlay`.
+      confidence: also write the probability of each pixel's class.
+      save_logits: also write all scores.
+      values: what label maps hold: "classes", or "stored" as the data set's labels.
+      polygons: also write outlines, as "geojson" or "coco".
+      georeference: a GeoTIFF gives a GeoTIFF.
+      keep_suffix: results are called `<name.suffix>.png`.
+      tile: predict large pictures in tiles of so many pixels; 0: whole.
       skip_existing: leave out what this model and these settings have predicted into `output`.
       shard: "I/N", share I (from 0) of N; None: by the rank under `srun` or `mpirun`, else all.
 
