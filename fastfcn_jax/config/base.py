@@ -80,7 +80,8 @@ def get_config() -> ConfigDict:
     s.tversky_alpha = 0.3  # tversky: weight of false positives, 1 - this of false negatives
     s.boundary_width = 3  # boundary: pixels around a border between classes that it counts
     # all_pixels (mmseg) | valid_pixels (official, over the global batch) |
-    # valid_pixels_per_shard (exactly as the official trainer: the mean of each GPU's mean)
+    # valid_pixels_per_shard (exactly as the official trainer: the mean of each GPU's mean) |
+    # valid_pixels_per_micro_batch (as mmengine accumulates: the mean of each micro-batch's mean)
     s.normalization = "all_pixels"
     s.auxiliary_weight = 0.4  # weight of the auxiliary head's cross entropy
     s.se_weight = 0.2  # weight of the SE loss, if model.se_branch is on

@@ -23,7 +23,9 @@ CHOICES = {
     "data.dtype": ("uint8", "uint16", "float32"),
     "data.augmentation": ("mmseg", "official"),
     "data.padding_label": (255, 0),
-    "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
+    "loss.normalization": (
+        *("all_pixels", "valid_pixels", "valid_pixels_per_shard", "valid_pixels_per_micro_batch"),
+    ),
     "optim.name": ("sgd", "adamw", "lamb"),
     "optim.schedule": ("poly", "cos", "step", "one_cycle"),
     "optim.freeze": ("backbone", "bn"),

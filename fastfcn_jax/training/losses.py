@@ -20,14 +20,15 @@ INT32_MAX = 2**31 - 1
 class Denominators(NamedTuple):
     """What sums are divided by: counted over the whole update, so that shares may be added.
 
-    pixels: what the summed cross entropy is divided by.
+    pixels: what the summed cross entropy is divided by; with "valid_pixels_per_micro_batch" and
+      accumulation one number for each micro-batch, "a" (see `of_micro_batch`).
     unweighted: the same without class weights.
     valid: pixels of the update that are not ignored (for the accuracy).
     images: images of the update (for the SE loss).
     """
 
-    pixels: Float[Array, ""]
-    unweighted: Float[Array, ""]
+    pixels: Float[Array, "*a"]
+    unweighted: Float[Array, "*a"]
     valid: Float[Array, ""]
     images: int
 
@@ -47,7 +48,9 @@ def denominators(
       normalization: "all_pixels" counts ignored pixels too (mmseg's default,
         `avg_non_ignore=False`); "valid_pixels" is PyTorch's mean over the global
         batch; "valid_pixels_per_shard" is the official trainer's: every shard
-        divides by its own valid pixels, then the shards are averaged.
+        divides by its own valid pixels, then the shards are averaged;
+        "valid_pixels_per_micro_batch" is mmengine's accumulation with
+        `avg_non_ignore=True`: the mean of the means of every shard's micro-batches.
       class_weights: as in PyTorch, a valid pixel counts with its class's weight.
         An ignored pixel, where it counts, counts as one.
       axis_name: mapped axis that holds the other shards of the batch.
@@ -58,9 +61,14 @@ def denominators(
     def total(counted):
         if normalization == "all_pixels":
             counted = counted + (1.0 - valid)
-        pixels = counted.sum((-2, -1)).sum()  # image by image: exact beyond 2^24 pixels
-        per_shard = normalization == "valid_pixels_per_shard"
-        pixels = pixels * replicas if per_shard else _psum(pixels, axis_name)
+        pixels = counted.sum((-2, -1))  # image by image: exact beyond 2^24 pixels
+        if normalization == "valid_pixels_per_micro_batch":
+            micro_batches = math.prod(labels.shape[:-3])
+            pixels = pixels.sum(-1) * (micro_batches * replicas)
+        elif normalization == "valid_pixels_per_shard":
+            pixels = pixels.sum() * replicas
+        else:
+            pixels = _psum(pixels.sum(), axis_name)
         # A batch without a single valid pixel has loss 0; PyTorch's mean would be NaN.
         return jnp.where(pixels > 0.0, pixels, 1.0)
 
@@ -71,6 +79,12 @@ def denominators(
         valid=jnp.maximum(_psum(valid.sum(), axis_name), 1.0),
         images=math.prod(labels.shape[:-2]) * replicas,
     )
+
+
+def of_micro_batch(over: Denominators, index) -> Denominators:
+    """The denominators of one micro-batch of the update."""
+    own, unweighted = (x[index] if x.ndim else x for x in (over.pixels, over.unweighted))
+    return over._replace(pixels=own, unweighted=unweighted)
 
 
 def total_loss(
