@@ -124,7 +124,9 @@ def test_accumulation_per_micro_batch_averages_their_gradients():
     (whole,) = batches(size=4, count=1)
     parts = {k: x.reshape(2, 2, *x.shape[1:]) for k, x in whole.items()}
     found, (values,) = train(plan("pmap", 2), [parts], accumulate=2, **kwargs)
-    alone = [train(plan("pmap", 2), [{k: x[i] for k, x in parts.items()}], **kwargs) for i in (0, 1)]
+    alone = [
+        train(plan("pmap", 2), [{k: x[i] for k, x in parts.items()}], **kwargs) for i in (0, 1)
+    ]
     assert values["loss"] == pytest.approx(sum(m["loss"] for _, (m,) in alone) / 2, rel=1e-5)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, alone[0][0].params, alone[1][0].params)
     assert_close(mean, found.params)  # the first step of SGD is the gradient
