@@ -3,6 +3,8 @@
 `clahe` and `gamma` are mmsegmentation's `CLAHE` and `AdjustGamma`.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -56,7 +58,8 @@ def jpeg(
         return image, label
     chosen = int(rng.integers(quality[0], quality[1] + 1))
     stored = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, chosen])[1]
-    return cv2.cvtColor(cv2.imdecode(stored, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), label
+    read: Any = cv2.imdecode(stored, cv2.IMREAD_COLOR)
+    return cv2.cvtColor(read, cv2.COLOR_BGR2RGB), label
 
 
 def _happens(rng: Draws, prob: float) -> bool:

@@ -24,7 +24,7 @@ def flip(
 ) -> tuple[Image, Label]:
     """Flips with probability `prob`, in one of the directions (mmseg's `RandomFlip`)."""
     shares = np.cumsum([*[prob / len(directions)] * len(directions), 1.0 - prob])
-    chosen = np.searchsorted(shares / shares[-1], rng.random(), side="right")
+    chosen = int(np.searchsorted(shares / shares[-1], rng.random(), side="right"))
     if chosen == len(directions):
         return image, label
     code = _FLIP_CODES[directions[chosen]]

@@ -49,7 +49,7 @@ def augment(
     pair = _pad_crop(*pair, rng, crop_size, padding_label)
     if blur:
         pair = _blur(*pair, rng)
-    return Augmented(*map(np.array, pair), crop_size)
+    return Augmented(*_arrays(pair), crop_size)
 
 
 def short_side(image: Pixels, label: Label, rng: Draws, *, base_size: int) -> Arrays:
