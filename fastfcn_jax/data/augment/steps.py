@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax.config import augment_steps
 from fastfcn_jax.config.augment_steps import Step
 from fastfcn_jax.data import pixel_type
-from fastfcn_jax.data.augment import colors, crop_first, geometric, mmseg, mosaic, official
+from fastfcn_jax.data.augment import crop_first, geometric, mmseg, mosaic, official, pixel_values
 from fastfcn_jax.data.augment.mmseg import Augmented, Draws, Image, Label
 from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import Source
@@ -24,10 +24,10 @@ _FUNCTIONS: dict[str, Function] = {
     "scale_steps": geometric.scale_steps,
     "cutout": geometric.cutout,
     "erase": geometric.erase,
-    "clahe": colors.clahe,
-    "gamma": colors.gamma,
-    "blur": colors.blur,
-    "jpeg": colors.jpeg,
+    "clahe": pixel_values.clahe,
+    "gamma": pixel_values.gamma,
+    "blur": pixel_values.blur,
+    "jpeg": pixel_values.jpeg,
 }
 
 

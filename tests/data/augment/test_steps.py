@@ -11,7 +11,7 @@ from mmseg_transforms import mmseg_pipeline, scene
 
 from fastfcn_jax.config import augment_steps, base, schema
 from fastfcn_jax.data import pipeline
-from fastfcn_jax.data.augment import colors, geometric, mosaic
+from fastfcn_jax.data.augment import geometric, mosaic, pixel_values
 
 SIZE = (90, 160)
 
@@ -91,7 +91,7 @@ CASES = {
     ),
     "clahe": (
         {"type": "CLAHE", "clip_limit": 3.0, "tile_grid_size": (4, 6)},
-        colors.clahe, {"prob": 1.0, "clip": 3.0, "tiles": (4, 6)},
+        pixel_values.clahe, {"prob": 1.0, "clip": 3.0, "tiles": (4, 6)},
     ),
 }  # fmt: skip
 
@@ -125,7 +125,7 @@ def test_a_step_equals_mmsegs_given_the_same_draws(name):
 def test_gamma_is_mmsegs(value):
     image, label = scene(0, SIZE)
     expected, _ = mmseg_pipeline({"type": "AdjustGamma", "gamma": value})(image, label)
-    found, _ = colors.gamma(image, label, Draws(), prob=1.0, range=(value, value))
+    found, _ = pixel_values.gamma(image, label, Draws(), prob=1.0, range=(value, value))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -204,14 +204,14 @@ def test_blur_and_jpeg_are_opencvs():
     image, label = scene(0, SIZE)
     many = np.dstack([image, image])[..., :5].astype(np.uint16) * 200
     for pixels in (image, many):
-        found, _ = colors.blur(pixels, label, Draws(), prob=1.0, sigma=(1.5, 1.5))
+        found, _ = pixel_values.blur(pixels, label, Draws(), prob=1.0, sigma=(1.5, 1.5))
         each = [
             cv2.GaussianBlur(pixels[..., k].copy(), (0, 0), 1.5) for k in range(pixels.shape[2])
         ]
         np.testing.assert_array_equal(found, np.dstack(each))
     errors = []
     for quality in (95, 20):
-        found, same = colors.jpeg(image, label, Draws(), prob=1.0, quality=(quality, quality))
+        found, same = pixel_values.jpeg(image, label, Draws(), prob=1.0, quality=(quality, quality))
         np.testing.assert_array_equal(same, label)
         errors.append(np.abs(found.astype(int) - image).mean())
     swapped = np.abs(image[..., ::-1].astype(int) - image).mean()
