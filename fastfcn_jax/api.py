@@ -234,6 +234,8 @@ def build(config: str | Path | ConfigDict, num_classes: int | None = None) -> nn
     """
     config = _as_config(config)
     count = num_classes or config.model.num_classes
+    if count == 1:  # one channel, for two classes
+        count = 2
     return models.build(
         config.model, count or datasets.info(config.data.name, config.data.root).num_classes
     )

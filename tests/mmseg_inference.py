@@ -42,11 +42,15 @@ def full_pair(head: str, num_classes: int):
     return reference, ours, jax.device_put(mmseg_names.to_flax(oracle.tensors_of(reference)))
 
 
-def pair(head: str, num_classes: int):
-    """The same as `full_pair` with a small ResNet-18, for tests."""
+def pair(head: str, num_classes: int, **classifier):
+    """The same as `full_pair` with a small ResNet-18, for tests.
+
+    classifier: settings of both heads, `out_channels=1` and `threshold`.
+    """
     theirs = oracle.mmseg_config(f"fastfcn/fastfcn_r50-d32_jpu_{head}_4xb2-80k_cityscapes-512x1024")
     stages = (2 * WIDTH, 4 * WIDTH, 8 * WIDTH)
     channels = {"channels": 2 * WIDTH, "in_channels": 8 * WIDTH, "num_classes": num_classes}
+    channels |= classifier
     if head == "enc":
         channels["in_channels"] = [*stages[:2], 8 * WIDTH]
     reference = oracle.build_mmseg(
@@ -58,11 +62,15 @@ def pair(head: str, num_classes: int):
             "in_channels": 4 * WIDTH,
             "channels": WIDTH,
             "num_classes": num_classes,
+            **classifier,
         },
     )
     oracle.randomize(reference, seed=1)
     reference.cfg = theirs
-    ours = models.build(config(head).model, num_classes)
+    settings = config(head).model
+    if classifier:
+        settings.update(num_classes=1, threshold=classifier["threshold"])
+    ours = models.build(settings, num_classes)
     return reference, ours, jax.device_put(mmseg_names.to_flax(oracle.tensors_of(reference)))
 
 

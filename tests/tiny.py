@@ -63,9 +63,10 @@ def build(config, num_classes, *, axis_name=None, **_):
     import flax.linen as nn
     import jax.numpy as jnp
 
-    from fastfcn_jax.models import Outputs, layers
+    from fastfcn_jax.models import Outputs, layers, two_classes
 
     common = layers.Common(dtype=jnp.dtype(config.precision), axis_name=axis_name)
+    one_channel = config.num_classes == 1
 
     class Backbone(nn.Module):
         @nn.compact
@@ -79,10 +80,13 @@ def build(config, num_classes, *, axis_name=None, **_):
         @nn.compact
         def __call__(self, x, *, train):
             x = nn.Dropout(config.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
-            conv = layers.Conv(num_classes, common, use_bias=True, name="conv_seg")
+            outputs = 1 if one_channel else num_classes
+            conv = layers.Conv(outputs, common, use_bias=True, name="conv_seg")
             return conv(x).astype(jnp.float32)
 
     class Tiny(nn.Module):
+        threshold: float | None = config.threshold if one_channel else None
+
         def setup(self):
             self.backbone = Backbone()
             self.decode_head, self.auxiliary_head = Head(), Head()
@@ -92,7 +96,10 @@ def build(config, num_classes, *, axis_name=None, **_):
             scores = None
             if train or auxiliary or self.is_initializing():
                 scores = self.auxiliary_head(x, train=train)
-            return Outputs(self.decode_head(x, train=train), scores, None)
+            logits = self.decode_head(x, train=train)
+            if one_channel and not train:
+                logits = two_classes(logits)
+            return Outputs(logits, scores, None)
 
     return Tiny()
 

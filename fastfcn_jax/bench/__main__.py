@@ -62,8 +62,9 @@ def experiment_of(folder: str | Path) -> ConfigDict:
 
     path = store.checkpoint(folder)
     config, info = model_folder.from_card(model_folder.read_card(path), path / "model.json")
-    with config.unlocked():
-        config.model.num_classes = info.num_classes
+    if config.model.num_classes != 1:  # one channel, for two classes
+        with config.unlocked():
+            config.model.num_classes = info.num_classes
     return config
 
 

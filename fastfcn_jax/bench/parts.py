@@ -26,7 +26,8 @@ class Network:
     def __init__(self, config: ConfigDict):
         self.config = config
         d = config.data
-        self.num_classes = config.model.num_classes or datasets.info(d.name, d.root).num_classes
+        count = config.model.num_classes or datasets.info(d.name, d.root).num_classes
+        self.num_classes = max(count, 2)  # one channel is for two classes
         self.model = models.build(config.model, self.num_classes)
         channels, dtype = pixel_type.of(d)
         self.scaling = models.scaling(d)

@@ -84,7 +84,8 @@ def load_model(folder: Path, which: str = "best") -> LoadedModel:
         except Damaged as damage:
             warn_of(step_folder(folder, step), damage)
             continue
-        _check_count(folder, card, variables)
+        if config.model.num_classes != 1:  # one channel, for two classes
+            _check_count(folder, card, variables)
         fitting.check(folder, config, info.num_classes, variables)
         meta = orbax_store.read_meta(step_folder(folder, step))
         return LoadedModel(config, info, variables, step, meta["score"])

@@ -29,7 +29,10 @@ def get_config() -> ConfigDict:
     m.lateral = False  # enc head only: fuse c3 and c4 into its map (the official --lateral)
     m.auxiliary = True  # FCN head on c4 during training
     m.auxiliary_channels = 256  # channels of the auxiliary head
-    m.num_classes = 0  # 0: number of classes of the data set
+    # 0: number of classes of the data set | 1: one channel for two classes, trained by binary cross
+    # entropy (out_channels=1 and use_sigmoid of mmsegmentation)
+    m.num_classes = 0
+    m.threshold = 0.3  # one channel: probability above which a pixel is of the second class
     m.precision = "float32"  # float32 | bfloat16: compute type; parameters stay float32
     m.forms = "fast"  # fast | plain: XLA's standard operations, to work around compiler errors
     m.remat = False  # recompute activations per block: less memory, about 11 % more work
@@ -51,6 +54,9 @@ def get_config() -> ConfigDict:
     d.balance_below = 0.0
     d.val_split = "val"  # images to evaluate on
     d.augmentation = "mmseg"  # mmseg | official: order and arithmetic of the training transforms
+    # the training transforms one by one instead: ("resize", "crop", "flip", "rotate degrees=20");
+    # docs/augmentation.md has the steps and their options. (): the list that augmentation names
+    d.augment = ()
     d.crop_size = (512, 1024)  # height, width of a training sample
     d.resize_scale = (2048, 1024)  # mmseg: width, height that images are scaled to fit at ratio 1
     d.ratio_range = (0.5, 2.0)  # mmseg: random factor on resize_scale
@@ -80,7 +86,8 @@ def get_config() -> ConfigDict:
     s.tversky_alpha = 0.3  # tversky: weight of false positives, 1 - this of false negatives
     s.boundary_width = 3  # boundary: pixels around a border between classes that it counts
     # all_pixels (mmseg) | valid_pixels (official, over the global batch) |
-    # valid_pixels_per_shard (exactly as the official trainer: the mean of each GPU's mean)
+    # valid_pixels_per_shard (exactly as the official trainer: the mean of each GPU's mean) |
+    # valid_pixels_per_micro_batch (as mmengine accumulates: the mean of each micro-batch's mean)
     s.normalization = "all_pixels"
     s.auxiliary_weight = 0.4  # weight of the auxiliary head's cross entropy
     s.se_weight = 0.2  # weight of the SE loss, if model.se_branch is on

@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from fastfcn_jax.config import augment_steps
 from fastfcn_jax.errors import UserError
 
 CHOICES = {
@@ -23,7 +24,9 @@ CHOICES = {
     "data.dtype": ("uint8", "uint16", "float32"),
     "data.augmentation": ("mmseg", "official"),
     "data.padding_label": (255, 0),
-    "loss.normalization": ("all_pixels", "valid_pixels", "valid_pixels_per_shard"),
+    "loss.normalization": (
+        *("all_pixels", "valid_pixels", "valid_pixels_per_shard", "valid_pixels_per_micro_batch"),
+    ),
     "optim.name": ("sgd", "adamw", "lamb"),
     "optim.schedule": ("poly", "cos", "step", "one_cycle"),
     "optim.freeze": ("backbone", "bn"),
@@ -63,6 +66,7 @@ AT_LEAST = {
     "model.head_channels": 1,
     "model.auxiliary_channels": 1,
     "model.num_classes": 0,
+    "model.threshold": 0.0,
     "train.log_every": 1,
     "train.eval_every": 0,
     "train.save_every": 0,
@@ -83,6 +87,7 @@ AT_MOST = {"loss.focal_alpha": 1.0, "loss.tversky_alpha": 1.0}
 BELOW = {
     "seed": 2**32,
     "model.dropout": 1.0,
+    "model.threshold": 1.0,
     "optim.momentum": 1.0,
     "optim.cycle_peak": 1.0,
     "train.ema_decay": 1.0,
@@ -120,6 +125,8 @@ def check(config: ConfigDict) -> None:
     if len(ratios) != 2 or not 0.0 < ratios[0] <= ratios[1]:
         raise UserError(f"config.data.ratio_range={ratios} must be (min, max), above 0.")
     loss_terms(config.loss.terms)
+    if config.data.augment:
+        augment_steps.parse(config.data.augment)
     check_images(config.data)
     check_model(config.model)
 

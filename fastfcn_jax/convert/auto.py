@@ -27,8 +27,9 @@ def configuration(found: Detected, meta: FileMeta) -> tuple[ConfigDict, list[str
     or, if it names none, the published one with as many classes.
     """
     notes = []
+    one_channel = found.num_classes == 1
     info = output_classes.by_names(meta.class_names)
-    if info is None and len(meta.class_names) != found.num_classes:
+    if info is None and not one_channel and len(meta.class_names) != found.num_classes:
         info = output_classes.by_count(found.num_classes)
         if info is not None:
             notes = [
@@ -43,6 +44,13 @@ def configuration(found: Detected, meta: FileMeta) -> tuple[ConfigDict, list[str
     told = {key: value for key, value in found._asdict().items() if value or key in _FLAGS}
     del told["num_classes"]  # the class list determines it
     config.model.update(told, output_stride=8 if found.neck == "none" else 32)
+    if one_channel:
+        config.model.update(num_classes=1, threshold=meta.threshold or config.model.threshold)
+        if not meta.threshold:
+            notes.append(
+                f"one channel for two classes; the file does not say the threshold: that of "
+                f"mmsegmentation, {config.model.threshold}, is taken (model.threshold)"
+            )
     if len(meta.test_scale) == 2:
         config.data.test_scale = meta.test_scale
     if meta.slide:

@@ -197,7 +197,8 @@ REMEDIES = {
 
 def differences(detected: Detected, model: ConfigDict, num_classes: int) -> list[str]:
     """Where weights contradict `config.model`, as "key: the file has x, the configuration y"."""
-    wanted = {key: model[key] for key in Detected._fields} | {"num_classes": num_classes}
+    outputs = 1 if model.num_classes == 1 else num_classes  # one channel, for two classes
+    wanted = {key: model[key] for key in Detected._fields} | {"num_classes": outputs}
     if detected.neck == "none":
         wanted["neck_channels"] = 0
     if not detected.auxiliary:
@@ -218,4 +219,6 @@ def refuse_differences(detected: Detected, model: ConfigDict, num_classes: int) 
 
 
 def _remedy(key: str, value: object) -> str:
+    if (key, value) == ("num_classes", 1):
+        return " (--config.model.num_classes=1 is one channel for two classes)"
     return f" ({REMEDIES[key].format(value)})" if key in REMEDIES else ""

@@ -17,6 +17,7 @@ class FileMeta(NamedTuple):
       mean, std: of the image normalisation, in RGB order if `is_rgb`, else BGR.
       test_scale: (width, height) that test images are scaled to fit.
       slide: window and stride (height, width) for sliding-window testing.
+      threshold: probability from which a pixel is of the second class (one-channel models).
     """
 
     class_names: tuple[str, ...] = ()
@@ -27,6 +28,7 @@ class FileMeta(NamedTuple):
     is_rgb: bool = True
     test_scale: tuple[int, ...] = ()
     slide: tuple[tuple[int, ...], ...] = ()
+    threshold: float = 0.0
 
 
 def read(top: dict) -> FileMeta:
@@ -46,7 +48,8 @@ def read(top: dict) -> FileMeta:
         or config.get("data_preprocessor")
         or _as_dict(config.get("model")).get("data_preprocessor")
     )
-    test = _as_dict(_as_dict(config.get("model")).get("test_cfg"))
+    model = _as_dict(config.get("model"))
+    test = _as_dict(model.get("test_cfg"))
     slides = test.get("mode") == "slide"
     window = (_integers(test.get("crop_size")), _integers(test.get("stride"))) if slides else ()
     return FileMeta(
@@ -58,6 +61,7 @@ def read(top: dict) -> FileMeta:
         is_rgb=(normalization.get("to_rgb", normalization.get("bgr_to_rgb", True)) is not False),
         test_scale=_test_scale(config.get("test_pipeline")),
         slide=window if all(len(size) == 2 for size in window) else (),
+        threshold=_share(_as_dict(model.get("decode_head")).get("threshold")),
     )
 
 
@@ -125,6 +129,10 @@ def _palette(value: Any) -> tuple[Color, ...]:
 
 def _integers(value: Any) -> tuple[int, ...]:
     return tuple(value) if _is_list(value, int) and min(value, default=0) > 0 else ()
+
+
+def _share(value: Any) -> float:
+    return float(value) if isinstance(value, float) and 0.0 < value < 1.0 else 0.0
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

@@ -56,12 +56,14 @@ def _described(
     notes = []
     if config is None:
         config, notes = auto.configuration(found, file.meta)
+    # One channel decides between two classes.
+    outputs = 2 if config.model.num_classes == found.num_classes == 1 else found.num_classes
     if named is not None:
         info = output_classes.read(named)
-        if info.num_classes != found.num_classes and not reset_head:
+        if info.num_classes != outputs and not reset_head:
             raise UserError(
                 f"--classes {named} names {info.num_classes} classes, and the file's classifier "
-                f"has {found.num_classes} outputs; name each in their order"
+                f"has {outputs} outputs; name each in their order"
             )
         return config, info, ()
     expected = output_classes.configured(config)
@@ -69,9 +71,9 @@ def _described(
         if expected is None:
             raise UserError("--reset-head needs the classes of the new classifiers: --classes FILE")
         return config, expected, tuple(notes)
-    wanted = config.model.num_classes or (expected and expected.num_classes) or found.num_classes
+    wanted = config.model.num_classes or (expected and expected.num_classes) or outputs
     detect.refuse_differences(found, config.model, wanted)
-    info, more = output_classes.of_outputs(file.meta, found.num_classes, expected)
+    info, more = output_classes.of_outputs(file.meta, outputs, expected)
     return config, info, (*notes, *more)
 
 

@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from fastfcn_jax.data import malloc, pixel_type
-from fastfcn_jax.data.augment import crop_first, mmseg, official
+from fastfcn_jax.data.augment import crop_first, mmseg, official, steps
 from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import Sample, Source
 from fastfcn_jax.errors import UserError
@@ -29,7 +29,7 @@ def build_train(
     """`train_batches` with the settings of a configuration."""
     return train_batches(
         source,
-        build_augment(config.data),
+        build_augment(config.data, source),
         batch_size=config.train.batch_size,
         seed=config.seed,
         start_step=start_step,
@@ -40,12 +40,17 @@ def build_train(
     )
 
 
-def build_augment(data: ConfigDict) -> Augment:
+def build_augment(data: ConfigDict, source: Source | None = None) -> Augment:
     """The training augmentation that `config.data` describes.
+
+    Args:
+      source: the data set, from which a mosaic takes other images.
 
     Raises:
       UserError: the augmentation is unknown, cannot crop first, or does not take such images.
     """
+    if data.augment:
+        return steps.build(data, source)
     is_rgb = pixel_type.of(data) == RGB
     if data.augmentation == "mmseg":
         return partial(
@@ -79,6 +84,10 @@ def build_augment(data: ConfigDict) -> Augment:
 def left_out(data: ConfigDict) -> str:
     """A sentence about the configured augmentation that these images do not get; "" if none."""
     pixel = pixel_type.of(data)
+    if data.augment and (names := steps.left_out(data)):
+        return f"no {', '.join(names)} (data.augment), as the images have {pixel}"
+    if data.augment:
+        return ""
     if pixel == RGB or not data.photometric or data.augmentation != "mmseg":
         return ""
     return f"no changes of colour (data.photometric), as the images have {pixel}"
@@ -121,11 +130,11 @@ def train_batches(
     if batch_size % count:
         raise UserError(f"train.batch_size: {batch_size} does not divide among {count} hosts.")
     order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat(None)
-    batches = (
-        order.map_with_index(AugmentedSamples(source, augment, seed)).batch(
-            batch_size // count, batch_fn=_stack
-        )
-    )[start_step * count + index :: count]
+    samples = order.map_with_index(AugmentedSamples(source, augment, seed))
+    own = batch_size // count
+    # Grain's batches of one are one more than it can count.
+    batched = samples.batch(own, batch_fn=_stack) if own > 1 else samples.map(_alone)
+    batches = batched[start_step * count + index :: count]
     return _read(batches, threads, prefetch, workers)
 
 
@@ -169,6 +178,10 @@ class _Indexed:
 
     def __getitem__(self, i: int) -> tuple[int, Sample]:
         return int(self.indices[i]), self.source[self.indices[i]]
+
+
+def _alone(sample: dict[str, Any]) -> dict[str, np.ndarray]:
+    return _stack([sample])
 
 
 def _stack(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

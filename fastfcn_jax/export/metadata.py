@@ -80,6 +80,7 @@ def read(text: str | bytes) -> dict[str, Any]:
     _check_size(content.get("size"))
     info(content)
     images(content)
+    threshold(content)
     if _in(content, "config", "model", "lineage") not in CHOICES["model.lineage"]:
         raise ValueError("its description names no known lineage")
     return content
@@ -123,6 +124,20 @@ def images(content: dict[str, Any]) -> tuple[PixelType, tuple[float, ...]]:
     except (UserError, TypeError, OverflowError) as error:
         raise ValueError("its description has no valid kind of images") from error
     return pixel_type.of(config), tuple(float(mean) for mean, _ in config.scaling)
+
+
+def threshold(content: dict[str, Any]) -> float | None:
+    """The probability from which a pixel is of the second class; None: not a one-channel model.
+
+    Raises:
+      ValueError: as `read`.
+    """
+    if _in(content, "config", "model", "num_classes") != 1:
+        return None
+    found = _in(content, "config", "model", "threshold")
+    if not isinstance(found, float) or not 0.0 <= found < 1.0:
+        raise ValueError("its description has no threshold from 0 to below 1")
+    return found
 
 
 def _check_size(size: Any) -> None:

@@ -50,8 +50,16 @@ def build(
     fine = {"fine": pyramid[:2]} if model.lateral else {}
     x = HEADS[type(model.decode_head)](graph, x, shape, model.decode_head, **fine)
     logits = graph.conv(x, "decode_head/conv_seg", bias="decode_head/conv_seg/bias")
+    if model.threshold is None:
+        winner = graph.add("ArgMax", [graph.resize(logits, size)], axis=1, keepdims=0)
+    else:
+        limit = graph.constant(np.array(model.threshold, np.float32))
+        odds = graph.add("Sigmoid", [graph.resize(logits, size)])
+        above = graph.add("Greater", [odds, limit])
+        winner = graph.add("Squeeze", [above, graph.constant(np.array([1]))])
+        first = graph.add("Sub", [logits, logits])  # 0, of any batch size
+        logits = graph.concat([first, logits])
     graph.add("Transpose", [logits], "logits", perm=[0, 2, 3, 1])
-    winner = graph.add("ArgMax", [graph.resize(logits, size)], axis=1, keepdims=0)
     graph.add("Cast", [winner], "labels", to=TensorProto.UINT8)
 
     height, width = size

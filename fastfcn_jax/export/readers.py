@@ -42,6 +42,7 @@ class Exported:
       info: name of the data set, class names, palette.
       size: (height, width) of the images that the program takes.
       pixel: type of the images that it takes.
+      threshold: of a one-channel model; None: any other.
       metadata: everything else in the file's description.
     """
 
@@ -52,6 +53,7 @@ class Exported:
         self.size = tuple(said["size"])
         self.info: DatasetInfo = metadata.info(said)
         self.pixel, mean = metadata.images(said)
+        self.threshold = metadata.threshold(said)
         self._fill = np.round(mean or MEAN_COLOR)
         self._align_corners = said["config"]["model"]["lineage"] == "official"
 
@@ -93,6 +95,12 @@ class Exported:
         sure = np.empty(image.shape[:2], np.float32) if confidence else None
         for top, scores in self._blocks(image):
             rows = slice(top, top + len(scores))
+            if self.threshold is not None:  # one channel, as a second class beside one of logit 0
+                odds = 1 / (1 + np.exp(scores[..., 0] - scores[..., 1]))
+                labels[rows] = odds > self.threshold
+                if sure is not None:
+                    sure[rows] = np.where(labels[rows], odds, 1 - odds)
+                continue
             labels[rows] = scores.argmax(-1)
             if sure is not None:
                 sure[rows] = 1 / np.exp(scores - scores.max(-1, keepdims=True)).sum(-1)

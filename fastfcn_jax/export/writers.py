@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -19,6 +18,7 @@ from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.data.pixel_type import RGB, PixelType
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import metadata
+from fastfcn_jax.inference.merge import choose
 from fastfcn_jax.models import folding
 from fastfcn_jax.models.ops.bilinear import resize
 
@@ -41,7 +41,9 @@ class Job(NamedTuple):
         outputs: Any = model.apply(variables, models.normalize(images, None, self.scaling))
         align_corners = self.model.backbone.common.align_corners
         full = resize(outputs.logits, self.size, align_corners=align_corners)
-        return {"labels": jnp.argmax(full, axis=-1).astype(jnp.uint8), "logits": outputs.logits}
+        threshold = self.model.threshold
+        labels, _ = choose(full, probabilities=False, confidence=False, threshold=threshold)
+        return {"labels": labels, "logits": outputs.logits}
 
 
 def stablehlo(job: Job, path: Path, text: str) -> None:

@@ -58,9 +58,21 @@ def scores_of(
 
 
 def choose(
-    scores: Float[Array, "*b k"], *, probabilities: bool, confidence: bool
+    scores: Float[Array, "*b k"],
+    *,
+    probabilities: bool,
+    confidence: bool,
+    threshold: float | None = None,
 ) -> tuple[UInt8[Array, "*b"], Float[Array, "*b"] | None]:
-    """The class with the largest score and, if requested, its probability."""
+    """The class with the largest score and, if requested, its probability.
+
+    threshold: of a one-channel model: the second of two classes if its probability is above it.
+    """
+    if threshold is not None:
+        odds = scores[..., 1] if probabilities else jax.nn.sigmoid(scores[..., 1] - scores[..., 0])
+        second = odds > threshold
+        sure = jnp.where(second, odds, 1.0 - odds) if confidence else None
+        return second.astype(jnp.uint8), sure
     labels = jnp.argmax(scores, axis=-1).astype(jnp.uint8)
     if not confidence:
         return labels, None
@@ -84,7 +96,13 @@ def _join(a: Array) -> Array:
 
 
 def merge(
-    maps: Maps, rows: Rows, columns: Columns, *, softmax: bool, confidence: bool = False
+    maps: Maps,
+    rows: Rows,
+    columns: Columns,
+    *,
+    softmax: bool,
+    confidence: bool = False,
+    threshold: float | None = None,
 ) -> Labels:
     """Class indices of b images from their logits, one array for each scale and flip.
 
@@ -93,11 +111,12 @@ def merge(
       rows, columns: their upsampling weights; `o` is a multiple of BLOCK_ROWS.
       softmax: average probabilities (multi-scale) instead of logits.
       confidence: also return the probabilities of the predicted classes.
+      threshold: see `choose`.
     """
 
     def reduce(block):
         scores = scores_of(maps, block, columns, softmax=softmax)
-        return choose(scores, probabilities=softmax, confidence=confidence)
+        return choose(scores, probabilities=softmax, confidence=confidence, threshold=threshold)
 
     return Labels(*blockwise(reduce, rows))
 

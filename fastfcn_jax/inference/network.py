@@ -31,6 +31,7 @@ class Network(Protocol):
     protocol: protocols.Protocol
     align_corners: bool
     batch_size: int
+    threshold: float | None
 
     def run(self, images: Any, size: Any | None) -> Float[Array, "b h8 w8 k"]:
         """Logits at 1/8 resolution of padded images."""

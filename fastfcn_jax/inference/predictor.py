@@ -31,15 +31,18 @@ Image = Num[np.ndarray, "_ _ _"]
 KEPT_WEIGHTS = 16
 
 
-@functools.partial(jax.jit, static_argnames=("model", "scaling", "softmax", "confidence"))
-def _predict(model, variables, images, size, rows, columns, *, scaling, softmax, confidence):
+_CHOICE = ("softmax", "confidence", "threshold")
+
+
+@functools.partial(jax.jit, static_argnames=("model", "scaling", *_CHOICE))
+def _predict(model, variables, images, size, rows, columns, *, scaling, **choice):
     """Network and merge in one program, for protocols with one pass per image."""
     maps = [network(model, variables, images, size, scaling)]
-    return merge(maps, rows, columns, softmax=softmax, confidence=confidence)
+    return merge(maps, rows, columns, **choice)
 
 
 _network = jax.jit(network, static_argnames=("model", "scaling"))
-_merge = jax.jit(merge, static_argnames=("softmax", "confidence"))
+_merge = jax.jit(merge, static_argnames=_CHOICE)
 _merge_scores = jax.jit(merge_scores, static_argnames="softmax")
 
 
@@ -83,6 +86,7 @@ class Predictor:
         self.align_corners = align_corners
         self.scaling = scaling
         self.batch_size = batch_size
+        self.threshold: float | None = getattr(model, "threshold", None)
         self.info = info
         many = protocol.merge == "probabilities"
         self.max_programs = max_programs or (20 if many else 6)
@@ -111,8 +115,9 @@ class Predictor:
         self.expect(sizes)
         cost = protocols.describe_cost(self.protocol, sizes, what)
         programs = protocols.counted(self.plan.programs, "program")
+        chosen = "" if self.threshold is None else f"; one channel, decided at {self.threshold}"
         return (
-            f"protocol {self.protocol.name}: {self.protocol.definition}\n"
+            f"protocol {self.protocol.name}: {self.protocol.definition}{chosen}\n"
             f"{cost}, {programs} to compile"
         )
 
@@ -167,7 +172,11 @@ class Predictor:
         """Dispatches a batch and returns without waiting for its result."""
         if self.protocol.windows is not None:
             return windowed.labels(self, images[0], group, confidence=confidence)
-        softmax = self.protocol.merge == "probabilities"
+        choice = {
+            "softmax": self.protocol.merge == "probabilities",
+            "confidence": confidence,
+            "threshold": self.threshold,
+        }
         if len(group.scales) * len(self.protocol.flips) == 1:
             batch = _pad(images, self.batch_size)
             inputs = self._inputs(group, 0, False, batch)
@@ -181,11 +190,10 @@ class Predictor:
                 [rows],
                 [columns],
                 scaling=self.scaling,
-                softmax=softmax,
-                confidence=confidence,
+                **choice,
             )
         maps, rows, columns = self._maps(group, _pad(images, self.batch_size))
-        return _merge(maps, rows, columns, softmax=softmax, confidence=confidence)
+        return _merge(maps, rows, columns, **choice)
 
     def run(
         self, images: Num[np.ndarray, "b h w c"], size: Int[np.ndarray, "b 2"] | None

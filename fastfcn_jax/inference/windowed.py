@@ -27,9 +27,9 @@ _add_exponentials = jax.jit(exponentials.add_windows, donate_argnums=0)
 _probabilities = jax.jit(exponentials.probabilities)
 
 
-@functools.partial(jax.jit, static_argnames=("probabilities", "confidence"))
-def _choose(scores: Float[Array, "o w k"], *, probabilities: bool, confidence: bool) -> Labels:
-    labels, sure = choose(scores, probabilities=probabilities, confidence=confidence)
+@functools.partial(jax.jit, static_argnames=("probabilities", "confidence", "threshold"))
+def _choose(scores: Float[Array, "o w k"], **options) -> Labels:
+    labels, sure = choose(scores, **options)
     return Labels(labels[None], None if sure is None else sure[None])
 
 
@@ -39,7 +39,9 @@ def labels(
     """Class indices of one image (a batch of one), on the device."""
     total = scores(predictor, image, group)
     official = predictor.protocol.is_official
-    return _choose(total, probabilities=official, confidence=confidence)
+    return _choose(
+        total, probabilities=official, confidence=confidence, threshold=predictor.threshold
+    )
 
 
 def scores(

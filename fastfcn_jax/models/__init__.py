@@ -5,14 +5,32 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from fastfcn_jax.config.schema import check_model
+from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.heads import HEADS, FCNHead
 from fastfcn_jax.models.jpu import JPU, JPUX
 from fastfcn_jax.models.layers import Common, kaiming_fan_out, torch_uniform
 from fastfcn_jax.models.ops.forms import Forms
 from fastfcn_jax.models.resnet import ResNet
-from fastfcn_jax.models.segmentor import IMAGENET, Outputs, Scaling, Segmentor, normalize
+from fastfcn_jax.models.segmentor import (
+    IMAGENET,
+    Outputs,
+    Scaling,
+    Segmentor,
+    normalize,
+    two_classes,
+)
 
-__all__ = ["IMAGENET", "Outputs", "Scaling", "Segmentor", "build", "normalize", "scaling"]
+__all__ = [
+    "IMAGENET",
+    "Outputs",
+    "Scaling",
+    "Segmentor",
+    "build",
+    "is_one_channel",
+    "normalize",
+    "scaling",
+    "two_classes",
+]
 
 
 def build(
@@ -23,6 +41,7 @@ def build(
 ) -> Segmentor:
     """Builds the model that `config` (an experiment's `config.model`) describes.
 
+    num_classes: of the data set; 2 for a one-channel model (`config.num_classes` is then 1).
     axis_name: mapped axis over which BatchNorm takes its statistics in training.
     Raises UserError for a combination that no reference has.
     """
@@ -37,15 +56,33 @@ def build(
         forms=Forms(config.forms),
     )
     auxiliary_head = None
+    one_channel = is_one_channel(config, num_classes)
+    outputs = 1 if one_channel else num_classes
     if config.auxiliary:
-        auxiliary_head = FCNHead(num_classes, common, config.auxiliary_channels, config.dropout)
+        auxiliary_head = FCNHead(outputs, common, config.auxiliary_channels, config.dropout)
     return Segmentor(
         backbone=_backbone(config, common),
         neck=_neck(config, common),
-        decode_head=_head(config, common, num_classes),
+        decode_head=_head(config, common, outputs, num_classes),
         auxiliary_head=auxiliary_head,
         lateral=config.lateral,
+        threshold=config.threshold if one_channel else None,
     )
+
+
+def is_one_channel(config: ConfigDict, num_classes: int) -> bool:
+    """Whether the model has one output for two classes, decided by a threshold.
+
+    Raises UserError if there are more or fewer classes.
+    """
+    if config.num_classes != 1:
+        return False
+    if num_classes != 2:
+        raise UserError(
+            f"config.model.num_classes=1, one channel with a threshold, is for two classes, and "
+            f"there are {num_classes}; set it to 0 to follow the data set."
+        )
+    return True
 
 
 def scaling(data: ConfigDict) -> Scaling:
@@ -83,7 +120,7 @@ def _neck(config, common) -> nn.Module | None:
     return JPU(config.neck_channels, common, coarse_first=config.lineage == "official")
 
 
-def _head(config, common, num_classes) -> nn.Module:
+def _head(config, common, outputs, num_classes) -> nn.Module:
     mmseg = config.lineage == "mmseg"
     arguments = {}
     if config.head == "enc":
@@ -92,11 +129,10 @@ def _head(config, common, num_classes) -> nn.Module:
             "kernel_size": 3 if plain else 1,
             "se_branch": config.se_branch,
             "lateral": config.lateral,
+            "se_classes": num_classes,
         }
     elif config.head == "aspp":
         arguments = {"pool_last": not mmseg, "project": not mmseg}
     elif config.head == "fcn" and mmseg:
         arguments = {"num_convs": 2, "concat_input": True}
-    return HEADS[config.head](
-        num_classes, common, config.head_channels, config.dropout, **arguments
-    )
+    return HEADS[config.head](outputs, common, config.head_channels, config.dropout, **arguments)

@@ -28,7 +28,7 @@ from fastfcn_jax.models.ops.pyramid_conv import Grid
 from fastfcn_jax.models.padding import Size, inside
 from fastfcn_jax.models.pooling import pyramid_pool
 
-HeadOutput = tuple[Float[Array, "b h w k"], Float[Array, "b k"] | None]
+HeadOutput = tuple[Float[Array, "b h w k"], Float[Array, "b n"] | None]
 
 
 class FCNHead(nn.Module):
@@ -132,6 +132,7 @@ class EncHead(nn.Module):
     se_branch: also score from the code which classes are present.
     lateral: fuse c3 and c4, each through a 1x1 convolution, into the map that is encoded (mmseg's
         `add_lateral`, the official `--lateral`).
+    se_classes: outputs of the SE branch; 0: num_classes (they differ in one-channel models).
     """
 
     num_classes: int
@@ -141,6 +142,7 @@ class EncHead(nn.Module):
     kernel_size: int = 3
     se_branch: bool = True
     lateral: bool = False
+    se_classes: int = 0
 
     @nn.compact
     def __call__(
@@ -160,7 +162,8 @@ class EncHead(nn.Module):
         y, code = EncModule(self.common, name="enc_module")(x, size, train=train)
         se = None
         if self.se_branch:
-            se = widen(Linear(self.num_classes, self.common, name="se_layer")(code))
+            classes = self.se_classes or self.num_classes
+            se = widen(Linear(classes, self.common, name="se_layer")(code))
         return _classify(self, y, train), se
 
     def fuse(self, x, size, fine, fine_sizes, train):

@@ -27,7 +27,7 @@ class Outputs(NamedTuple):
 
     logits: Float[Array, "b h w k"]
     auxiliary: Float[Array, "b h2 w2 k"] | None
-    se: Float[Array, "b k"] | None
+    se: Float[Array, "b n"] | None  # n: k, or 2 in a one-channel model
 
 
 class Segmentor(nn.Module):
@@ -36,6 +36,9 @@ class Segmentor(nn.Module):
     neck: takes (c3, c4, c5); None hands c5 to the head (the dilated models).
     auxiliary_head: takes c4; it runs in training, when initialising, or on request.
     lateral: the head takes c3 and c4 as well.
+    threshold: of a one-channel model, whose logit is that of the second of two classes: the
+      probability from which a pixel is of it. In evaluation such a model answers as one of two
+      classes, of which the first has the logit 0: softmax is then its sigmoid. None: any other.
     """
 
     backbone: nn.Module
@@ -43,6 +46,7 @@ class Segmentor(nn.Module):
     decode_head: nn.Module
     auxiliary_head: nn.Module | None
     lateral: bool = False
+    threshold: float | None = None
 
     def __call__(
         self,
@@ -75,7 +79,14 @@ class Segmentor(nn.Module):
         scores = None
         if self.auxiliary_head is not None and (train or auxiliary or self.is_initializing()):
             scores, _ = self.auxiliary_head(pyramid[1], sizes[1], train=train)
+        if self.threshold is not None and not train:
+            logits, scores = two_classes(logits), None if scores is None else two_classes(scores)
         return Outputs(logits, scores, se)
+
+
+def two_classes(logits: Float[Array, "*b 1"]) -> Float[Array, "*b 2"]:
+    """The logits of two classes of which the second has this sigmoid."""
+    return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
 
 
 def normalize(

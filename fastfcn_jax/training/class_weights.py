@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Int
+from ml_collections import ConfigDict
 
+from fastfcn_jax import models
 from fastfcn_jax.data import sets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
@@ -14,15 +16,26 @@ from fastfcn_jax.errors import UserError
 MAX_IMAGES = 500  # evenly spaced over the data set; enough to estimate class frequencies
 
 
-def resolve(weights: Sequence[float | str], source: Source) -> tuple[float, ...]:
+def resolve(weights: Sequence[float | str], source: Source, model: ConfigDict) -> tuple[float, ...]:
     """Returns the configured weights, or weights from label frequencies for ("auto",).
+
+    Args:
+      model: `config.model`; a one-channel model has one weight, the second class's relative to the
+        first one's.
 
     Raises:
       UserError: there is not one weight per class, or a weight is negative or not finite.
     """
+    one_channel = models.is_one_channel(model, len(source.info.class_names))
     if tuple(weights) == ("auto",):
-        return balanced(label_frequencies(source))
-    if weights and len(weights) != len(source.info.class_names):
+        found = balanced(label_frequencies(source))
+        return (found[1] / found[0],) if one_channel else found
+    if weights and one_channel and len(weights) != 1:
+        raise UserError(
+            f"config.loss.class_weights has {len(weights)} values; with config.model.num_classes=1 "
+            "give one, the factor of the second class (pos_weight of PyTorch)."
+        )
+    if weights and not one_channel and len(weights) != len(source.info.class_names):
         raise UserError(
             f"config.loss.class_weights has {len(weights)} values, "
             f"{source.info.name} has {len(source.info.class_names)} classes."

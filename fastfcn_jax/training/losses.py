@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Integer
 from fastfcn_jax.data.source import IGNORE_LABEL
 from fastfcn_jax.models.ops.forms import FAST, Forms
 from fastfcn_jax.models.ops.precision import widen
-from fastfcn_jax.training import region_losses
+from fastfcn_jax.models.segmentor import two_classes
+from fastfcn_jax.training import one_channel, region_losses
 from fastfcn_jax.training.region_losses import Terms
 
 INT32_MAX = 2**31 - 1
@@ -20,14 +21,15 @@ INT32_MAX = 2**31 - 1
 class Denominators(NamedTuple):
     """What sums are divided by: counted over the whole update, so that shares may be added.
 
-    pixels: what the summed cross entropy is divided by.
+    pixels: what the summed cross entropy is divided by; with "valid_pixels_per_micro_batch" and
+      accumulation one number for each micro-batch, "a" (see `of_micro_batch`).
     unweighted: the same without class weights.
     valid: pixels of the update that are not ignored (for the accuracy).
     images: images of the update (for the SE loss).
     """
 
-    pixels: Float[Array, ""]
-    unweighted: Float[Array, ""]
+    pixels: Float[Array, "*a"]
+    unweighted: Float[Array, "*a"]
     valid: Float[Array, ""]
     images: int
 
@@ -47,9 +49,12 @@ def denominators(
       normalization: "all_pixels" counts ignored pixels too (mmseg's default,
         `avg_non_ignore=False`); "valid_pixels" is PyTorch's mean over the global
         batch; "valid_pixels_per_shard" is the official trainer's: every shard
-        divides by its own valid pixels, then the shards are averaged.
+        divides by its own valid pixels, then the shards are averaged;
+        "valid_pixels_per_micro_batch" is mmengine's accumulation with
+        `avg_non_ignore=True`: the mean of the means of every shard's micro-batches.
       class_weights: as in PyTorch, a valid pixel counts with its class's weight.
-        An ignored pixel, where it counts, counts as one.
+        An ignored pixel, where it counts, counts as one. The single weight of a
+        one-channel model does not change the count (PyTorch's `pos_weight`).
       axis_name: mapped axis that holds the other shards of the batch.
     """
     valid = (labels != IGNORE_LABEL).astype(jnp.float32)
@@ -58,19 +63,32 @@ def denominators(
     def total(counted):
         if normalization == "all_pixels":
             counted = counted + (1.0 - valid)
-        pixels = counted.sum((-2, -1)).sum()  # image by image: exact beyond 2^24 pixels
-        per_shard = normalization == "valid_pixels_per_shard"
-        pixels = pixels * replicas if per_shard else _psum(pixels, axis_name)
+        pixels = counted.sum((-2, -1))  # image by image: exact beyond 2^24 pixels
+        if normalization == "valid_pixels_per_micro_batch":
+            micro_batches = math.prod(labels.shape[:-3])
+            pixels = pixels.sum(-1) * (micro_batches * replicas)
+        elif normalization == "valid_pixels_per_shard":
+            pixels = pixels.sum() * replicas
+        else:
+            pixels = _psum(pixels.sum(), axis_name)
         # A batch without a single valid pixel has loss 0; PyTorch's mean would be NaN.
         return jnp.where(pixels > 0.0, pixels, 1.0)
 
     unweighted = total(valid)
     return Denominators(
-        pixels=total(valid * _per_pixel(class_weights, labels)) if class_weights else unweighted,
+        pixels=total(valid * _per_pixel(class_weights, labels))
+        if len(class_weights) > 1
+        else unweighted,
         unweighted=unweighted,
         valid=jnp.maximum(_psum(valid.sum(), axis_name), 1.0),
         images=math.prod(labels.shape[:-2]) * replicas,
     )
+
+
+def of_micro_batch(over: Denominators, index) -> Denominators:
+    """The denominators of one micro-batch of the update."""
+    own, unweighted = (x[index] if x.ndim else x for x in (over.pixels, over.unweighted))
+    return over._replace(pixels=own, unweighted=unweighted)
 
 
 def total_loss(
@@ -86,6 +104,7 @@ def total_loss(
     ohem_threshold: float = 0.0,
     ohem_min_kept: int = 100_000,
     align_corners: bool = False,
+    threshold: float = 0.3,
     axis_name: str | None = None,
     forms: Forms = FAST,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
@@ -93,11 +112,14 @@ def total_loss(
 
     Args:
       outputs: the segmentor's `Outputs`: logits and auxiliary of any resolution,
-        enlarged here to the labels', and the SE logits "b k" or None.
+        enlarged here to the labels', and the SE logits "b k" or None. One channel for
+        two classes is the second one's (a one-channel model).
       labels: class indices; 255 is ignored.
       over: `denominators` of the update; by default those of `labels` alone.
       terms: of the main head's loss; the auxiliary head's is a cross entropy.
+      class_weights: one for each class; of a one-channel model one, of the second class.
       align_corners: of the enlargement; the official lineage's is True.
+      threshold: of a one-channel model, for the accuracy.
       axis_name: mapped axis over which OHEM chooses its pixels.
       forms: in which form the operations are computed.
 
@@ -109,12 +131,20 @@ def total_loss(
     """
     over = over or denominators(labels, class_weights=class_weights)
     smoothing = terms.label_smoothing
+    binary = num_classes == 2 and outputs.logits.shape[-1] == 1
+    if binary and class_weights:
+        class_weights = (1.0, *class_weights)
 
     def enlarge(logits):
         return forms["resize"](widen(logits), labels.shape[1:], align_corners=align_corners)
 
+    def each_pixel(logits):
+        if binary:
+            return one_channel.pixel_cross_entropy(logits, labels, threshold)
+        return pixel_cross_entropy(logits, labels)
+
     logits = enlarge(outputs.logits)
-    loss, correct = pixel_cross_entropy(logits, labels)
+    loss, correct = each_pixel(logits)
     kept = None
     if ohem_threshold > 0:
         kept = hard_pixels(
@@ -141,7 +171,7 @@ def total_loss(
         first = next(iter(parts))
         parts[first], auxiliary = forms["barrier"](parts[first], outputs.auxiliary)
         logits = enlarge(auxiliary)
-        loss, _ = pixel_cross_entropy(logits, labels)
+        loss, _ = each_pixel(logits)
         share = _mean_cross_entropy(logits, loss, labels, None, over, class_weights, smoothing)
         parts["loss_auxiliary"] = auxiliary_weight * share
     if outputs.se is not None and se_weight > 0:
@@ -254,6 +284,7 @@ def _mean_cross_entropy(
     found = (weighted.sum((1, 2)) / over.pixels).sum()
     if smoothing == 0.0:
         return found
+    logits = two_classes(logits) if logits.shape[-1] == 1 else logits
     each = jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits
     each = each * jnp.asarray(class_weights, jnp.float32) if class_weights else each
     even = jnp.where(valid, each.mean(-1), 0.0)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
 from fastfcn_jax.data.source import IGNORE_LABEL
+from fastfcn_jax.models.segmentor import two_classes
 
 EPSILON = 1e-3  # of both Dice losses: 0 / 0 for what is absent
 SMOOTH = 1.0  # of the Tversky loss, in pixels
@@ -50,7 +51,8 @@ def shares(
     """This replica's share of each term but the cross entropy, as weighted, by its logged name.
 
     With accumulation, the losses of a whole batch (`class_dice`, `lovasz`, `boundary`) are the mean
-    over the micro-batches.
+    over the micro-batches. Of a one-channel model, `dice` and `focal` look at the second class
+    alone, as their papers do; the others at the two classes that its sigmoid makes.
 
     Args:
       cross_entropy: of each pixel, 0 where ignored.
@@ -60,17 +62,22 @@ def shares(
     """
     replicas = _psum(1, axis_name)
     batch_share = labels.shape[0] * replicas / images  # below 1 with accumulation
+    own, binary = logits, logits.shape[-1] == 1
+    logits = two_classes(logits) if binary else logits
     weights = jnp.asarray(class_weights or (1.0,) * logits.shape[-1], jnp.float32)
     at_label = _one_hot(labels, logits.shape[-1])
+    own_label = at_label[..., 1:] if binary else at_label
     found = {}
     for name, factor in terms.weights:
         if name == "dice":
-            share = dice(logits, at_label).sum() / images
+            share = dice(own, own_label).sum() / images
         elif name == "tversky":
             alpha = terms.tversky_alpha
             share = tversky(logits, labels, at_label, weights, alpha).sum() / images
         elif name == "focal":
-            share = focal(logits, labels, at_label, weights, terms).sum((1, 2)).sum() / pixels
+            by_class = (at_label * weights).sum(-1, keepdims=True) if binary else weights
+            each = focal(own, labels, own_label, by_class, terms)
+            share = each.sum((1, 2)).sum() / pixels
         elif name == "class_dice":
             whole = class_dice(logits, labels, at_label, axis_name)
             share = whole * batch_share / replicas
@@ -120,7 +127,7 @@ def focal(
     logits: Float[Array, "b h w k"],
     labels: Integer[Array, "b h w"],
     at_label: Float[Array, "b h w k"],
-    weights: Float[Array, " k"],
+    weights: Float[Array, "*b k"],
     terms: Terms,
 ) -> Float[Array, "b h w"]:
     """Focal loss of each pixel, the mean over k questions "is it this class"; arXiv 1708.02002."""

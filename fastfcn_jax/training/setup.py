@@ -201,10 +201,11 @@ def build_training(
             ),
             "auxiliary_weight": s.auxiliary_weight,
             "se_weight": s.se_weight,
-            "class_weights": class_weights.resolve(s.class_weights, source),
+            "class_weights": class_weights.resolve(s.class_weights, source, config.model),
             "ohem_threshold": s.ohem_threshold,
             "ohem_min_kept": s.ohem_min_kept,
             "align_corners": config.model.lineage == "official",
+            "threshold": config.model.threshold,
         },
         forms=Forms(config.model.forms),
         seed=config.seed,
@@ -237,7 +238,7 @@ def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source,
 def _num_classes(config: ConfigDict, source: Source) -> int:
     found = len(source.info.class_names)
     wanted = config.model.num_classes or found
-    if wanted != found:
+    if wanted != found and not models.is_one_channel(config.model, found):
         raise UserError(
             f"config.model.num_classes={wanted}, but {source.info.name} has {found} classes; "
             "set it to 0 to follow the data set."

@@ -94,14 +94,16 @@ def make_train_step(
         def body(carry, micro):
             grads, parts, batch_stats = carry
             batch, index = micro
+            own = losses.of_micro_batch(over, index)
             new_grads, new_parts, batch_stats = gradients(
-                state.params, batch_stats, batch, jax.random.fold_in(key, index), over
+                state.params, batch_stats, batch, jax.random.fold_in(key, index), own
             )
             add = jax.tree.map(jnp.add, (grads, parts), (new_grads, new_parts))
             return (*add, batch_stats), None
 
         first = jax.tree.map(lambda x: x[0], batch)
-        shapes = jax.eval_shape(gradients, state.params, state.batch_stats, first, key, over)
+        own = losses.of_micro_batch(over, 0)
+        shapes = jax.eval_shape(gradients, state.params, state.batch_stats, first, key, own)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[:2])
         micro = (batch, jnp.arange(accumulate))
         return jax.lax.scan(body, (*zeros, state.batch_stats), micro)[0]

@@ -186,3 +186,30 @@ def test_python_needs_the_file_alone(tmp_path, tensors):
     assert repr(model).startswith(f"Model {file}\n  ")
     assert model.info.name == "cityscapes"
     assert model(IMAGE).shape == (64, 96)
+
+
+def test_one_channel_stands_for_two_classes(tmp_path):
+    """mmsegmentation's `out_channels=1`: its SE branch still has two outputs."""
+    wanted = small.config("enc", "jpu", backbone="resnet18", num_classes=1)
+    tensors = fit.to_tensors(small.variables(wanted.model, 2), "mmseg")
+    shapes = [tensors[f"decode_head.{name}.weight"].shape for name in ("conv_seg", "se_layer")]
+    assert shapes == [(1, small.CHANNELS, 1, 1), (2, small.CHANNELS)]
+    text = "model = dict(decode_head=dict(num_classes=2, out_channels=1, threshold=0.4))"
+    meta = {"dataset_meta": {"classes": ("rest", "crack")}, "cfg": text}
+    converted = convert.read(write(tmp_path / "a.pth", tensors, meta))
+    assert (converted.config.model.num_classes, converted.config.model.threshold) == (1, 0.4)
+    assert converted.info.class_names == ("rest", "crack")
+    file = write(tmp_path / "b.pth", tensors, {})
+    converted = convert.read(file)
+    assert converted.info.class_names == ("class 0", "class 1")
+    assert converted.config.model.threshold == 0.3
+    assert "does not say the threshold: that of mmsegmentation, 0.3" in str(converted.report)
+    wanted.data.name = "folder"
+    assert convert.read(file, wanted).info.num_classes == 2
+    wanted.model.num_classes = 0
+    with pytest.raises(UserError, match=r"model\.num_classes=1 is one channel for two classes"):
+        convert.read(write(tmp_path / "c.pth", tensors, meta), small.config("enc", "jpu"))
+    convert.to_folder(file, None, tmp_path / "folder")
+    convert.to_file(tmp_path / "folder", tmp_path / "back.pth", "mmseg")
+    back = pth.read(tmp_path / "back.pth").tensors
+    assert all(np.array_equal(back[name], tensor) for name, tensor in tensors.items())

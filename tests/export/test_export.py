@@ -21,6 +21,7 @@ from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.convert import convert
 from fastfcn_jax.data import datasets
 from fastfcn_jax.data.datasets import street_scene
+from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import __main__ as command
 from fastfcn_jax.export import export, metadata, readers, writers
@@ -268,3 +269,23 @@ def test_predict_runs_an_exported_file(files, tmp_path):
         labels = np.array(picture)
     np.testing.assert_array_equal(labels, readers.load(files["onnx"])(image))
     assert (tmp_path / "out" / "photo_overlay.png").is_file()
+
+
+def test_one_channel_is_decided_at_its_threshold(tmp_path):
+    config = small.config("fcn", "none", backbone="resnet18", num_classes=1, threshold=0.45)
+    config.data.test_scale = (0, 0)
+    info = DatasetInfo("folder", ("rest", "crack"), np.zeros((2, 3), np.uint8))
+    card = model_folder.model_card(config, info, {})
+    model_folder.save_model(tmp_path / "m", small.variables(config.model, 2), card)
+    file = tmp_path / "m.onnx"
+    export.export(tmp_path / "m", file, SIZE, "onnx")
+    image = scene(*SIZE)
+    labels, sure = api.load(tmp_path / "m").predict(image)
+    assert 0 < labels.mean() < 1
+    exported = readers.load(file)
+    found, its_confidence = exported.predict(image, confidence=True)
+    assert (found == labels).mean() > 0.999
+    np.testing.assert_allclose(its_confidence[found == labels], sure[found == labels], atol=1e-4)
+    ran = exported.run(image[None])
+    assert (ran["labels"][0] == labels).mean() > 0.999
+    assert not ran["logits"][..., 0].any()

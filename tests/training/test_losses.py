@@ -86,6 +86,61 @@ def test_official_per_shard_averages_the_shards_own_means():
     assert abs(float(means[0] - means[1])) > 0.02  # else equal to the global mean
 
 
+def test_per_micro_batch_is_the_mean_of_mmsegs_own_means():
+    outputs, labels = batch()
+    labels[3] = 255  # a micro-batch of one shard without a valid pixel: mmseg's loss is 0
+    oracle.import_mmseg()
+    from mmseg.models.losses import CrossEntropyLoss
+
+    def share(outputs, labels):  # of one shard, all its micro-batches
+        over = losses.denominators(
+            labels, normalization="valid_pixels_per_micro_batch", axis_name="batch"
+        )
+        one = [
+            losses.total_loss(
+                jax.tree.map(lambda x, i=i: x[i], outputs), labels[i], CLASSES,
+                over=losses.of_micro_batch(over, i), axis_name="batch",
+            )[1]["loss_decode"]
+            for i in range(2)
+        ]  # fmt: skip
+        return one[0] + one[1]
+
+    shards = jax.tree.map(
+        lambda x: jnp.asarray(x).reshape(2, 2, 1, *x.shape[1:]), (outputs, labels)
+    )
+    found = jax.jit(jax.vmap(share, axis_name="batch"))(*shards).sum()
+    logits = F.interpolate(oracle.to_torch(np.asarray(outputs.logits)), (33, 40), mode="bilinear")
+    means = [
+        float(
+            CrossEntropyLoss(avg_non_ignore=True)(
+                logits[i : i + 1], torch.from_numpy(labels[i : i + 1]).long(), ignore_index=255
+            )
+        )
+        for i in range(4)
+    ]
+    assert float(found) == pytest.approx(sum(means) / 4, rel=1e-6)
+    assert means[3] == 0.0
+
+
+def test_se_loss_at_saturated_logits_is_not_the_official_clamp():
+    # What docs/training.md says of the two: equal up to 15, then the official one loses its pull.
+    for logit, present, same in (
+        (15.0, 0.0, True), (-15.0, 1.0, True), (200.0, 0.0, False), (-200.0, 1.0, False)
+    ):  # fmt: skip
+        theirs = torch.tensor(logit, requires_grad=True)
+        F.binary_cross_entropy(torch.sigmoid(theirs), torch.tensor(present)).backward()
+        value, slope = jax.value_and_grad(
+            lambda x, y=present: losses.binary_cross_entropy(x, jnp.full((1, 1), y)).sum()
+        )(jnp.full((1, 1), logit))
+        assert float(value) == pytest.approx(abs(logit))
+        assert slope.item() == pytest.approx(np.sign(logit))
+        assert (float(theirs.grad) == pytest.approx(slope.item(), abs=0.1)) == same
+        if not same:
+            clamped = F.binary_cross_entropy(torch.sigmoid(theirs), torch.tensor(present))
+            assert float(clamped) == 100.0
+            assert float(theirs.grad) == 0.0
+
+
 def test_se_loss_is_binary_cross_entropy_of_presence():
     outputs, labels = batch()
     labels[1][labels[1] == 3] = 255

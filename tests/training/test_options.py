@@ -6,16 +6,19 @@ import sys
 import types
 from pathlib import Path
 
+import cv2
 import jax
+import layouts
 import numpy as np
 import pytest
 from flax import traverse_util
 from tiny import config, history, losses
 
-from fastfcn_jax import models
+from fastfcn_jax import api, models
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.serve import answer
 from fastfcn_jax.training import class_weights, initial_weights, loop
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_model")]
@@ -265,3 +268,44 @@ def test_the_terms_of_the_loss_are_trained_and_logged(tmp_path):
     parts = [terms[f"loss_{name}"] for name in ("decode", "focal", "lovasz", "auxiliary")]
     assert terms["loss"] == pytest.approx(sum(parts), rel=1e-6)
     assert 0 < terms["loss_lovasz"] < 1
+
+
+def test_one_channel_trains_evaluates_and_predicts(tmp_path):
+    """Binary cross entropy of one logit, from a folder of two classes to labels and confidence."""
+    c = config(steps=12, eval_every=12)
+    c.data.update(name="folder", root=str(two_classes(tmp_path / "data")), test_scale=(0, 0))
+    c.model.update(num_classes=1, threshold=0.4)
+    loop.train(c, tmp_path / "run")
+    (scored,) = history(tmp_path / "run", "eval")
+    assert set(scored["per_class"]) == {"rest", "bright"}
+    model = api.load(tmp_path / "run")
+    assert model.variables["params"]["decode_head"]["conv_seg"]["bias"].shape == (1,)
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    labels, sure = model.predict(image)
+    odds = 1 / (1 + np.exp(-model.logits(image)[..., 1]))
+    np.testing.assert_array_equal(labels, odds > 0.4)
+    np.testing.assert_allclose(sure, np.where(labels == 1, odds, 1 - odds), atol=1e-5)
+    served = answer.answer(model, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+    assert served["confidence"] == pytest.approx(sure.mean(), abs=1e-4)
+    shares = {found["name"]: found["share"] for found in served["classes"]}
+    assert shares.get("bright", 0) == pytest.approx(100 * labels.mean(), abs=0.01)
+    c.data.update(name="synthetic", root="")
+    with pytest.raises(UserError, match="is for two classes, and there are 9"):
+        loop.train(c, tmp_path / "other")
+    assert not (tmp_path / "other/run.json").exists()
+
+
+def two_classes(root):
+    """A folder of noise whose brighter half is the second class."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number in range(4):
+            label = np.zeros((48, 64), np.uint8)
+            label[:, 32:] = 1
+            layouts.write_jpg(
+                root / f"images/{split}/{number}.jpg",
+                rng.integers(0, 128, (48, 64, 3), np.uint8) + 127 * label[..., None],
+            )
+            layouts.write_png(root / f"labels/{split}/{number}.png", label)
+    (root / "classes.json").write_text(json.dumps({"classes": ["rest", "bright"]}))
+    return root

@@ -118,6 +118,20 @@ def test_accumulation_equals_one_larger_batch():
         assert [m["loss"] for m in values] == pytest.approx([m["loss"] for m in metrics], rel=1e-5)
 
 
+def test_accumulation_per_micro_batch_averages_their_gradients():
+    kwargs = {"optim_kwargs": {"freeze": ("bn",), "weight_decay": 0.0}}
+    kwargs["normalization"] = "valid_pixels_per_micro_batch"
+    (whole,) = batches(size=4, count=1)
+    parts = {k: x.reshape(2, 2, *x.shape[1:]) for k, x in whole.items()}
+    found, (values,) = train(plan("pmap", 2), [parts], accumulate=2, **kwargs)
+    alone = [
+        train(plan("pmap", 2), [{k: x[i] for k, x in parts.items()}], **kwargs) for i in (0, 1)
+    ]
+    assert values["loss"] == pytest.approx(sum(m["loss"] for _, (m,) in alone) / 2, rel=1e-5)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, alone[0][0].params, alone[1][0].params)
+    assert_close(mean, found.params)  # the first step of SGD is the gradient
+
+
 def test_accumulation_carries_batch_statistics_through_the_micro_batches():
     (batch,) = batches(count=1)
     parts = {k: x.reshape(2, 2, *x.shape[1:]) for k, x in batch.items()}

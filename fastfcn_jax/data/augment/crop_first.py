@@ -28,6 +28,31 @@ def augment(
     photometric: bool,
 ) -> Augmented:
     """As `mmseg.augment`. Of memory maps, only the windows needed are read."""
+    image, label = resize_crop_flip(
+        image,
+        label,
+        rng,
+        crop_size=crop_size,
+        resize_scale=resize_scale,
+        ratio_range=ratio_range,
+        cat_max_ratio=cat_max_ratio,
+        flip=flip,
+    )
+    return mmseg.finish(image, label, rng, crop_size=crop_size, photometric=photometric)
+
+
+def resize_crop_flip(
+    image: Num[np.ndarray, "h w c"],
+    label: UInt8[np.ndarray, "h w"],
+    rng: Draws,
+    *,
+    crop_size: tuple[int, int],
+    resize_scale: tuple[int, int],
+    ratio_range: tuple[float, float],
+    cat_max_ratio: float,
+    flip: float,
+) -> tuple[Num[np.ndarray, "h2 w2 c"], UInt8[np.ndarray, "h2 w2"]]:
+    """The first three steps of `augment`."""
     size = mmseg.draw_size(image.shape[:2], rng, scale=resize_scale, ratio_range=ratio_range)
     rows, columns = (_nearest(image.shape[axis], size[axis]) for axis in (0, 1))
     h, w = crop_size
@@ -39,13 +64,8 @@ def augment(
     y, x = mmseg.draw_crop(label_at, size, rng, crop_size=crop_size, cat_max_ratio=cat_max_ratio)
     kept = (min(h, size[0]), min(w, size[1]))
     label, mirrored = label_at(y, x), rng.random() < flip
-    return mmseg.finish(
-        _take_image(image, size, (y, x), kept, mirrored),
-        cv2.flip(label, 1) if mirrored else label,
-        rng,
-        crop_size=crop_size,
-        photometric=photometric,
-    )
+    image = _take_image(image, size, (y, x), kept, mirrored)
+    return image, cv2.flip(label, 1) if mirrored else label
 
 
 def _step(length: int, resized: int) -> float:

@@ -63,17 +63,8 @@ def augment(
       flip: probability of a horizontal flip.
       photometric: distort brightness, contrast, saturation and hue.
     """
-    height, width = draw_size(image.shape[:2], rng, scale=resize_scale, ratio_range=ratio_range)
-    image, label = resize_image(image, height, width), resize_label(label, height, width)
-    y, x = draw_crop(
-        lambda y, x: label[y : y + crop_size[0], x : x + crop_size[1]],
-        (height, width),
-        rng,
-        crop_size=crop_size,
-        cat_max_ratio=cat_max_ratio,
-    )
-    image = image[y : y + crop_size[0], x : x + crop_size[1]]
-    label = label[y : y + crop_size[0], x : x + crop_size[1]]
+    image, label = random_resize(image, label, rng, scale=resize_scale, ratio_range=ratio_range)
+    image, label = random_crop(image, label, rng, crop_size=crop_size, cat_max_ratio=cat_max_ratio)
     image, label = random_flip(image, label, rng, probability=flip)
     return finish(image, label, rng, crop_size=crop_size, photometric=photometric)
 
@@ -88,8 +79,41 @@ def finish(
 ) -> Augmented:
     """The steps after the flip: photometric distortion, padding to the crop size."""
     if photometric:
-        image = photometric_distortion(image, rng)
+        image, label = distort(image, label, rng)
     return pad(image, label, crop_size)
+
+
+def random_resize(
+    image: Image,
+    label: Label,
+    rng: Draws,
+    *,
+    scale: tuple[int, int],
+    ratio_range: tuple[float, float],
+) -> tuple[Num[np.ndarray, "h2 w2 c"], UInt8[np.ndarray, "h2 w2"]]:
+    """Scales to fit (width, height) times a random factor."""
+    height, width = draw_size(image.shape[:2], rng, scale=scale, ratio_range=ratio_range)
+    return resize_image(image, height, width), resize_label(label, height, width)
+
+
+def random_crop(
+    image: Image, label: Label, rng: Draws, *, crop_size: tuple[int, int], cat_max_ratio: float
+) -> tuple[Num[np.ndarray, "h2 w2 c"], UInt8[np.ndarray, "h2 w2"]]:
+    """A random crop (see `draw_crop`); images that are smaller stay so."""
+    height, width = crop_size
+    y, x = draw_crop(
+        lambda y, x: label[y : y + height, x : x + width],
+        label.shape,
+        rng,
+        crop_size=crop_size,
+        cat_max_ratio=cat_max_ratio,
+    )
+    return image[y : y + height, x : x + width], label[y : y + height, x : x + width]
+
+
+def distort(image: Colors, label: Label, rng: Draws) -> tuple[Colors, Label]:
+    """`photometric_distortion` of the image."""
+    return photometric_distortion(image, rng), label
 
 
 def keep_ratio_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:

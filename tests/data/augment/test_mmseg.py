@@ -1,44 +1,16 @@
 """The mmseg augmentation against the real mmsegmentation 1.2.2, bit by bit, draw by draw."""
 # ruff: noqa: NPY002 - mmseg draws from the global generator
 
-import functools
-
 import numpy as np
 import oracle
 import pytest
+from mmseg_transforms import mmseg_pipeline, scene
 
 from fastfcn_jax.data.augment import mmseg
-from fastfcn_jax.data.datasets import street_scene
 
 CROP = (64, 96)
 SCALE = (200, 110)
 RATIOS = (0.5, 2.0)
-
-
-@functools.cache
-def scene(seed, size=(90, 160)):
-    return street_scene.Scene(np.random.default_rng(seed), size).draw()
-
-
-def mmseg_pipeline(*steps):
-    from mmseg.registry import TRANSFORMS
-
-    oracle.import_mmseg()
-    built = [TRANSFORMS.build(dict(step)) for step in steps]
-
-    def run(image, label):
-        results = {
-            "img": image[..., ::-1].copy(),
-            "gt_seg_map": label.copy(),
-            "seg_fields": ["gt_seg_map"],
-            "img_shape": image.shape[:2],
-            "ori_shape": image.shape[:2],
-        }
-        for transform in built:
-            results = transform(results)
-        return results["img"][..., ::-1], results["gt_seg_map"]
-
-    return run
 
 
 RESIZE = {"type": "RandomResize", "scale": SCALE, "ratio_range": RATIOS, "keep_ratio": True}
