@@ -1,4 +1,4 @@
-"""FastFCN's networks in both lineages; `build` and `scaling` alone read configs here."""
+"""FastFCN's networks in the three lineages; `build` and `scaling` alone read configs here."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax.config.schema import check_model
 from fastfcn_jax.models.heads import HEADS, FCNHead
 from fastfcn_jax.models.jpu import JPU, JPUX
-from fastfcn_jax.models.layers import Common, kaiming_fan_out, torch_uniform
+from fastfcn_jax.models.layers import Common, kaiming_fan_out, paddle_normal, torch_uniform
 from fastfcn_jax.models.ops.forms import Forms
 from fastfcn_jax.models.resnet import ResNet
 from fastfcn_jax.models.segmentor import IMAGENET, Outputs, Scaling, Segmentor, normalize
@@ -27,25 +27,42 @@ def build(
     Raises UserError for a combination that no reference has.
     """
     check_model(config)
-    mmseg = config.lineage == "mmseg"
     common = Common(
-        align_corners=not mmseg,
-        kernel_init=kaiming_fan_out if mmseg else torch_uniform,
-        narrow_classifier=mmseg,
+        align_corners=config.lineage == "official",
+        kernel_init=_KERNEL_INIT[config.lineage],
+        narrow_classifier=config.lineage == "mmseg",
+        paddle_start=config.lineage == "paddleseg",
         dtype=jnp.dtype(config.precision),
         axis_name=axis_name,
         forms=Forms(config.forms),
     )
     auxiliary_head = None
     if config.auxiliary:
-        auxiliary_head = FCNHead(num_classes, common, config.auxiliary_channels, config.dropout)
+        auxiliary_head = FCNHead(
+            num_classes,
+            common,
+            config.auxiliary_channels,
+            config.dropout,
+            drop_values=config.lineage == "paddleseg",
+        )
     return Segmentor(
         backbone=_backbone(config, common),
         neck=_neck(config, common),
         decode_head=_head(config, common, num_classes),
         auxiliary_head=auxiliary_head,
-        lateral=config.lateral,
+        lateral=_lateral(config) if config.lateral else (),
     )
+
+
+_KERNEL_INIT = {
+    "mmseg": kaiming_fan_out,
+    "official": torch_uniform,
+    "paddleseg": paddle_normal,
+}
+
+
+def _lateral(config) -> tuple[str, str]:
+    return ("c2", "c3") if config.lineage == "paddleseg" else ("c3", "c4")
 
 
 def scaling(data: ConfigDict) -> Scaling:
@@ -60,7 +77,7 @@ def _backbone(config, common) -> ResNet:
     mmseg = config.lineage == "mmseg"
     half, full = config.base_width // 2, config.base_width
     dilated = config.output_stride == 8
-    deep = (half, half, full) if mmseg else (full, full, 2 * full)
+    deep = (full, full, 2 * full) if config.lineage == "official" else (half, half, full)
     return ResNet(
         variant=config.backbone,
         common=common,
@@ -70,6 +87,7 @@ def _backbone(config, common) -> ResNet:
         strides=(1, 2, 1, 1) if dilated else (1, 2, 2, 2),
         # mmseg's "d32" backbone dilates its strided stages as well; the official one does not.
         dilations=(1, 1, 2, 4) if dilated or mmseg else (1, 1, 1, 1),
+        half_first=config.lineage != "paddleseg",
         zero_last_scale=mmseg,
         remat=config.remat,
     )
@@ -80,14 +98,17 @@ def _neck(config, common) -> nn.Module | None:
         return None
     if config.neck == "jpu_x":
         return JPUX(config.neck_channels, common)
-    return JPU(config.neck_channels, common, coarse_first=config.lineage == "official")
+    return JPU(config.neck_channels, common, coarse_first=config.lineage != "mmseg")
 
 
 def _head(config, common, num_classes) -> nn.Module:
     mmseg = config.lineage == "mmseg"
+    dropout = config.dropout
     arguments = {}
     if config.head == "enc":
         plain = mmseg or config.neck == "none"
+        if config.lineage == "paddleseg":
+            dropout = 0.0
         arguments = {
             "kernel_size": 3 if plain else 1,
             "se_branch": config.se_branch,
@@ -97,6 +118,4 @@ def _head(config, common, num_classes) -> nn.Module:
         arguments = {"pool_last": not mmseg, "project": not mmseg}
     elif config.head == "fcn" and mmseg:
         arguments = {"num_convs": 2, "concat_input": True}
-    return HEADS[config.head](
-        num_classes, common, config.head_channels, config.dropout, **arguments
-    )
+    return HEADS[config.head](num_classes, common, config.head_channels, dropout, **arguments)

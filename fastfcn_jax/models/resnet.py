@@ -2,7 +2,7 @@
 
 He et al., https://arxiv.org/abs/1512.03385 and https://arxiv.org/abs/1812.01187 (stem, shortcuts);
 Xie et al., https://arxiv.org/abs/1611.05431. Deep stem and dilation are those of mmsegmentation
-1.2.2 or of the official FastFCN, by argument.
+1.2.2, of the official FastFCN or of PaddleSeg, by argument.
 """
 
 from typing import Any, NamedTuple
@@ -133,7 +133,8 @@ class ResNet(nn.Module):
     base_width: channels of layer1's 3x3 convolutions (`widening` times as many in a wide one).
     stem_widths: channels of the three 3x3 convolutions of the stem, or of its single 7x7 one.
     average_downsample: shortcuts average 2x2 where they down-sample, then convolve (ResNet-D).
-    strides, dilations: of the four stages; where a stage dilates, its first block does by half.
+    strides, dilations: of the four stages.
+    half_first: where a stage dilates, its first block does by half (not in PaddleSeg).
     zero_last_scale: start each residual branch at 0.
     remat: recompute each block's activations in the backward pass.
     """
@@ -145,6 +146,7 @@ class ResNet(nn.Module):
     average_downsample: bool = False
     strides: tuple[int, int, int, int] = (1, 2, 2, 2)
     dilations: tuple[int, int, int, int] = (1, 1, 2, 4)
+    half_first: bool = True
     zero_last_scale: bool = True
     remat: bool = False
 
@@ -163,11 +165,13 @@ class ResNet(nn.Module):
         for stage, count in enumerate(counts):
             for i in range(count):
                 dilation = self.dilations[stage]
+                if i == 0 and self.half_first:
+                    dilation = max(dilation // 2, 1)
                 x = build(
                     self.base_width * 2**stage,
                     self.common,
                     stride=self.strides[stage] if i == 0 else 1,
-                    dilation=max(dilation // 2, 1) if i == 0 else dilation,
+                    dilation=dilation,
                     average_downsample=self.average_downsample,
                     **wide,
                     last_scale_init=last_scale_init,
