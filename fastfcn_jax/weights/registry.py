@@ -142,10 +142,13 @@ def is_known(name: str) -> bool:
 
 def fitting(model: ConfigDict) -> list[str]:
     """Names of the backbones that fit `config.model`, at the published width."""
+    # PaddleSeg's stem is as wide as mmsegmentation's, and its lineage takes the same backbones.
+    lineage = "official" if model["lineage"] == "official" else "mmseg"
+    own = dict(model.items()) | {"lineage": lineage}
     return [
         entry.name
         for entry in BACKBONES
-        if model["base_width"] == 64 and all(model[key] == x for key, x in entry.model.items())
+        if own["base_width"] == 64 and all(own[key] == x for key, x in entry.model.items())
     ]
 
 

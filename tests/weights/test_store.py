@@ -250,6 +250,9 @@ def test_paddlesegs_model_has_its_publishers_names_too():
     assert entry == registry.find("paddleseg/fastfcn_resnet50_os8_ade20k_480x480_120k")
     assert entry.name == entry.config == "paddleseg_fastfcn_ade20k"
     assert entry.address.endswith("/fastfcn_resnet50_os8_ade20k_480x480_120k/model.pdparams")
+    fitting = registry.fitting(experiment.load(entry.config).model)
+    assert {"paddle/ResNet50_vd", "resnet50_v1d"} <= set(fitting)
+    assert "resnet50_official" not in fitting
 
 
 def test_the_official_backbone_is_extracted_from_its_archive(server, monkeypatch):
