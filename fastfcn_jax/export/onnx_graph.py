@@ -110,8 +110,7 @@ def _backbone(graph: Graph, x: str, size, backbone) -> list[tuple[str, tuple[int
         for i in range(count):
             path = f"layer{stage + 1}_{i}"
             stride = backbone.strides[stage] if i == 0 else 1
-            dilation = backbone.dilations[stage]
-            dilation = max(dilation // 2, 1) if i == 0 else dilation
+            dilation = backbone.dilation_of(stage, i)
             middle = {"stride": stride, "dilation": dilation, "relu": True}
             if block is Bottleneck:
                 y = layer(x, f"{path}/conv1", f"{path}/bn1", relu=True)

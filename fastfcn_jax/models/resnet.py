@@ -164,14 +164,11 @@ class ResNet(nn.Module):
         pyramid = []
         for stage, count in enumerate(counts):
             for i in range(count):
-                dilation = self.dilations[stage]
-                if i == 0 and self.half_first:
-                    dilation = max(dilation // 2, 1)
                 x = build(
                     self.base_width * 2**stage,
                     self.common,
                     stride=self.strides[stage] if i == 0 else 1,
-                    dilation=dilation,
+                    dilation=self.dilation_of(stage, i),
                     average_downsample=self.average_downsample,
                     **wide,
                     last_scale_init=last_scale_init,
@@ -194,6 +191,11 @@ class ResNet(nn.Module):
             x = nn.relu(layers.norm(f"stem_{3 * i + 1}", x))
             size = at_stride(size, stride)
         return self.common.forms["max pool"](blank_outside(x, size)), at_stride(size, 2)
+
+    def dilation_of(self, stage: int, block: int) -> int:
+        """The dilation of a block; both count from 0."""
+        dilation = self.dilations[stage]
+        return max(dilation // 2, 1) if block == 0 and self.half_first else dilation
 
     @property
     def feature_strides(self) -> tuple[int, ...]:

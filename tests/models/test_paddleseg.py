@@ -149,9 +149,11 @@ def test_one_step_of_training():
             "_variance"
         ):  # Paddle keeps the biased variance, PyTorch n / (n - 1) of it
             before = 0.1 * case.sample(case.tensor(name, moved[name].shape))
-            ratio = (ours + before) / (expected + before)
-            np.testing.assert_allclose(ratio, ratio[0], rtol=5e-5, err_msg=name)
-            assert 1.0 < ratio[0] < 1.04
+            ours, expected = ours + before, expected + before
+            factor = ours.sum() / expected.sum()
+            # Paddle's momentum is a float32.
+            np.testing.assert_allclose(ours, factor * expected, 1e-5, 1e-7, err_msg=name)
+            assert 1.0 < factor < 1.04
             continue
         typical = norm / moved[name].size ** 0.5
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5 * typical, err_msg=name)
