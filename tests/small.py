@@ -1,4 +1,4 @@
-"""Narrow models of both lineages with random weights: real names and structure, low memory."""
+"""Narrow models of the lineages with random weights: real names and structure, low memory."""
 
 import functools
 
@@ -24,7 +24,7 @@ def config(head: str, neck: str, lineage: str = "mmseg", data: str = "cityscapes
         lineage=lineage,
         head=head,
         neck=neck,
-        output_stride=8 if neck == "none" else 32,
+        output_stride=8 if neck == "none" or lineage == "paddleseg" else 32,
         base_width=WIDTH,
         neck_channels=64 if neck == "jpu_x" else CHANNELS,  # half must divide into 32 groups
         head_channels=CHANNELS,

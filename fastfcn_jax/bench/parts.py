@@ -78,11 +78,13 @@ def parts(network: Network) -> dict[str, dict[str, measure.Compiled]]:
         return compiled[name]["forward"]()
 
     images = models.normalize(network.batch["image"], None, network.scaling)
-    pyramid = add("backbone", lambda apply, x: apply(x)[1:], images)
+    first = 0 if "c2" in model.lateral else 1  # the other models compute c2, but hand it to nobody
+    maps = add("backbone", lambda apply, x: apply(x)[first:], images)
+    pyramid = maps[-3:]
     features = pyramid[-1]
     if model.neck is not None:
         features = add("neck", lambda apply, *maps: apply(maps), *pyramid)
-    fine = pyramid[:2] if model.lateral else ()
+    fine = model.lateral_of((None,) * first + maps)
     inputs = (features, None, fine) if fine else (features,)
     logits = add("decode_head", lambda apply, *x: apply(*x)[0], *inputs)
     auxiliary = None

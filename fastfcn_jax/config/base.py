@@ -13,20 +13,23 @@ def get_config() -> ConfigDict:
     c.seed = 0  # for initial weights, data order, augmentation and dropout
 
     m = c.model = ConfigDict()  # the network
-    m.lineage = "mmseg"  # mmseg | official: sets layer order, align_corners and initialisation
+    # mmseg | official | paddleseg: sets layer order, align_corners and initialisation
+    m.lineage = "mmseg"
     # resnet18 | resnet34 | resnet50 | resnet101 | resnet152 | resnext50_32x4d | wide_resnet50_2
     m.backbone = "resnet50"
     m.stem = "deep"  # deep: three 3x3 convolutions | plain: one 7x7, as in torchvision
     m.average_downsample = False  # shortcuts average 2x2 where they down-sample (ResNet-D, vd)
     m.base_width = 64  # channels of layer1's 3x3 convolutions; the other stages are multiples
-    m.output_stride = 32  # 32 with a JPU; 8 for the dilated twin (neck = "none")
+    m.output_stride = 32  # 32 with a JPU; 8 for the dilated twin (neck = "none") and in paddleseg
     m.neck = "jpu"  # jpu | jpu_x (official only) | none
     m.neck_channels = 512  # width of the JPU's branches; its output has 4 times as many channels
     m.head = "psp"  # psp | aspp | enc | fcn
     m.head_channels = 512  # channels of the head's last feature map
-    m.dropout = 0.1  # fraction of channels dropped before the classifier
+    # fraction of channels dropped before the classifiers; paddleseg: of values, auxiliary head only
+    m.dropout = 0.1
     m.se_branch = False  # enc head only: predict which classes are present (SE loss)
-    m.lateral = False  # enc head only: fuse c3 and c4 into its map (the official --lateral)
+    # enc head only: fuse c3 and c4 (paddleseg: c2 and c3) into its map (the official --lateral)
+    m.lateral = False
     m.auxiliary = True  # FCN head on c4 during training
     m.auxiliary_channels = 256  # channels of the auxiliary head
     # 0: number of classes of the data set | 1: one channel for two classes, trained by binary cross
@@ -53,15 +56,18 @@ def get_config() -> ConfigDict:
     # repeat images with classes that fewer than this fraction of the images show; 0: off
     d.balance_below = 0.0
     d.val_split = "val"  # images to evaluate on
-    d.augmentation = "mmseg"  # mmseg | official: order and arithmetic of the training transforms
+    # mmseg | official | paddleseg: order and arithmetic of the training transforms
+    d.augmentation = "mmseg"
     # the training transforms one by one instead: ("resize", "crop", "flip", "rotate degrees=20");
     # docs/augmentation.md has the steps and their options. (): the list that augmentation names
     d.augment = ()
     d.crop_size = (512, 1024)  # height, width of a training sample
     d.resize_scale = (2048, 1024)  # mmseg: width, height that images are scaled to fit at ratio 1
-    d.ratio_range = (0.5, 2.0)  # mmseg: random factor on resize_scale
+    # random factor: on resize_scale (mmseg), on the image's own size (paddleseg)
+    d.ratio_range = (0.5, 2.0)
+    d.ratio_step = 0.25  # paddleseg: step between the factors
     d.cat_max_ratio = 0.75  # mmseg: redraw a crop if one class covers more than this; 1.0: never
-    d.photometric = True  # mmseg: random brightness, contrast, saturation and hue
+    d.photometric = True  # mmseg, paddleseg: random brightness, contrast, saturation and hue
     d.base_size = 520  # official: the short side is scaled to 0.5 to 2 times this, at random
     d.blur = True  # official: Gaussian blur with probability 1/2
     d.rotation = 0.0  # official: largest rotation in degrees; 10 for Cityscapes
@@ -142,10 +148,11 @@ def get_config() -> ConfigDict:
     t.mlflow = False  # also log to the MLflow server of MLFLOW_TRACKING_URI; extra: mlflow
 
     e = c.eval = ConfigDict()  # how scores are computed, during training and by eval.py
-    e.protocol = "single"  # single | ms_flip | ms_flip_0x | slide | official | official_ms
+    # single | flip | ms_flip | ms_flip_0x | slide | official | official_ms | paddleseg_ms
+    e.protocol = "single"
     e.batch_size = 1  # images per forward pass
     e.max_images = 0  # during training, evaluate at most this many images; 0: all
-    e.ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # ms_flip: scales of the image
+    e.ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # ms_flip*, *_ms: scales of the image
     e.crop_size = (512, 1024)  # slide: height, width of a window
     e.stride = (341, 683)  # slide: vertical, horizontal step between windows
 
@@ -156,6 +163,7 @@ def get_config() -> ConfigDict:
 
     p = c.published = ConfigDict()  # published scores to compare with
     p.miou = 0.0  # single-scale mIoU in percent; 0: not published
+    p.miou_flip = 0.0  # single-scale mIoU in percent with flip
     p.miou_ms_flip = 0.0  # mIoU in percent with multi-scale and flip; 0: not published
     p.source = ""  # where the scores are published
     return c.lock()

@@ -10,7 +10,7 @@ from fastfcn_jax.config import augment_steps
 from fastfcn_jax.errors import UserError
 
 CHOICES = {
-    "model.lineage": ("mmseg", "official"),
+    "model.lineage": ("mmseg", "official", "paddleseg"),
     "model.backbone": (
         *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
         *("resnext50_32x4d", "wide_resnet50_2"),
@@ -22,7 +22,7 @@ CHOICES = {
     "model.precision": ("float32", "bfloat16"),
     "model.forms": ("fast", "plain"),
     "data.dtype": ("uint8", "uint16", "float32"),
-    "data.augmentation": ("mmseg", "official"),
+    "data.augmentation": ("mmseg", "official", "paddleseg"),
     "data.padding_label": (255, 0),
     "loss.normalization": (
         *("all_pixels", "valid_pixels", "valid_pixels_per_shard", "valid_pixels_per_micro_batch"),
@@ -32,7 +32,10 @@ CHOICES = {
     "optim.freeze": ("backbone", "bn"),
     "train.on_nonfinite": ("stop", "skip"),
     "train.strategy": ("auto", "pmap", "jit"),
-    "eval.protocol": ("single", "ms_flip", "ms_flip_0x", "slide", "official", "official_ms"),
+    "eval.protocol": (
+        *("single", "flip", "ms_flip", "ms_flip_0x", "slide"),
+        *("official", "official_ms", "paddleseg_ms"),
+    ),
 }
 LOSS_TERMS = ("cross_entropy", "dice", "class_dice", "lovasz", "focal", "tversky", "boundary")
 AT_LEAST = {
@@ -127,6 +130,8 @@ def check(config: ConfigDict) -> None:
     loss_terms(config.loss.terms)
     if config.data.augment:
         augment_steps.parse(config.data.augment)
+    if not 0.0 < config.data.ratio_step < math.inf:
+        raise UserError(f"config.data.ratio_step={config.data.ratio_step} must be above 0.")
     check_images(config.data)
     check_model(config.model)
 
@@ -187,7 +192,9 @@ def _is_scale(pair: Any) -> bool:
 
 def check_model(model: ConfigDict) -> None:
     """Raises UserError for a combination of `config.model` values that no reference supports."""
-    if (model.neck == "none") != (model.output_stride == 8):
+    if model.lineage == "paddleseg":
+        _check_paddleseg(model)
+    elif (model.neck == "none") != (model.output_stride == 8):
         raise UserError(
             f"config.model.neck={model.neck!r} does not go with "
             f"config.model.output_stride={model.output_stride}: "
@@ -207,6 +214,22 @@ def check_model(model: ConfigDict) -> None:
         raise UserError("config.model.se_branch needs config.model.head='enc'.")
     if model.lateral and model.head != "enc":
         raise UserError("config.model.lateral needs config.model.head='enc'.")
+
+
+def _check_paddleseg(model: ConfigDict) -> None:
+    """PaddleSeg's FastFCN is one model: output stride 8, with or without JPU, Enc head."""
+    for key, values in {
+        "output_stride": (8,),
+        "neck": ("jpu", "none"),
+        "head": ("enc",),
+        "backbone": ("resnet50", "resnet101", "resnet152"),
+    }.items():
+        if model[key] not in values:
+            wanted = " or ".join(map(repr, values))
+            raise UserError(
+                f"config.model.lineage='paddleseg' needs config.model.{key}={wanted}, not "
+                f"{model[key]!r}."
+            )
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

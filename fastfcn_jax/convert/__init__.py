@@ -1,4 +1,4 @@
-"""Reads and writes the PyTorch weights of both lineages."""
+"""Reads and writes the weights of the three lineages."""
 
 from fastfcn_jax import rooms
 

@@ -7,10 +7,8 @@ from fastfcn_jax import cli
 
 
 def define(parser: cli.Parser) -> None:
-    parser.need(
-        "--input", "FILE.pth", "A .pth or .safetensors file, or a checkpoint folder.", type=cli.path
-    )
-    parser.need("--output", "converted", "What to write: a folder, or a .pth file.", type=cli.path)
+    parser.need("--input", "FILE.pth", "A file of weights, or a checkpoint folder.", type=cli.path)
+    parser.need("--output", "converted", "What to write: a folder, or a file.", type=cli.path)
     parser.add_config("The model that the file holds; auto (default): recognise it.", auto=True)
     parser.add_argument(
         "--classes", type=cli.path, metavar="FILE", help="Class names: JSON, YAML or one per line."
@@ -21,7 +19,9 @@ def define(parser: cli.Parser) -> None:
         help="Which to take if the file has averaged (ema) and plain weights; default: ema.",
     )
     parser.add_argument(
-        "--to", choices=["mmseg", "official"], help="Which code the written .pth file is for."
+        "--to",
+        choices=["mmseg", "official", "paddleseg"],
+        help="Which code the written file is for.",
     )
     parser.add_argument(
         "--reset-head", action="store_true", help="Initialise new classifiers (fine-tuning)."
@@ -46,8 +46,8 @@ def run(arguments: Namespace) -> None:
 COMMAND = cli.Command(
     name="convert",
     example="fastfcn convert --input FILE.pth --output converted",
-    about="""Turns a .pth or .safetensors file of mmsegmentation or of the official code into a
-checkpoint folder, or (--input DIR --output FILE.pth --to mmseg|official) back.
+    about="""Turns a .pth, .safetensors or .pdparams file of mmsegmentation, of the official code or
+of PaddleSeg into a checkpoint folder, or back (--input DIR --output FILE --to LINEAGE).
 
 The model is recognised from the names and shapes in the file, its classes from the file's metadata.
 With --config, the file must agree with the configuration in lineage, depth, neck, head, widths and

@@ -15,6 +15,7 @@ _EXPERIMENTS = {
     ("mmseg", ""): "jpu_psp_folder",
     ("official", "ade20k"): "official_encnet_ade20k",
     ("official", ""): "official_encnet_pcontext",
+    ("paddleseg", ""): "paddleseg_fastfcn_ade20k",
 }
 # Keys for which False is a finding, not a missing value.
 _FLAGS = ("average_downsample", "se_branch", "lateral", "auxiliary")
@@ -43,7 +44,8 @@ def configuration(found: Detected, meta: FileMeta) -> tuple[ConfigDict, list[str
     config.published.update(miou=0.0, miou_ms_flip=0.0, source="")
     told = {key: value for key, value in found._asdict().items() if value or key in _FLAGS}
     del told["num_classes"]  # the class list determines it
-    config.model.update(told, output_stride=8 if found.neck == "none" else 32)
+    dilated = found.neck == "none" or found.lineage == "paddleseg"
+    config.model.update(told, output_stride=8 if dilated else 32)
     if one_channel:
         config.model.update(num_classes=1, threshold=meta.threshold or config.model.threshold)
         if not meta.threshold:

@@ -35,12 +35,12 @@ def to_mmseg_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     tops = {name.split(".")[0] for name in tensors}
     prefix = next((f"{top}." for top in PREFIXES if top in tops), "")
     names = [name for name in tensors if name.startswith(prefix)]
-    renamed = _renamed([name.removeprefix(prefix) for name in names])
-    own = dict(zip(renamed, (tensors[name] for name in names), strict=True))
+    short = renamed([name.removeprefix(prefix) for name in names])
+    own = dict(zip(short, (tensors[name] for name in names), strict=True))
     return {name: tensor for name, tensor in own.items() if not name.startswith("fc.")}
 
 
-def _renamed(names: list[str]) -> list[str]:
+def renamed(names: list[str]) -> list[str]:
     """The names in mmsegmentation's style, in the same order."""
     if any(name.endswith("._mean") for name in names):  # as Paddle's BatchNorm calls it
         names = _paddle(names)

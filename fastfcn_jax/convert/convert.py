@@ -1,4 +1,4 @@
-"""Converts weights of a PyTorch `.pth` or `.safetensors` file to a checkpoint folder and back.
+"""Converts a `.pth`, `.safetensors` or `.pdparams` file to a checkpoint folder and back.
 
 With a configuration, the file's lineage, depth, neck, head, widths and class count must agree with
 it. Without one, they are taken from the file.
@@ -24,7 +24,7 @@ def read(
     weights: str | None = None,
     reset_head: bool = False,
 ):
-    """Reads a `.pth` or `.safetensors` file as the model that `config` describes.
+    """Reads a file of weights as the model that `config` describes.
 
     Args:
       config: None: the configuration is built from the file's names, shapes and `meta`.
@@ -82,13 +82,14 @@ def to_folder(
 
 
 def to_file(folder: Path, output: Path, to: str) -> int:
-    """Writes the best model of a checkpoint folder as a `.pth` file; returns its tensor count.
+    """Writes the best model of a checkpoint folder as a `.pth` file, `to` "paddleseg" as
+    `.pdparams`; returns its tensor count.
 
     Raises:
-      UserError: the folder holds no model, or one of the other lineage, or `output` exists.
+      UserError: the folder holds no model, or one of another lineage, or `output` exists.
     """
     from fastfcn_jax.checkpoints import model_folder
-    from fastfcn_jax.convert import fit, pth_writer
+    from fastfcn_jax.convert import fit, pdparams, pth_writer
 
     files.refuse_existing(output)
     loaded = model_folder.load_model(folder)
@@ -99,7 +100,10 @@ def to_file(folder: Path, output: Path, to: str) -> int:
             f"pass --to {lineage}."
         )
     tensors = fit.to_tensors(loaded.variables, to, step=loaded.step)
-    pth_writer.write(output, tensors, to, loaded.info)
+    if to == "paddleseg":
+        pdparams.write(output, tensors)
+    else:
+        pth_writer.write(output, tensors, to, loaded.info)
     return len(tensors)
 
 
@@ -119,7 +123,7 @@ def convert(
       config: the experiment whose model the file holds; "auto": recognised from the file.
       classes: file of class names, if the weights' file does not have them.
       weights: "ema" or "model", if the file has both; None: the averaged ones.
-      to: "mmseg" or "official": the code that the written `.pth` file is for.
+      to: "mmseg", "official" or "paddleseg": the code that the written file is for.
       reset_head: initialise new classifiers (fine-tuning on other classes).
 
     Returns:
@@ -131,7 +135,9 @@ def convert(
     source, target = Path(input).expanduser(), Path(output).expanduser()
     if source.is_dir():
         if to is None:
-            raise UserError(f"--input {source} is a folder: pass --to mmseg or --to official.")
+            raise UserError(
+                f"--input {source} is a folder: pass --to mmseg, official or paddleseg."
+            )
         return f"{to_file(source, target, to)} tensors -> {target}"
     if not source.exists():
         raise UserError(f"--input {source}: there is no such file or folder.")

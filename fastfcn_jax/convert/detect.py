@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax.convert import official_names
+from fastfcn_jax.convert import official_names, paddleseg_names
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.resnet import BLOCKS, BasicBlock, Bottleneck
-from fastfcn_jax.weights.registry import PADDLESEG
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -45,14 +44,14 @@ class Detected(NamedTuple):
 
 
 def lineage(names: Iterable[str]) -> str:
-    """The lineage that these names belong to: "mmseg" or "official".
+    """The lineage that these names belong to: "mmseg", "official" or "paddleseg".
 
     Raises:
       UserError: they belong to neither, or to a backbone alone.
     """
     tops = {name.split(".")[0] for name in names}
-    if tops >= {"backbone", "cls_seg"}:
-        raise UserError(PADDLESEG)
+    if tops >= paddleseg_names.MARKS:
+        return "paddleseg"
     for top, head, found in (
         ("backbone", "decode_head", "mmseg"),
         ("pretrained", "head", "official"),
@@ -66,7 +65,7 @@ def lineage(names: Iterable[str]) -> str:
     listed = ", ".join(sorted(tops)[:8])
     raise UserError(
         "the names are neither mmsegmentation's (backbone., decode_head.) nor the official code's "
-        f"(pretrained., head.); they start with: {listed}"
+        f"(pretrained., head.) nor those of PaddleSeg's FastFCN; they start with: {listed}"
     )
 
 
@@ -86,6 +85,8 @@ def of_tensors(tensors: Mapping[str, np.ndarray]) -> Detected:
     names: Mapping[str, str | None] = {name: name for name in tensors}
     if whose == "official":
         names = official_names.to_mmseg_names(tensors)
+    elif whose == "paddleseg":
+        names = paddleseg_names.to_mmseg_names(tensors)
     return detect({names[n] or n: tensor.shape for n, tensor in tensors.items()}, whose)
 
 

@@ -10,12 +10,13 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from fastfcn_jax import models
-from fastfcn_jax.convert import detect, mmseg_names, official_names
+from fastfcn_jax.convert import detect, mmseg_names, official_names, paddleseg_names
 from fastfcn_jax.convert.detect import Detected
 from fastfcn_jax.convert.pth import ReadResult
 from fastfcn_jax.errors import UserError
 
 _COUNTER_RULE = "step counters of BatchNorm"
+_BIAS_RULE = "biases before BatchNorm, taken from its mean"
 COUNTER = ".num_batches_tracked"
 CLASSIFIERS = ("decode_head.conv_seg.", "decode_head.se_layer.", "auxiliary_head.conv_seg.")
 
@@ -86,9 +87,11 @@ def to_variables(
         NaN or infinity.
     """
     lineage = detect.lineage(file.tensors)
-    names = {name: name for name in file.tensors}
+    names: dict[str, str | None] = {name: name for name in file.tensors}
     if lineage == "official":
         names = official_names.to_mmseg_names(file.tensors)
+    elif lineage == "paddleseg":
+        names = {**paddleseg_names.to_mmseg_names(file.tensors)}
     ignored = {
         _COUNTER_RULE: tuple(n for n in names if n.endswith(COUNTER)),
         "weights of the unused ImageNet classifier": tuple(
@@ -97,6 +100,12 @@ def to_variables(
     }
     known = names.keys() - {name for group in ignored.values() for name in group}
     tensors = {names[n] or n: tensor for n, tensor in file.tensors.items() if n in known}
+    back = {ours: theirs for theirs, ours in names.items() if ours is not None}
+    if lineage == "paddleseg":
+        refuse_nonfinite(tensors, back)  # a bias would hide in the mean
+        relaid = paddleseg_names.to_mmseg(tensors)
+        ignored[_BIAS_RULE] = tuple(back[n] for n in tensors if n not in relaid)
+        tensors = relaid
     found = detect.detect({name: tensor.shape for name, tensor in tensors.items()}, lineage)
     compared = found._replace(num_classes=num_classes) if reset_head else found
     if differing := detect.differences(compared, model, num_classes):
@@ -105,7 +114,6 @@ def to_variables(
     wanted = template(model, num_classes, channels)
     reset = tuple(n for n in tensors if n.startswith(CLASSIFIERS)) if reset_head else ()
     taken = {name: tensor for name, tensor in tensors.items() if name not in reset}
-    back = {ours: theirs for theirs, ours in names.items() if ours is not None}
     refuse_nonfinite(taken, back)
     variables: dict[mmseg_names.Path, Any] = traverse_util.flatten_dict(mmseg_names.to_flax(taken))
     fresh = _initial(model, num_classes, seed, reset) if reset else {}
@@ -149,11 +157,13 @@ def template(
 
 
 def to_tensors(variables: Mapping, lineage: str, *, step: int = 0) -> dict[str, np.ndarray]:
-    """The state dict that the lineage's PyTorch code loads with `strict=True`.
+    """The state dict that the lineage's own code loads with `strict=True`.
 
-    Adds what our variables lack: BatchNorm's step counters, set to `step`, and the official code's
-    unused ImageNet classifier, set to zero.
+    Adds what our variables lack: BatchNorm's step counters, set to `step`, the official code's
+    unused ImageNet classifier, set to zero, and PaddleSeg's biases before BatchNorm, 0 as well.
     """
+    if lineage == "paddleseg":
+        return paddleseg_names.from_mmseg(mmseg_names.from_flax(variables))
     tensors = (official_names if lineage == "official" else mmseg_names).from_flax(variables)
     for name in [name for name in tensors if name.endswith(".running_var")]:
         tensors[name.removesuffix(".running_var") + COUNTER] = np.array(step, np.int64)
@@ -231,6 +241,8 @@ def _file_names(paths: list[mmseg_names.Path], siblings, lineage: str) -> list[s
         every = [mmseg_names.torch_name(path, siblings) for path in siblings]
         official = official_names.from_mmseg_names(every)
         names = [official[name] or name for name in names]
+    elif lineage == "paddleseg":
+        names = [paddleseg_names.from_mmseg_name(name) for name in names]
     return sorted(names)
 
 

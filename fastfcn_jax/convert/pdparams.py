@@ -1,4 +1,4 @@
-"""Reads Paddle's `.pdparams` files into NumPy without Paddle and without executing any of them.
+"""Reads Paddle's `.pdparams` files into NumPy without Paddle, executing none of them; writes them.
 
 `paddle.save` writes one pickle: a dictionary from names to NumPy arrays or to pairs of Paddle's own
 name and an array, and a dictionary of those names under `StructuredToParameterName@@`.
@@ -8,6 +8,8 @@ import dataclasses
 import io
 import math
 import os
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from fastfcn_jax.convert.inert_pickle import BrokenPickleError, Global, Stub, pr
 from fastfcn_jax.convert.pth import ReadResult
 from fastfcn_jax.convert.state_dicts import NoWeightsError
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.files import write_bytes
 
 _PAIRS_OF_NAMES = "StructuredToParameterName@@"
 _KINDS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")  # u2 is Paddle's bfloat16
@@ -127,3 +130,8 @@ def _array(name: str, array: _Array) -> np.ndarray:
     order = "F" if array.fortran is True else "C"
     values = np.frombuffer(data, dtype).reshape(shape, order=order)
     return np.asarray(values, dtype.newbyteorder("="), order="C")
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a state dict that `paddle.load` reads; its names and layouts must be Paddle's."""
+    write_bytes(path, pickle.dumps(dict(arrays), protocol=4))

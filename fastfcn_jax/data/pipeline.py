@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from fastfcn_jax.data import malloc, pixel_type
-from fastfcn_jax.data.augment import crop_first, mmseg, official, steps
+from fastfcn_jax.data.augment import crop_first, mmseg, official, paddleseg, steps
 from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import Sample, Source
 from fastfcn_jax.errors import UserError
@@ -64,9 +64,10 @@ def build_augment(data: ConfigDict, source: Source | None = None) -> Augment:
         )
     if data.crop_first:
         raise UserError("data.crop_first: only the mmseg augmentation can crop first; set False.")
-    if data.augmentation == "official" and not is_rgb:
+    if data.augmentation in ("official", "paddleseg") and not is_rgb:
         raise UserError(
-            "data.augmentation: 'official' takes 8-bit RGB alone, as Pillow does; set 'mmseg'."
+            f"data.augmentation: '{data.augmentation}' takes 8-bit RGB alone, as Pillow does; "
+            "set 'mmseg'."
         )
     if data.augmentation == "official":
         return partial(
@@ -78,7 +79,17 @@ def build_augment(data: ConfigDict, source: Source | None = None) -> Augment:
             blur=data.blur,
             padding_label=data.padding_label,
         )
-    raise UserError(f"data.augmentation: '{data.augmentation}' is not one of mmseg, official.")
+    if data.augmentation == "paddleseg":
+        return partial(
+            paddleseg.augment,
+            crop_size=tuple(data.crop_size),
+            ratios=paddleseg.factors(tuple(data.ratio_range), data.ratio_step),
+            flip=data.flip,
+            photometric=data.photometric,
+        )
+    raise UserError(
+        f"data.augmentation: '{data.augmentation}' is not one of mmseg, official, paddleseg."
+    )
 
 
 def left_out(data: ConfigDict) -> str:

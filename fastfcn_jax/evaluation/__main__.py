@@ -4,6 +4,7 @@ import sys
 from argparse import Namespace
 
 from fastfcn_jax import cli
+from fastfcn_jax.errors import UserError
 
 
 def define(parser: cli.Parser) -> None:
@@ -11,6 +12,7 @@ def define(parser: cli.Parser) -> None:
         "--checkpoint",
         "runs/demo",
         "Checkpoint folder, or published name.",
+        unless="mean",
         type=cli.path,
         metavar="DIR",
     )
@@ -29,12 +31,26 @@ def define(parser: cli.Parser) -> None:
         help="metrics.json of another evaluation: the difference, with its interval.",
     )
     parser.add_argument(
+        "--mean",
+        type=cli.path,
+        nargs="+",
+        metavar="RUN",
+        help="Evaluate nothing: mean and deviation of the stored scores of runs of several seeds.",
+    )
+    parser.add_argument(
         "--calibration", action="store_true", help="Also compute the calibration error (ECE)."
     )
     parser.add_argument("--boundary", action="store_true", help="Also compute boundary IoU.")
 
 
 def run(arguments: Namespace) -> None:
+    if arguments.mean is not None:
+        from fastfcn_jax.evaluation import over_runs
+
+        if arguments.checkpoint is not None:
+            raise UserError("--mean evaluates nothing; leave --checkpoint out.")
+        over_runs.print_summary(over_runs.summarize(arguments.mean))
+        return
     from fastfcn_jax.evaluation.run import evaluate_folder
 
     evaluate_folder(
@@ -53,7 +69,8 @@ COMMAND = cli.Command(
     example="fastfcn eval --checkpoint runs/demo --protocol ms_flip --output scores",
     about="""Scores a model on its validation split.
 
-Prints IoU and accuracy of every class and leaves OUT/metrics.json and OUT/report.html.""",
+Prints IoU and accuracy of every class and leaves OUT/metrics.json and OUT/report.html.
+`--mean RUN RUN ...` prints the mean and the deviation of scores that are already there.""",
     define=define,
     run=run,
 )

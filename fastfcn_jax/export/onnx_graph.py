@@ -39,7 +39,8 @@ def build(
     graph = Graph(variables, model.backbone.common.align_corners)
     x = _normalize(graph, scaling, pixel)
     shape = size
-    _, *pyramid = _backbone(graph, x, shape, model.backbone)
+    everything = _backbone(graph, x, shape, model.backbone)
+    _, *pyramid = everything
     if model.neck is None:
         x, shape = pyramid[-1]
     elif isinstance(model.neck, jpu.JPU):
@@ -47,7 +48,7 @@ def build(
     else:
         assert isinstance(model.neck, jpu.JPUX)
         x, shape = _jpu_x(graph, pyramid, model.neck)
-    fine = {"fine": pyramid[:2]} if model.lateral else {}
+    fine = {"fine": model.lateral_of(everything)} if model.lateral else {}
     x = HEADS[type(model.decode_head)](graph, x, shape, model.decode_head, **fine)
     logits = graph.conv(x, "decode_head/conv_seg", bias="decode_head/conv_seg/bias")
     if model.threshold is None:
@@ -117,8 +118,7 @@ def _backbone(graph: Graph, x: str, size, backbone) -> list[tuple[str, tuple[int
         for i in range(count):
             path = f"layer{stage + 1}_{i}"
             stride = backbone.strides[stage] if i == 0 else 1
-            dilation = backbone.dilations[stage]
-            dilation = max(dilation // 2, 1) if i == 0 else dilation
+            dilation = backbone.dilation_of(stage, i)
             middle = {"stride": stride, "dilation": dilation, "relu": True}
             if block is Bottleneck:
                 y = layer(x, f"{path}/conv1", f"{path}/bn1", relu=True)

@@ -53,7 +53,7 @@ class Predictor:
       model: the segmentor; its logits have 1/8 of the resolution of its input.
       variables: {"params", "batch_stats"}. They may be assigned again without recompiling.
       protocol: returned by `protocols.build`.
-      align_corners: for every resize of the logits (False: mmseg, True: official lineage).
+      align_corners: for every resize of the logits (True: official lineage).
       batch_size: images (or windows, if the protocol cuts them) in a pass; it is spread over this
         process's devices if it is a multiple of their number.
       max_programs: upper bound on compiled programs for the sizes given to `expect`;
@@ -88,7 +88,7 @@ class Predictor:
         self.batch_size = batch_size
         self.threshold: float | None = getattr(model, "threshold", None)
         self.info = info
-        many = protocol.merge == "probabilities"
+        many = protocol.windows is None and len(protocol.scales((64, 64))) > 1
         self.max_programs = max_programs or (20 if many else 6)
         self.plan = Plan(protocol)
         self.is_planned = False
@@ -216,6 +216,8 @@ class Predictor:
 
     def _inputs(self, group: Group, scale: int, flip: bool, images: list[Image]):
         """The padded batch, and the sizes before padding (None: nothing is padded)."""
+        if self.protocol.keeps_fractions:
+            images = [image.astype(np.float32) for image in images]
         shape = (len(images), *group.scales[scale], images[0].shape[2])
         batch = np.zeros(shape, images[0].dtype)
         sizes = np.zeros((len(images), 2), np.int32)

@@ -46,6 +46,7 @@ class Protocol:
     merge: what is summed over scales and flips at the image's own size: "logits",
       "probabilities", or the official evaluator's unnormalised "exponentials".
     windows: how a scaled image is cut; None: not at all.
+    keeps_fractions: images are scaled in floating point (PaddleSeg), not in their own type.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Protocol:
     flips: tuple[bool, ...] = (False,)
     merge: str = "logits"
     windows: Windows | None = None
+    keeps_fractions: bool = False
 
     @property
     def is_official(self) -> bool:
@@ -92,7 +94,10 @@ def describe_cost(protocol: Protocol, sizes: Iterable[Size], what: str = "image"
     )
 
 
-NAMES = ("single", "ms_flip", "ms_flip_0x", "slide", "official", "official_ms")
+NAMES = (
+    *("single", "flip", "ms_flip", "ms_flip_0x", "slide"),
+    *("official", "official_ms", "paddleseg_ms"),
+)
 
 
 def build(
@@ -116,9 +121,11 @@ def build(
     Raises:
       UserError: no protocol of this name, or ms_flip_0x without a test_scale.
     """
-    if name in ("single", "slide"):
+    if name in ("single", "flip", "slide"):
         windows = Windows(crop_size, stride, shifted_back=True) if name == "slide" else None
         return _one_scale(name, test_scale, windows)
+    if name == "paddleseg_ms":
+        return _paddleseg(tuple(ratios))
     if name in ("ms_flip", "ms_flip_0x"):
         return _multi_scale(name, test_scale, tuple(ratios))
     if name in ("official", "official_ms"):
@@ -131,7 +138,9 @@ def build(
 def _one_scale(name: str, test_scale: tuple[int, int], windows: Windows | None) -> Protocol:
     own_size = not any(test_scale)
     into = "at its own size" if own_size else f"scaled to fit {test_scale[0]}x{test_scale[1]}"
-    cut = "whole image"
+    cut, flips = "whole image", (False, True) if name == "flip" else (False,)
+    if name == "flip":
+        cut += ", plain and flipped"
     if windows is not None:
         cut = (
             f"windows of {windows.size[1]}x{windows.size[0]} every {windows.stride[1]}x"
@@ -139,8 +148,9 @@ def _one_scale(name: str, test_scale: tuple[int, int], windows: Windows | None) 
         )
     return Protocol(
         name,
-        f"each image {into}; {cut}; argmax of the {'mean ' if windows else ''}logits",
+        f"each image {into}; {cut}; argmax of the {'' if name == 'single' else 'mean '}logits",
         lambda size: [size if own_size else keep_ratio_size(size, test_scale)],
+        flips=flips,
         windows=windows,
     )
 
@@ -171,6 +181,24 @@ def _multi_scale(name: str, test_scale: tuple[int, int], ratios: tuple[float, ..
         lambda size: [scale(size, ratio) for ratio in ratios],
         flips=(False, True),
         merge="probabilities",
+    )
+
+
+def _paddleseg(ratios: tuple[float, ...]) -> Protocol:
+    """PaddleSeg's `aug_inference` with `--flip_horizontal`; its scales are 0.75, 1 and 1.25."""
+
+    def scale(size: Size, ratio: float) -> Size:
+        height, width = (max(int(side * ratio + 0.5), 1) for side in size)
+        return height, width
+
+    factors = ", ".join(f"{ratio:g}" for ratio in ratios)
+    return Protocol(
+        "paddleseg_ms",
+        f"each image at {factors} times its own size, plain and flipped; argmax of the mean logits "
+        "(PaddleSeg)",
+        lambda size: [scale(size, ratio) for ratio in ratios],
+        flips=(False, True),
+        keeps_fractions=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""FastFCN's networks in both lineages; `build` and `scaling` alone read configs here."""
+"""FastFCN's networks in the three lineages; `build` and `scaling` alone read configs here."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from fastfcn_jax.config.schema import check_model
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.heads import HEADS, FCNHead
 from fastfcn_jax.models.jpu import JPU, JPUX
-from fastfcn_jax.models.layers import Common, kaiming_fan_out, torch_uniform
+from fastfcn_jax.models.layers import Common, kaiming_fan_out, paddle_normal, torch_uniform
 from fastfcn_jax.models.ops.forms import Forms
 from fastfcn_jax.models.resnet import ResNet
 from fastfcn_jax.models.segmentor import (
@@ -46,11 +46,11 @@ def build(
     Raises UserError for a combination that no reference has.
     """
     check_model(config)
-    mmseg = config.lineage == "mmseg"
     common = Common(
-        align_corners=not mmseg,
-        kernel_init=kaiming_fan_out if mmseg else torch_uniform,
-        narrow_classifier=mmseg,
+        align_corners=config.lineage == "official",
+        kernel_init=_KERNEL_INIT[config.lineage],
+        narrow_classifier=config.lineage == "mmseg",
+        paddle_start=config.lineage == "paddleseg",
         dtype=jnp.dtype(config.precision),
         axis_name=axis_name,
         forms=Forms(config.forms),
@@ -59,13 +59,19 @@ def build(
     one_channel = is_one_channel(config, num_classes)
     outputs = 1 if one_channel else num_classes
     if config.auxiliary:
-        auxiliary_head = FCNHead(outputs, common, config.auxiliary_channels, config.dropout)
+        auxiliary_head = FCNHead(
+            outputs,
+            common,
+            config.auxiliary_channels,
+            config.dropout,
+            drop_values=config.lineage == "paddleseg",
+        )
     return Segmentor(
         backbone=_backbone(config, common),
         neck=_neck(config, common),
         decode_head=_head(config, common, outputs, num_classes),
         auxiliary_head=auxiliary_head,
-        lateral=config.lateral,
+        lateral=_lateral(config) if config.lateral else (),
         threshold=config.threshold if one_channel else None,
     )
 
@@ -85,6 +91,17 @@ def is_one_channel(config: ConfigDict, num_classes: int) -> bool:
     return True
 
 
+_KERNEL_INIT = {
+    "mmseg": kaiming_fan_out,
+    "official": torch_uniform,
+    "paddleseg": paddle_normal,
+}
+
+
+def _lateral(config) -> tuple[str, str]:
+    return ("c2", "c3") if config.lineage == "paddleseg" else ("c3", "c4")
+
+
 def scaling(data: ConfigDict) -> Scaling:
     """How images are normalised, by `config.data`."""
     if not data.scaling:
@@ -97,7 +114,7 @@ def _backbone(config, common) -> ResNet:
     mmseg = config.lineage == "mmseg"
     half, full = config.base_width // 2, config.base_width
     dilated = config.output_stride == 8
-    deep = (half, half, full) if mmseg else (full, full, 2 * full)
+    deep = (full, full, 2 * full) if config.lineage == "official" else (half, half, full)
     return ResNet(
         variant=config.backbone,
         common=common,
@@ -107,6 +124,7 @@ def _backbone(config, common) -> ResNet:
         strides=(1, 2, 1, 1) if dilated else (1, 2, 2, 2),
         # mmseg's "d32" backbone dilates its strided stages as well; the official one does not.
         dilations=(1, 1, 2, 4) if dilated or mmseg else (1, 1, 1, 1),
+        half_first=config.lineage != "paddleseg",
         zero_last_scale=mmseg,
         remat=config.remat,
     )
@@ -117,14 +135,17 @@ def _neck(config, common) -> nn.Module | None:
         return None
     if config.neck == "jpu_x":
         return JPUX(config.neck_channels, common)
-    return JPU(config.neck_channels, common, coarse_first=config.lineage == "official")
+    return JPU(config.neck_channels, common, coarse_first=config.lineage != "mmseg")
 
 
 def _head(config, common, outputs, num_classes) -> nn.Module:
     mmseg = config.lineage == "mmseg"
+    dropout = config.dropout
     arguments = {}
     if config.head == "enc":
         plain = mmseg or config.neck == "none"
+        if config.lineage == "paddleseg":
+            dropout = 0.0
         arguments = {
             "kernel_size": 3 if plain else 1,
             "se_branch": config.se_branch,
@@ -135,4 +156,4 @@ def _head(config, common, outputs, num_classes) -> nn.Module:
         arguments = {"pool_last": not mmseg, "project": not mmseg}
     elif config.head == "fcn" and mmseg:
         arguments = {"num_convs": 2, "concat_input": True}
-    return HEADS[config.head](outputs, common, config.head_channels, config.dropout, **arguments)
+    return HEADS[config.head](outputs, common, config.head_channels, dropout, **arguments)

@@ -19,6 +19,7 @@ from fastfcn_jax.models.layers import (
     Conv,
     ConvModule,
     Linear,
+    paddle_normal,
     torch_bias,
     torch_uniform,
 )
@@ -35,7 +36,8 @@ class FCNHead(nn.Module):
     """3x3 convolutions, then the classifier; also the auxiliary head.
 
     Long et al., https://arxiv.org/abs/1411.4038. concat_input: one more convolution over the
-    input together with the result (mmseg's FCN as main head).
+    input together with the result (mmseg's FCN as main head). drop_values: dropout takes single
+    values instead of whole channels (PaddleSeg).
     """
 
     num_classes: int
@@ -44,6 +46,7 @@ class FCNHead(nn.Module):
     dropout: float = 0.1
     num_convs: int = 1
     concat_input: bool = False
+    drop_values: bool = False
 
     @nn.compact
     def __call__(
@@ -55,7 +58,7 @@ class FCNHead(nn.Module):
         if self.concat_input:
             y = jnp.concatenate([x, y], axis=-1)
             y = ConvModule(self.channels, self.common, 3, name="conv_cat")(y, size, train=train)
-        return _classify(self, y, train), None
+        return _classify(self, y, train, whole_channels=not self.drop_values), None
 
 
 class PSPHead(nn.Module):
@@ -130,8 +133,8 @@ class EncHead(nn.Module):
     Zhang et al., https://arxiv.org/abs/1803.08904.
     kernel_size: of the first convolution (3; official with a JPU: 1).
     se_branch: also score from the code which classes are present.
-    lateral: fuse c3 and c4, each through a 1x1 convolution, into the map that is encoded (mmseg's
-        `add_lateral`, the official `--lateral`).
+    lateral: fuse two finer maps, each through a 1x1 convolution, into the map that is encoded
+        (mmseg's and PaddleSeg's `add_lateral`, the official `--lateral`).
     se_classes: outputs of the SE branch; 0: num_classes (they differ in one-channel models).
     """
 
@@ -154,7 +157,7 @@ class EncHead(nn.Module):
         *,
         train: bool = False,
     ) -> HeadOutput:
-        """`fine`: c3 and c4, for `lateral`; `fine_sizes`: their true sizes in a padded batch."""
+        """`fine`: the maps for `lateral`; `fine_sizes`: their true sizes in a padded batch."""
         bottleneck = ConvModule(self.channels, self.common, self.kernel_size, name="bottleneck")
         x = bottleneck(x, size, train=train)
         if self.lateral:
@@ -167,7 +170,7 @@ class EncHead(nn.Module):
         return _classify(self, y, train), se
 
     def fuse(self, x, size, fine, fine_sizes, train):
-        """The map with `fine` beside it, upsampled to its size, through a 3x3 convolution."""
+        """The map with `fine` beside it, resized to its size, through a 3x3 convolution."""
         maps = [x]
         for i, (lateral, lateral_size) in enumerate(zip(fine, fine_sizes, strict=True)):
             connect = ConvModule(self.channels, self.common, name=f"lateral_convs_{i}")
@@ -230,16 +233,21 @@ class Encoding(nn.Module):
         return encode(x.reshape(b, h * w, c), codewords, scale, counted)
 
 
-def _classify(head, x, train):
-    """Drops whole channels, then scores the classes by the 1x1 convolution `conv_seg`."""
-    x = nn.Dropout(head.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
-    narrow = head.common.narrow_classifier
+def _classify(head, x, train, whole_channels=True):
+    """Drops whole channels (or values), then scores the classes by the 1x1 `conv_seg`."""
+    shared = (1, 2) if whole_channels else ()
+    x = nn.Dropout(head.dropout, broadcast_dims=shared, deterministic=not train)(x)
+    init, bias_init = torch_uniform, torch_bias(x.shape[-1])
+    if head.common.paddle_start:
+        init, bias_init = paddle_normal, nn.initializers.zeros
+    elif head.common.narrow_classifier:
+        init, bias_init = nn.initializers.normal(0.01), nn.initializers.zeros
     conv = Conv(
         head.num_classes,
         head.common,
         use_bias=True,
-        kernel_init=nn.initializers.normal(0.01) if narrow else torch_uniform,
-        bias_init=nn.initializers.zeros if narrow else torch_bias(x.shape[-1]),
+        kernel_init=init,
+        bias_init=bias_init,
         name="conv_seg",
     )
     return widen(conv(x))

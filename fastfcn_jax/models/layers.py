@@ -23,6 +23,13 @@ torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
+def paddle_normal(key, shape, dtype=jnp.float32):
+    """Paddle's Conv2D: N(0, 2 / (k * k * c)); c counts all channels of a depthwise one too."""
+    height, width, c_in, features = shape
+    c = features if c_in == 1 else c_in
+    return jax.random.normal(key, shape, dtype) * math.sqrt(2 / (height * width * c))
+
+
 @dataclasses.dataclass(frozen=True)
 class Common:
     """What all layers of one model share.
@@ -30,6 +37,7 @@ class Common:
     align_corners: of every bilinear resize in the network.
     kernel_init: of the convolutions of neck and heads that a normalisation follows.
     narrow_classifier: classifiers start at N(0, 0.01) with bias 0; else as PyTorch's default.
+    paddle_start: classifiers and linear layers start as Paddle's default instead.
     dtype: compute type; parameters, statistics and logits stay float32.
     axis_name: mapped axis over which BatchNorm takes its statistics in training; None: local.
     folded: BatchNorm has been folded into the convolutions (`folding.fold`); inference only.
@@ -39,6 +47,7 @@ class Common:
     align_corners: bool = False
     kernel_init: Any = kaiming_fan_out
     narrow_classifier: bool = True
+    paddle_start: bool = False
     dtype: Any = jnp.float32
     axis_name: str | None = None
     folded: bool = False
@@ -271,7 +280,7 @@ def torch_bias(fan_in: int):
 
 
 class Linear(nn.Module):
-    """PyTorch's nn.Linear with its default initialisation. Parameters: kernel (c, k), bias."""
+    """PyTorch's (or Paddle's) nn.Linear and its default start. Parameters: kernel (c, k), bias."""
 
     features: int
     common: Common
@@ -279,6 +288,9 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b k"]:
         dtype, fan_in = self.common.dtype, x.shape[-1]
-        kernel = self.param("kernel", torch_uniform, (fan_in, self.features))
-        bias = self.param("bias", torch_bias(fan_in), (self.features,))
+        init, bias_init = torch_uniform, torch_bias(fan_in)
+        if self.common.paddle_start:
+            init, bias_init = nn.initializers.glorot_uniform(), nn.initializers.zeros
+        kernel = self.param("kernel", init, (fan_in, self.features))
+        bias = self.param("bias", bias_init, (self.features,))
         return x.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)

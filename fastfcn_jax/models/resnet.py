@@ -2,7 +2,7 @@
 
 He et al., https://arxiv.org/abs/1512.03385 and https://arxiv.org/abs/1812.01187 (stem, shortcuts);
 Xie et al., https://arxiv.org/abs/1611.05431. Deep stem and dilation are those of mmsegmentation
-1.2.2 or of the official FastFCN, by argument.
+1.2.2, of the official FastFCN or of PaddleSeg, by argument.
 """
 
 from typing import Any, NamedTuple
@@ -133,7 +133,8 @@ class ResNet(nn.Module):
     base_width: channels of layer1's 3x3 convolutions (`widening` times as many in a wide one).
     stem_widths: channels of the three 3x3 convolutions of the stem, or of its single 7x7 one.
     average_downsample: shortcuts average 2x2 where they down-sample, then convolve (ResNet-D).
-    strides, dilations: of the four stages; where a stage dilates, its first block does by half.
+    strides, dilations: of the four stages.
+    half_first: where a stage dilates, its first block does by half (not in PaddleSeg).
     zero_last_scale: start each residual branch at 0.
     remat: recompute each block's activations in the backward pass.
     """
@@ -145,6 +146,7 @@ class ResNet(nn.Module):
     average_downsample: bool = False
     strides: tuple[int, int, int, int] = (1, 2, 2, 2)
     dilations: tuple[int, int, int, int] = (1, 1, 2, 4)
+    half_first: bool = True
     zero_last_scale: bool = True
     remat: bool = False
 
@@ -162,12 +164,11 @@ class ResNet(nn.Module):
         pyramid = []
         for stage, count in enumerate(counts):
             for i in range(count):
-                dilation = self.dilations[stage]
                 x = build(
                     self.base_width * 2**stage,
                     self.common,
                     stride=self.strides[stage] if i == 0 else 1,
-                    dilation=max(dilation // 2, 1) if i == 0 else dilation,
+                    dilation=self.dilation_of(stage, i),
                     average_downsample=self.average_downsample,
                     **wide,
                     last_scale_init=last_scale_init,
@@ -190,6 +191,11 @@ class ResNet(nn.Module):
             x = nn.relu(layers.norm(f"stem_{3 * i + 1}", x))
             size = at_stride(size, stride)
         return self.common.forms["max pool"](blank_outside(x, size)), at_stride(size, 2)
+
+    def dilation_of(self, stage: int, block: int) -> int:
+        """The dilation of a block; both count from 0."""
+        dilation = self.dilations[stage]
+        return max(dilation // 2, 1) if block == 0 and self.half_first else dilation
 
     @property
     def feature_strides(self) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """The whole network: backbone, neck, head and auxiliary head; and its input normalisation."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ class Segmentor(nn.Module):
 
     neck: takes (c3, c4, c5); None hands c5 to the head (the dilated models).
     auxiliary_head: takes c4; it runs in training, when initialising, or on request.
-    lateral: the head takes c3 and c4 as well.
+    lateral: names of the maps that the head takes as well, e.g. ("c3", "c4").
     threshold: of a one-channel model, whose logit is that of the second of two classes: the
       probability from which a pixel is of it. In evaluation such a model answers as one of two
       classes, of which the first has the logit 0: softmax is then its sigmoid. None: any other.
@@ -45,7 +46,7 @@ class Segmentor(nn.Module):
     neck: nn.Module | None
     decode_head: nn.Module
     auxiliary_head: nn.Module | None
-    lateral: bool = False
+    lateral: tuple[str, ...] = ()
     threshold: float | None = None
 
     def __call__(
@@ -66,14 +67,17 @@ class Segmentor(nn.Module):
         """
         if train and size is not None:
             raise ValueError("size is for evaluation: BatchNorm would count the padding")
-        _, *pyramid = self.backbone(images, size, train=train)
-        sizes = [at_stride(size, stride) for stride in self.backbone.feature_strides[1:]]
+        everything = self.backbone(images, size, train=train)
+        strides = self.backbone.feature_strides
+        every_size = [at_stride(size, stride) for stride in strides]
+        (_, *pyramid), (_, *sizes) = everything, every_size
         if self.neck is None:
             x, x_size = pyramid[-1], sizes[-1]
         else:
             x, x_size = self.neck(pyramid, sizes, train=train), sizes[0]
         if self.lateral:
-            logits, se = self.decode_head(x, x_size, pyramid[:2], sizes[:2], train=train)
+            fine, fine_sizes = (self.lateral_of(maps) for maps in (everything, every_size))
+            logits, se = self.decode_head(x, x_size, fine, fine_sizes, train=train)
         else:
             logits, se = self.decode_head(x, x_size, train=train)
         scores = None
@@ -82,6 +86,10 @@ class Segmentor(nn.Module):
         if self.threshold is not None and not train:
             logits, scores = two_classes(logits), None if scores is None else two_classes(scores)
         return Outputs(logits, scores, se)
+
+    def lateral_of(self, pyramid: Sequence[Any]) -> list[Any]:
+        """What belongs to the maps named by `lateral`, out of one item for each of c2 to c5."""
+        return [pyramid[("c2", "c3", "c4", "c5").index(name)] for name in self.lateral]
 
 
 def two_classes(logits: Float[Array, "*b 1"]) -> Float[Array, "*b 2"]:

@@ -67,8 +67,6 @@ def described(name: str) -> str:
     ]
     if entry.is_backbone:
         lines.append(f"model     {entry.flags}")
-    elif entry.refusal:
-        lines.append(f"refused   {entry.refusal}")
     elif place.folder is not None:
         lines.append(f"folder    {place.folder}{here[place.folder.exists()]}")
     return "\n".join(lines)

@@ -19,7 +19,6 @@ class Entry(NamedTuple):
       file: its name in the cache.
       model: of a backbone: the keys of `config.model` that it fits.
       is_inside: `file` is a folder of this package, in the hub's format.
-      refusal: why no model here can take it; "" if one can.
     """
 
     name: str
@@ -31,7 +30,6 @@ class Entry(NamedTuple):
     file: str
     model: Mapping[str, Any] = MappingProxyType({})
     is_inside: bool = False
-    refusal: str = ""
 
     @property
     def is_backbone(self) -> bool:

@@ -77,7 +77,7 @@ def _fits(backbone: str, kind: str) -> dict[str, Any]:
         "stem": "deep" if kind else "plain",
         "average_downsample": kind == "d",
     }
-    # A deep stem has another width in each lineage; a plain one fits both.
+    # The official deep stem has another width; a plain one fits every lineage.
     return {"lineage": "official" if kind == "s" else "mmseg", **keys} if kind else keys
 
 

@@ -101,20 +101,15 @@ def _bundled_model(name: str, folder: str, config: str, licence: str) -> Entry:
     return Entry(name, "", "", config, licence, source, folder, is_inside=True)
 
 
-PADDLESEG = (
-    "PaddleSeg's FastFCN has a JPU over a backbone of output stride 8, and published weights have "
-    "lateral convolutions of c2 and c3 and photographs normalised by 0.5; no model here is built so"
-)
 _PADDLESEG = "fastfcn_resnet50_os8_ade20k_480x480_120k"
 _PADDLESEG_MODEL = Entry(
-    name=f"paddleseg/{_PADDLESEG}",
+    name="paddleseg_fastfcn_ade20k",
     address=f"https://bj.bcebos.com/paddleseg/dygraph/ade20k/{_PADDLESEG}/model.pdparams",
     checksum="",
-    config="",
+    config="paddleseg_fastfcn_ade20k",
     licence="apache-2.0",
     source="PaddleSeg, configs/fastfcn",
     file=f"{_PADDLESEG}.pdparams",
-    refusal=PADDLESEG,
 )
 
 
@@ -136,6 +131,7 @@ _PUBLISHED = DEFAULTS | {
         entry.file,
         entry.file.removesuffix(".pth"),
         *(stem for _, _, stem, tail in _MODELS if entry.file == f"{stem}_{tail}.pth"),
+        *((_PADDLESEG, f"paddleseg/{_PADDLESEG}") if entry == _PADDLESEG_MODEL else ()),
     )
 }
 
@@ -146,10 +142,13 @@ def is_known(name: str) -> bool:
 
 def fitting(model: ConfigDict) -> list[str]:
     """Names of the backbones that fit `config.model`, at the published width."""
+    # PaddleSeg's stem is as wide as mmsegmentation's, and its lineage takes the same backbones.
+    lineage = "official" if model["lineage"] == "official" else "mmseg"
+    own = dict(model.items()) | {"lineage": lineage}
     return [
         entry.name
         for entry in BACKBONES
-        if model["base_width"] == 64 and all(model[key] == x for key, x in entry.model.items())
+        if own["base_width"] == 64 and all(own[key] == x for key, x in entry.model.items())
     ]
 
 

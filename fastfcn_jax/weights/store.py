@@ -91,8 +91,6 @@ def get_file(name: str, *, offline: bool = False) -> Path:
     A file on the Hugging Face hub stays in the hub's own cache.
     """
     entry, path, _ = where(name)
-    if entry.refusal:
-        raise UserError(f"{name}: {entry.refusal}.")
     if path.exists():
         if wrong := fetch.verify(path, entry.checksum):
             raise UserError(f"{path}: is not the published file: {wrong}; remove it.")

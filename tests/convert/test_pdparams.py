@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import small
 
-from fastfcn_jax.convert import backbone, backbone_names, convert, fit, mmseg_names, pdparams
+from fastfcn_jax.config import experiment
+from fastfcn_jax.convert import (
+    backbone,
+    backbone_names,
+    convert,
+    fit,
+    mmseg_names,
+    paddleseg_names,
+    pdparams,
+)
 from fastfcn_jax.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -216,18 +225,32 @@ def test_backbones_load_whole(tmp_path, network, changes):
                     np.testing.assert_array_equal(mine[module][layer][leaf], value)
 
 
-def test_paddlesegs_fastfcn_is_refused_and_its_backbone_is_not(tmp_path):
+def test_a_backbone_alone_is_no_model_and_a_model_has_a_backbone(tmp_path):
     changes = {"average_downsample": True}
     own = narrow("paddleseg ResNet50_vd", changes)
     whole = {f"backbone.{name}": tensor for name, tensor in own.items()}
     others = [name for name in NAMES["paddleseg FastFCN"] if not name.startswith("backbone.")]
     whole |= {name: np.zeros(2, np.float32) for name in others}
-    assert {n for n in NAMES["paddleseg FastFCN"] if n not in whole} == set()
     path = save(tmp_path / "model.pdparams", whole)
-    with pytest.raises(UserError, match="PaddleSeg's FastFCN has a JPU over a backbone of output"):
-        convert.convert(path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
     assert backbone.load(path, small.config("psp", "jpu", **changes).model).notes == []
     alone = save(tmp_path / "alone.pdparams", own)
     with pytest.raises(UserError, match="holds a backbone without a segmentation head"):
         convert.convert(alone, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_paddlesegs_fastfcn_has_our_names_and_shapes():
+    """At full width, by name and shape: nothing is missing and nothing left over."""
+    theirs = NAMES["paddleseg FastFCN"]
+    ours = paddleseg_names.to_mmseg_names(theirs)
+    assert all(paddleseg_names.from_mmseg_name(ours[name]) == name for name in theirs)
+    biased = [n for n in theirs if n.endswith("_conv.bias")]
+    shapes = {ours[n]: tuple(shape) for n, shape in theirs.items() if n not in biased}
+    template = fit.template(experiment.load("paddleseg_fastfcn_ade20k").model, 150)
+    wanted = {}
+    for path, leaf in template.items():
+        shape = leaf.shape
+        if len(shape) == 4:  # Paddle's linear layers are (inputs, outputs), as ours
+            shape = (shape[3], shape[2], *shape[:2])
+        wanted[mmseg_names.torch_name(path, template)] = shape
+    assert shapes == wanted

@@ -151,6 +151,7 @@ def test_metadata_say_what_the_file_is(folder, files, file_format):
         ("enc", "none", "mmseg"),
         ("enc lateral", "jpu", "mmseg"),
         ("enc", "jpu_x", "official"),
+        ("enc lateral", "jpu", "paddleseg"),
     ],
 )
 def test_onnx_of_every_part(tmp_path, head, neck, lineage):

@@ -245,14 +245,14 @@ def test_a_random_start_names_weights_that_would_fit(server, monkeypatch):
     assert note.endswith("--config.init.backbone=resnet18_v1")
 
 
-def test_a_model_that_no_configuration_builds_is_refused(server, capsys):
-    name = "paddleseg/fastfcn_resnet50_os8_ade20k_480x480_120k"
-    for what in (lambda: store.get(name), lambda: store.backbone(name)):
-        with pytest.raises(UserError, match="a JPU over a backbone of output stride 8"):
-            what()
-    assert server.asked == []
-    assert COMMAND.main(["where", name]) == 0
-    assert "refused   PaddleSeg's FastFCN" in capsys.readouterr().out
+def test_paddlesegs_model_has_its_publishers_names_too():
+    entry = registry.find("fastfcn_resnet50_os8_ade20k_480x480_120k")
+    assert entry == registry.find("paddleseg/fastfcn_resnet50_os8_ade20k_480x480_120k")
+    assert entry.name == entry.config == "paddleseg_fastfcn_ade20k"
+    assert entry.address.endswith("/fastfcn_resnet50_os8_ade20k_480x480_120k/model.pdparams")
+    fitting = registry.fitting(experiment.load(entry.config).model)
+    assert {"paddle/ResNet50_vd", "resnet50_v1d"} <= set(fitting)
+    assert "resnet50_official" not in fitting
 
 
 def test_the_official_backbone_is_extracted_from_its_archive(server, monkeypatch):

@@ -21,6 +21,8 @@ def published(config: ConfigDict, protocol: str) -> list[Baseline]:
     """The published score of this experiment and protocol: one item, or none."""
     figures = {
         "single": config.published.miou,
+        "flip": config.published.miou_flip,
+        "paddleseg_ms": config.published.miou_ms_flip,
         "ms_flip": config.published.miou_ms_flip,
         "ms_flip_0x": config.published.miou_ms_flip,
         "official_ms": config.published.miou_ms_flip,
