@@ -78,7 +78,7 @@ def get_config(variant: str = ""):
                 "loss.class_weights": TEMPERED,
                 "optim.warmup_steps": 100,
                 "train.ema_decay": 0.998,
-                "train.steps": 6000,
+                "train.steps": 5000,
                 "train.eval_every": 500,
                 "train.save_every": 250,
             },

@@ -20,7 +20,7 @@ FOLDERS = tuple(parent / "configs" for parent in Path(__file__).parents[1:3])
 EMPTY = {"scaling": [[float]]}  # forms of tuples that are empty by default
 PATHS = (("data", "root"), ("data", "cache"), ("init", "checkpoint"), ("init", "backbone"))
 # Keys of `model` that folders written by 0.1.0 lack; their models are those of the defaults.
-_LATER = ("stem", "average_downsample", "lateral", "ratio_step", "miou_flip")
+_LATER = ("stem", "average_downsample", "lateral", "threshold")
 
 
 def load(spec: str) -> ConfigDict:
