@@ -32,8 +32,7 @@ class Network:
         channels, dtype = pixel_type.of(d)
         self.scaling = models.scaling(d)
         self.variables = initial_weights.random_variables(self.model, config.seed, channels)
-        rng = np.random.default_rng(0)
-        shape = (config.train.batch_size, *config.data.crop_size)
+        shape, rng = (config.train.batch_size, *d.crop_size), np.random.default_rng(0)
         self.batch = {
             "image": jnp.asarray(rng.integers(0, 256, (*shape, channels), "uint8").astype(dtype)),
             "label": jnp.asarray(rng.integers(0, self.num_classes, shape, np.uint8)),

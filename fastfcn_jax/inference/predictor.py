@@ -30,7 +30,6 @@ Image = Num[np.ndarray, "_ _ _"]
 # 1024x2048 takes the host 1 ms, about a third of what a GPU needs for the network.
 KEPT_WEIGHTS = 16
 
-
 _CHOICE = ("softmax", "confidence", "threshold")
 
 

@@ -148,7 +148,7 @@ def test_the_model_in_the_package_labels_real_photographs(monkeypatch, tmp_path)
     model = api.load("camvid-small")
     source = datasets.load("camvid", str(CAMVID), "val")
     found = evaluate.evaluate(model.predictor, source, max_images=24, progress=False)
-    assert found.metrics()["aAcc"] > 85  # 89.45 on all 101
+    assert found.metrics()["aAcc"] > 87  # 91.50 on all 101
 
 
 def test_another_file_is_not_converted(server, monkeypatch):
