@@ -19,6 +19,7 @@ def loader():
     return module
 
 
+@pytest.mark.slow
 def test_every_contender_gives_samples_of_the_crop_size(loader, shared_data, tmp_path):
     root = str(shared_data / "cityscapes")
     samples = {

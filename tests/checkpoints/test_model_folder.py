@@ -225,6 +225,7 @@ def test_a_changed_digit_in_the_notes_is_found(tmp_path):
     assert int(restore(tmp_path).state.step) == 4
 
 
+@pytest.mark.slow
 def test_the_run_resumes_after_any_file_is_emptied(tmp_path):
     """A power loss may empty any file; the run resumes from this checkpoint or the one before."""
     save(tmp_path / "whole", {4: 20.0, 5: 60.0})

@@ -180,6 +180,7 @@ def test_a_head_that_is_not_known_is_described(tmp_path, tensors):
         convert.read(write(tmp_path / "a.pth", renamed))
 
 
+@pytest.mark.slow
 def test_python_needs_the_file_alone(tmp_path, tensors):
     file = write(tmp_path / "a.pth", tensors)
     model = api.load_pth(file, protocol="single")

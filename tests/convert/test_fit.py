@@ -103,6 +103,7 @@ def test_real_mmseg_models_fit(head, neck):
     assert_equal(fit.to_tensors(fitted.variables, "mmseg", step=80_000), tensors)
 
 
+@pytest.mark.slow
 def test_published_entry_counts():
     """State-dict entries of the published models: 442, 436 and 429, counters included."""
     for head, entries in (("aspp", 442), ("psp", 436), ("enc", 429)):
@@ -142,6 +143,7 @@ def test_another_model_is_refused(psp, changes, message):
     assert str(caught.value).count("the configuration ") <= others
 
 
+@pytest.mark.slow
 def test_another_class_count():
     model = small.config("enc", "jpu").model
     tensors = fit.to_tensors(small.variables(model, 19), "mmseg")

@@ -201,6 +201,7 @@ def narrow(network: str, changes: dict) -> dict[str, np.ndarray]:
     return {theirs: tensors[f"backbone.{name}"] for theirs, name in renamed(network).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "changes"),
     [

@@ -292,6 +292,7 @@ EXHAUSTING = {
 }
 
 
+@pytest.mark.slow
 def test_pickles_that_exhaust(tmp_path):
     """In a separate process: the type checks in this one cost more than the reading."""
     for number, body in enumerate(EXHAUSTING.values()):
@@ -444,6 +445,7 @@ def test_entries_that_are_not_tensors_are_reported(tmp_path):
     assert result.others == ("extra", "sparse")
 
 
+@pytest.mark.slow
 def test_short_fuzz():
     outcomes = fuzz_pth.fuzz(900, seed=1)
     assert outcomes["read"] + outcomes["refused"] == 900

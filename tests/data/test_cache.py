@@ -113,6 +113,7 @@ def start(photos, folder, pause):
     )
 
 
+@pytest.mark.slow
 def test_two_builders_at_once_build_one_cache(photos, tmp_path):
     builders = [start(photos, tmp_path / "cache", 0.01) for _ in range(2)]
     lines = [b.communicate(timeout=120)[0].splitlines() for b in builders]
@@ -122,6 +123,7 @@ def test_two_builders_at_once_build_one_cache(photos, tmp_path):
     assert_same(cache.open_or_build(str(tmp_path / "cache"), source_of(photos)), source_of(photos))
 
 
+@pytest.mark.slow
 def test_a_killed_build_resumes_where_it_stopped(photos, tmp_path):
     builder = start(photos, tmp_path / "cache", 0.02)
     while builder.stdout.readline().strip() != "15":

@@ -75,6 +75,7 @@ def test_threads_do_not_change_a_batch(two_epochs, threads):
     assert list(map(digest, batches(16, threads=threads))) == list(map(digest, two_epochs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_worker_processes_do_not_change_a_batch(two_epochs, workers):
     first = batches(5, workers=workers, threads=1)

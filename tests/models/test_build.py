@@ -49,6 +49,7 @@ def test_mmseg_starts_from_kaiming_normal_fan_out():
                 assert abs(value).max() > 3 * expected, name
 
 
+@pytest.mark.slow
 def test_mmseg_classifiers_start_narrow_and_residual_branches_at_zero():
     params = initial("mmseg")
     for head in ("decode_head", "auxiliary_head"):
@@ -76,6 +77,7 @@ def test_official_heads_start_from_pytorchs_defaults():
         assert 0 < abs(bias).max() <= width**-0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lineage", ["mmseg", "official"])
 def test_encoding_and_linear_layers(lineage):
     params = initial(lineage)
@@ -107,6 +109,7 @@ def test_combinations_without_a_reference_are_refused(changes, key):
         models.build(config, 19)
 
 
+@pytest.mark.slow
 def test_auxiliary_head_runs_only_where_it_is_needed():
     config = get_config().model
     config.update(SMALL, backbone="resnet18", head="fcn", dropout=0.0)

@@ -141,6 +141,7 @@ def separable_variables():
     return jax.tree.map(lambda v: v + rng.uniform(0.5, 1, v.shape).astype(np.float32), variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [True, False])
 def test_separable_convolution_without_its_normalised_map(train):
     x, variables = jnp.asarray(noise(2, 7, 9, 5)), separable_variables()
@@ -173,6 +174,7 @@ def test_a_deferred_normalisation_loses_no_more_to_bfloat16_than_a_written_one()
     assert errors[0] < 1.2 * errors[1]
 
 
+@pytest.mark.slow
 def test_separable_convolution_over_replicas_is_that_of_the_whole_batch():
     x, variables = jnp.asarray(noise(4, 7, 9, 5)), separable_variables()
     y, statistics, _ = separable(x, train=True, variables=variables)
@@ -205,6 +207,7 @@ def test_a_single_value_per_channel_is_refused():
         module.apply(variables, x, train=True, mutable=["batch_stats"])
 
 
+@pytest.mark.slow
 def test_group_norm_is_torchs_and_leaves_out_the_padding():
     reference = torch.nn.GroupNorm(32, 64)
     x = noise(2, 6, 7, 64) + 3

@@ -46,6 +46,7 @@ def test_logits_are_those_of_mmseg(head, neck):
     assert np.std(ours.logits) > 0.3  # logits that differ, or an error would not be seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neck", ["jpu", "none"])
 @pytest.mark.parametrize(
     ("kind", "changes"),

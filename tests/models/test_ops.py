@@ -269,6 +269,7 @@ def test_pyramid_bottleneck(size, kernel_size, align_corners):
     assert_same(of(FAST), of(PLAIN), noise(2, *size, 5), kernel, *grids, atol=5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_pyramid_bottleneck_of_a_padded_batch(align_corners):
     x, grids = noise(3, 12, 14, 5), [noise(3, s, s, 4, seed=s) for s in (1, 6)]
@@ -303,6 +304,7 @@ def test_encoding_is_the_sum_of_its_shared_residuals(counted):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2), (1, 1)])
 def test_max_pool(size):
     assert_same(max_pool.max_pool, max_pool.max_pool_plain, noise(2, *size, 3))

@@ -38,6 +38,7 @@ def test_resize_is_torchs(size, shape, align_corners):
     np.testing.assert_allclose(ours, oracle.to_numpy(expected), atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_resize_follows_the_true_sizes_of_a_padded_batch(align_corners):
     x = noise(3, 12, 20, 2)
@@ -75,6 +76,7 @@ def test_adaptive_pooling_is_torchs(n, s):
     np.testing.assert_allclose(ours, oracle.to_numpy(expected), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pyramid_pools_of_a_padded_batch():
     x = noise(3, 14, 9, 2)  # what lies outside the true sizes must not count
     size = np.array([[14, 9], [5, 9], [13, 2]], np.int32)
@@ -85,6 +87,7 @@ def test_pyramid_pools_of_a_padded_batch():
             np.testing.assert_allclose(pool[i : i + 1], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2)])
 def test_max_pool_is_torchs(size):
     x = np.round(noise(2, *size, 3))  # few values, so that many tie

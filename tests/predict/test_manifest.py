@@ -221,6 +221,7 @@ def test_what_comes_while_it_runs_is_not_taken_for_photographs(call, tmp_path, m
     assert sorted(model.predicted) == STEMS
 
 
+@pytest.mark.slow
 def test_the_names_of_many_files_are_never_all_in_memory(tmp_path):
     for folder in range(20):
         (tmp_path / str(folder)).mkdir()

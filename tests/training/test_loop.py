@@ -114,6 +114,7 @@ def test_every_optimiser_resumes_to_the_same_bits(tmp_path, changes):
         loop.train(c, tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_a_kill_between_a_score_and_its_checkpoint_loses_no_best(tmp_path):
     loop.train(config(steps=4, eval_every=4), tmp_path)
     folder = model_folder.step_folder(tmp_path, 4)
@@ -142,6 +143,7 @@ def test_replay_confirms_every_bit_or_names_the_first_step_that_differs(tmp_path
     assert "first difference at step 10" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_configuration_that_does_not_fit_names_its_keys(tmp_path):
     loop.train(config(steps=4, eval_every=0), tmp_path)
     other = config(steps=4, eval_every=0, ema_decay=0.9)
@@ -150,6 +152,7 @@ def test_a_configuration_that_does_not_fit_names_its_keys(tmp_path):
         loop.train(other, tmp_path)
 
 
+@pytest.mark.slow
 def test_classes_in_another_order_are_refused_and_a_finished_run_says_so(tmp_path, capsys):
     loop.train(config(steps=2, eval_every=0), tmp_path)
     loop.train(config(steps=2, eval_every=0), tmp_path)
@@ -161,6 +164,7 @@ def test_classes_in_another_order_are_refused_and_a_finished_run_says_so(tmp_pat
         loop.train(config(steps=4, eval_every=0), tmp_path)
 
 
+@pytest.mark.slow
 def test_harmless_changes_are_reported_and_accepted(tmp_path, capsys):
     loop.train(config(steps=4, eval_every=0), tmp_path)
     loop.train(config(steps=6, eval_every=0), tmp_path)
@@ -179,6 +183,7 @@ def explode(monkeypatch):
     monkeypatch.setattr(step.losses, "total_loss", infinite)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_the_samples_named(tmp_path, monkeypatch):
     loop.train(config(steps=4, eval_every=0), tmp_path)
     explode(monkeypatch)
@@ -191,6 +196,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(tmp_path, monkey
     assert model_folder.finished_steps(tmp_path) == [4]
 
 
+@pytest.mark.slow
 def test_the_error_that_ended_a_run_is_not_hidden_by_a_full_disk(tmp_path, monkeypatch):
     explode(monkeypatch)
     close = checkpointer.Checkpoints.close
@@ -204,6 +210,7 @@ def test_the_error_that_ended_a_run_is_not_hidden_by_a_full_disk(tmp_path, monke
         loop.train(config(steps=4, eval_every=0), tmp_path)
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_are_skipped_on_request(tmp_path, monkeypatch, capsys):
     loop.train(config(steps=4, eval_every=0), tmp_path)
     before = model_folder.load_model(tmp_path).variables
@@ -271,6 +278,7 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_the_last_checkpoint(tmp_pat
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
+@pytest.mark.slow
 def test_a_vanished_file_names_itself_and_the_last_checkpoint(tmp_path, monkeypatch):
     loop.train(config(steps=4, eval_every=0), tmp_path)
     load = datasets.load
@@ -310,6 +318,7 @@ class Unlabelled:
         return sample._replace(label=np.full_like(sample.label, 255))
 
 
+@pytest.mark.slow
 def test_a_validation_without_a_labelled_pixel_has_no_score_and_no_best(
     tmp_path, monkeypatch, capsys
 ):

@@ -89,6 +89,7 @@ def assert_close(left, right, rtol=1e-5):
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * scale, err_msg=str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalization", ["all_pixels", "valid_pixels", "valid_pixels_per_shard"])
 def test_devices_and_strategies_agree(normalization):
     kwargs = {"normalization": normalization, "ema_decay": 0.9}
@@ -106,6 +107,7 @@ def test_devices_and_strategies_agree(normalization):
             assert a == pytest.approx(b, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulation_equals_one_larger_batch():
     # BatchNorm is frozen, because its statistics depend on the micro-batches.
     kwargs = {"optim_kwargs": {"freeze": ("bn",)}, "normalization": "valid_pixels"}
@@ -132,6 +134,7 @@ def test_accumulation_per_micro_batch_averages_their_gradients():
     assert_close(mean, found.params)  # the first step of SGD is the gradient
 
 
+@pytest.mark.slow
 def test_accumulation_carries_batch_statistics_through_the_micro_batches():
     (batch,) = batches(count=1)
     parts = {k: x.reshape(2, 2, *x.shape[1:]) for k, x in batch.items()}
@@ -144,6 +147,7 @@ def test_accumulation_carries_batch_statistics_through_the_micro_batches():
     assert_close(expected, two)
 
 
+@pytest.mark.slow
 def test_dropout_differs_between_steps_and_replicas_and_repeats_by_seed():
     data = [next(iter(batches()))] * 2
     kwargs = {"dropout": 0.5, "optim_kwargs": {"learning_rate": lambda step: jnp.float32(0.0)}}
@@ -159,6 +163,7 @@ def test_dropout_differs_between_steps_and_replicas_and_repeats_by_seed():
     assert replicated != pytest.approx(alone, rel=1e-6)  # equal images, different masks
 
 
+@pytest.mark.slow
 def test_moving_average_follows_the_weights():
     data = list(batches(count=3))
     seen = [initial()["params"]]
@@ -189,6 +194,7 @@ def test_a_long_moving_average_settles_where_the_weights_are():
     assert_close(now.params, many(now), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_clipping_bounds_the_gradient_as_torch_does():
     data = list(batches(count=1))
     free, metrics = train(plan("pmap", 1), data, optim_kwargs={"weight_decay": 0.0})
@@ -231,6 +237,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
     assert all(jax.tree.leaves(unchanged))
 
 
+@pytest.mark.slow
 def test_bfloat16_follows_float32():
     data = [b for _ in range(40) for b in batches()]
     schedule = {"learning_rate": lambda step: jnp.float32(0.02)}
@@ -245,6 +252,7 @@ def test_bfloat16_follows_float32():
     assert np.abs(wide - narrow).max() > 0  # else bfloat16 was not used
 
 
+@pytest.mark.slow
 def test_state_buffers_are_reused():
     one = plan("pmap", 2)
     opt = optimizer()
