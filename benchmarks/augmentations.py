@@ -33,7 +33,7 @@ SHOWN = {
 
 
 def sample(entry: str, source: StreetScenes) -> np.ndarray:
-    """The image above its label after one step and, where it is not one, the crop."""
+    """The image above its label, after one step and, unless that is one, a crop."""
     name = entry.split()[0]
     data = base.get_config().data
     data.update(crop_size=SIZE, resize_scale=SIZE[::-1], base_size=SIZE[0], flip=1.0, rotation=25.0)

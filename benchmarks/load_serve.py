@@ -5,8 +5,8 @@
 Starts `fastfcn serve`'s server on the loopback address, around a narrow network with random
 weights, in a process of its own. Each client uploads a photograph, waits for the whole answer and
 sends the next, over one connection. A connection that is refused, reset or closed, an answer that
-is cut off, and any status but 200 count as dropped. The exit status is 1 if there is one, or if the
-server's memory grew by 200 MiB after the first ten seconds.
+is cut off, and any status but 200 count as dropped. The exit status is 1 if there is one, or if
+the server's memory grew by more than 200 MiB after the first ten seconds.
 """
 
 import argparse

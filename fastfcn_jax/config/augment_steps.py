@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from fastfcn_jax.errors import UserError
 
-# The augmentations of the two references, as lists; an entry may name one of them.
+# The augmentations of mmsegmentation and of the official code; an entry may name one of them.
 NAMED = {
     "mmseg": ("resize", "crop", "flip", "photometric"),
     "official": ("flip", "short_side", "rotate_pillow", "pad_crop", "blur_pillow"),
 }
 # Options and their defaults, which are mmsegmentation's where it has any. Those of `resize`, `crop`
-# and the official steps are keys of `config.data`. A pair with low and high is drawn in between.
+# and the official steps are keys of `config.data`. From a pair a value in between is drawn.
 OPTIONS: dict[str, dict[str, Any]] = {
     "resize": {},
     "resize_steps": {"factors": (0.5, 2.0), "step": 0.25},

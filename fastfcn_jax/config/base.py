@@ -25,7 +25,8 @@ def get_config() -> ConfigDict:
     m.neck_channels = 512  # width of the JPU's branches; its output has 4 times as many channels
     m.head = "psp"  # psp | aspp | enc | fcn
     m.head_channels = 512  # channels of the head's last feature map
-    # fraction of channels dropped before the classifiers; paddleseg: of values, auxiliary head only
+    # fraction of channels dropped before the classifiers; paddleseg: of single values, before the
+    # auxiliary one only
     m.dropout = 0.1
     m.se_branch = False  # enc head only: predict which classes are present (SE loss)
     # enc head only: fuse c3 and c4 (paddleseg: c2 and c3) into its map (the official --lateral)
@@ -163,7 +164,7 @@ def get_config() -> ConfigDict:
 
     p = c.published = ConfigDict()  # published scores to compare with
     p.miou = 0.0  # single-scale mIoU in percent; 0: not published
-    p.miou_flip = 0.0  # single-scale mIoU in percent with flip
+    p.miou_flip = 0.0  # single-scale mIoU in percent with flip; 0: not published
     p.miou_ms_flip = 0.0  # mIoU in percent with multi-scale and flip; 0: not published
     p.source = ""  # where the scores are published
     return c.lock()

@@ -82,8 +82,9 @@ def to_folder(
 
 
 def to_file(folder: Path, output: Path, to: str) -> int:
-    """Writes the best model of a checkpoint folder as a `.pth` file, `to` "paddleseg" as
-    `.pdparams`; returns its tensor count.
+    """Writes the best model of a checkpoint folder as a file; returns its tensor count.
+
+    The file is a `.pth`, for `to="paddleseg"` a `.pdparams`.
 
     Raises:
       UserError: the folder holds no model, or one of another lineage, or `output` exists.

@@ -17,7 +17,7 @@ class FileMeta(NamedTuple):
       mean, std: of the image normalisation, in RGB order if `is_rgb`, else BGR.
       test_scale: (width, height) that test images are scaled to fit.
       slide: window and stride (height, width) for sliding-window testing.
-      threshold: probability from which a pixel is of the second class (one-channel models).
+      threshold: probability above which a pixel is of the second class (one-channel models).
     """
 
     class_names: tuple[str, ...] = ()

@@ -143,7 +143,8 @@ def train_batches(
     order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat(None)
     samples = order.map_with_index(AugmentedSamples(source, augment, seed))
     own = batch_size // count
-    # Grain's batches of one are one more than it can count.
+    # `repeat` without an end has sys.maxsize samples; for batches of one, Grain rounds up by one,
+    # and len() overflows.
     batched = samples.batch(own, batch_fn=_stack) if own > 1 else samples.map(_alone)
     batches = batched[start_step * count + index :: count]
     return _read(batches, threads, prefetch, workers)

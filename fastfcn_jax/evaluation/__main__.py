@@ -35,7 +35,7 @@ def define(parser: cli.Parser) -> None:
         type=cli.path,
         nargs="+",
         metavar="RUN",
-        help="Evaluate nothing: mean and deviation of the stored scores of runs of several seeds.",
+        help="Evaluate nothing: print mean and deviation of stored scores of runs, one per seed.",
     )
     parser.add_argument(
         "--calibration", action="store_true", help="Also compute the calibration error (ECE)."

@@ -127,7 +127,7 @@ def images(content: dict[str, Any]) -> tuple[PixelType, tuple[float, ...]]:
 
 
 def threshold(content: dict[str, Any]) -> float | None:
-    """The probability from which a pixel is of the second class; None: not a one-channel model.
+    """The probability above which a pixel is of the second class; None: not a one-channel model.
 
     Raises:
       ValueError: as `read`.

@@ -37,7 +37,7 @@ class Common:
     align_corners: of every bilinear resize in the network.
     kernel_init: of the convolutions of neck and heads that a normalisation follows.
     narrow_classifier: classifiers start at N(0, 0.01) with bias 0; else as PyTorch's default.
-    paddle_start: classifiers and linear layers start as Paddle's default instead.
+    paddle_start: classifiers and linear layers start as Paddle's defaults instead.
     dtype: compute type; parameters, statistics and logits stay float32.
     axis_name: mapped axis over which BatchNorm takes its statistics in training; None: local.
     folded: BatchNorm has been folded into the convolutions (`folding.fold`); inference only.

@@ -134,7 +134,7 @@ class ResNet(nn.Module):
     stem_widths: channels of the three 3x3 convolutions of the stem, or of its single 7x7 one.
     average_downsample: shortcuts average 2x2 where they down-sample, then convolve (ResNet-D).
     strides, dilations: of the four stages.
-    half_first: where a stage dilates, its first block does by half (not in PaddleSeg).
+    half_first: where a stage dilates, its first block has half the dilation (not in PaddleSeg).
     zero_last_scale: start each residual branch at 0.
     remat: recompute each block's activations in the backward pass.
     """

@@ -38,7 +38,7 @@ class Segmentor(nn.Module):
     auxiliary_head: takes c4; it runs in training, when initialising, or on request.
     lateral: names of the maps that the head takes as well, e.g. ("c3", "c4").
     threshold: of a one-channel model, whose logit is that of the second of two classes: the
-      probability from which a pixel is of it. In evaluation such a model answers as one of two
+      probability above which a pixel is of it. In evaluation such a model answers as one of two
       classes, of which the first has the logit 0: softmax is then its sigmoid. None: any other.
     """
 

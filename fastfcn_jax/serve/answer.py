@@ -124,7 +124,7 @@ def read(data: bytes, pixel) -> Num[np.ndarray, "h w c"]:
 
 
 def color(value: UInt8[np.ndarray, "3"]) -> str:
-    """A colour in HTML's words."""
+    """A colour as HTML writes it."""
     return "#{:02x}{:02x}{:02x}".format(*value)
 
 

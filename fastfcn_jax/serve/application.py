@@ -63,7 +63,7 @@ class Application:
 
     Args:
       model: as `Answerer` takes it.
-      protocol: in the words of `About`.
+      protocol: see `About`.
     """
 
     def __init__(self, model, *, protocol: str, measures: Measures, places: int):

@@ -1,4 +1,4 @@
-"""Counters and gauges of the server, in Prometheus' words."""
+"""Counters and gauges of the server, as Prometheus reads them."""
 
 import prometheus_client as prometheus
 

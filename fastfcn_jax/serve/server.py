@@ -113,7 +113,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Opens a socket at this address; connections are accepted once a server runs.
 
     Raises:
-      UserError: that is impossible.
+      UserError: it cannot listen there.
     """
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port}: ports go from 0 to 65535.")
@@ -175,7 +175,7 @@ def serve(
     """Serves a page and an HTTP interface for one model until Ctrl-C or SIGTERM.
 
     Args:
-      checkpoint: checkpoint folder or published name; or
+      checkpoint: a checkpoint folder or a published name; this or `model`.
       model: a file that `fastfcn export` wrote.
       host: address to listen on; the default can be reached from this machine only.
       port: 0: any free port.

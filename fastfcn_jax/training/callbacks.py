@@ -1,4 +1,4 @@
-"""Own code during a training: told when it starts, logs, validates, saves and ends."""
+"""Callbacks: a user's own code, called when a training starts, logs, validates, saves and ends."""
 
 import copy
 import dataclasses

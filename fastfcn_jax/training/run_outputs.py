@@ -31,7 +31,7 @@ def open_outputs(
     start: int,
     curves: notebook.Curves | None,
 ) -> Outputs:
-    """Opens them, on other processes than the first the log alone, which is not written there.
+    """Opens them; processes other than the first get the log alone, and do not write it.
 
     Args:
       card: what run.json will hold.

@@ -123,7 +123,7 @@ def test_per_micro_batch_is_the_mean_of_mmsegs_own_means():
 
 
 def test_se_loss_at_saturated_logits_is_not_the_official_clamp():
-    # What docs/training.md says of the two: equal up to 15, then the official one loses its pull.
+    # What docs/training.md says of the two: equal up to 16, then the official one loses its pull.
     for logit, present, same in (
         (15.0, 0.0, True), (-15.0, 1.0, True), (200.0, 0.0, False), (-200.0, 1.0, False)
     ):  # fmt: skip

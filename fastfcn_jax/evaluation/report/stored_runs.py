@@ -112,7 +112,7 @@ def _palette(classes: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def _scored(folder: Path, history: Sequence[dict[str, Any]]) -> Scored | None:
-    """The newest evaluation whose counts are there; else the newest."""
+    """The last validation, or `fastfcn eval`'s scores: the first with counts; else the first."""
     found: list[Scored] = []
     done = [r for r in history if r["kind"] == "eval" and r.get("mIoU") is not None]
     if done:
