@@ -91,9 +91,7 @@ def draw(folder: str | Path) -> int:
 
 
 def define(parser: cli.Parser) -> None:
-    parser.add_argument(
-        "--workdir", type=cli.path, default=Path("runs/demo"), help="Default: runs/demo."
-    )
+    parser.add_argument("--workdir", type=cli.path, metavar="DIR", help="Default: runs/demo.")
     parser.add_argument(
         "--steps", type=cli.at_least(0), default=0, metavar="N", help="Fewer, for a quick look."
     )
@@ -107,10 +105,11 @@ def define(parser: cli.Parser) -> None:
 
 def run(arguments: Namespace) -> int:
     if arguments.draw is not None:
-        if arguments.steps:
-            raise UserError("--steps: --draw trains nothing; leave one of them out.")
+        for flag in ("steps", "workdir"):
+            if getattr(arguments, flag):
+                raise UserError(f"--{flag}: --draw trains nothing; leave one of them out.")
         return draw(arguments.draw)
-    return demo(arguments.workdir, steps=arguments.steps)
+    return demo(arguments.workdir or Path("runs/demo"), steps=arguments.steps)
 
 
 COMMAND = cli.Command(

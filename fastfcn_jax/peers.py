@@ -251,9 +251,13 @@ def _accept(server: socket.socket, token: str, hosts: list[str]) -> list[_Link]:
         while len(links) < jax.process_count() - 1:
             server.settimeout(max(end - time.monotonic(), 0.01))
             connection, _ = server.accept()
-            connection.settimeout(CONNECT)
-            shown, _, process = connection.makefile("r").readline().strip().partition(" ")
-            if not secrets.compare_digest(shown, token):
+            connection.settimeout(1)  # what says nothing at once is none of the processes
+            try:
+                said = connection.makefile("rb").readline(200)
+            except OSError:
+                said = b""
+            shown, _, process = said.strip().partition(b" ")
+            if not secrets.compare_digest(shown, token.encode()):
                 connection.close()
                 continue
             connection.settimeout(None)

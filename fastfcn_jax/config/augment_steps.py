@@ -108,7 +108,9 @@ def _value(key: str, text: str, default: Any) -> Any:
         values = [kind(part) for part in text.split(",")]
     except ValueError:
         values = []
-    low, high = (-1 if key == "label" else 0), _HIGHEST.get(key, math.inf)
+    low, high = (-1 if default == -1 else 0), _HIGHEST.get(key, math.inf)
+    if key == "size" and kind is float:  # a share of the image, of the mosaic pixels
+        high = 1
     in_range = all(low <= value <= high and math.isfinite(value) for value in values)
     if len(values) != 1 + is_pair or not in_range:
         what = f"{'two numbers' if is_pair else 'a number'} from {low}"

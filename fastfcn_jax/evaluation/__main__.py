@@ -6,6 +6,11 @@ from argparse import Namespace
 from fastfcn_jax import cli
 from fastfcn_jax.errors import UserError
 
+# Flags of an evaluation, which --mean would not heed.
+EVALUATING = (
+    *("checkpoint", "config", "protocol", "output", "compare", "calibration", "boundary"),
+)
+
 
 def define(parser: cli.Parser) -> None:
     parser.need(
@@ -47,8 +52,9 @@ def run(arguments: Namespace) -> None:
     if arguments.mean is not None:
         from fastfcn_jax.evaluation import over_runs
 
-        if arguments.checkpoint is not None:
-            raise UserError("--mean evaluates nothing; leave --checkpoint out.")
+        others = {name: value for name, value in vars(arguments).items() if name in EVALUATING}
+        if given := [name for name, value in others.items() if value]:
+            raise UserError(f"--mean evaluates nothing; leave --{given[0]} out.")
         over_runs.print_summary(over_runs.summarize(arguments.mean))
         return
     from fastfcn_jax.evaluation.run import evaluate_folder

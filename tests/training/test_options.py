@@ -18,7 +18,7 @@ from fastfcn_jax import api, models
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.serve import answer
+from fastfcn_jax.serve import answer, desk
 from fastfcn_jax.training import class_weights, initial_weights, loop
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_model")]
@@ -285,9 +285,10 @@ def test_one_channel_trains_evaluates_and_predicts(tmp_path):
     odds = 1 / (1 + np.exp(-model.logits(image)[..., 1]))
     np.testing.assert_array_equal(labels, odds > 0.4)
     np.testing.assert_allclose(sure, np.where(labels == 1, odds, 1 - odds), atol=1e-5)
-    served = answer.answer(model, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
-    assert served["confidence"] == pytest.approx(sure.mean(), abs=1e-4)
-    shares = {found["name"]: found["share"] for found in served["classes"]}
+    answers = answer.Answerer(model, desk.Occupation())
+    served = answers(cv2.imencode(".png", image[..., ::-1])[1].tobytes(), "json")
+    assert served.mean_confidence == pytest.approx(sure.mean(), abs=1e-4)
+    shares = {found.name: found.share for found in served.classes}
     assert shares.get("bright", 0) == pytest.approx(100 * labels.mean(), abs=0.01)
     c.data.update(name="synthetic", root="")
     with pytest.raises(UserError, match="is for two classes, and there are 9"):

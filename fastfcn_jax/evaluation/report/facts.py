@@ -17,7 +17,7 @@ Fact = tuple[str, str]
 
 def of_training(card: dict[str, Any], history: Sequence[dict[str, Any]]) -> list[Fact]:
     """(name, value) of what is known about a training; "" where it is not."""
-    starts = _starts(card)
+    starts = starts_of(card)
     first, last = (starts[0], starts[-1]) if starts else ({}, {})
     resumed = f", resumed {len(starts) - 1} times" if len(starts) > 2 else ", resumed once"
     steps = max((r["step"] for r in history), default=0)
@@ -44,7 +44,7 @@ def duration(card: dict[str, Any], history: Sequence[dict[str, Any]]) -> str:
 
     Between two starts nothing ran: each counts up to its last record.
     """
-    begun = [_moment(start.get("time")) for start in _starts(card)]
+    begun = [_moment(start.get("time")) for start in starts_of(card)]
     starts = sorted(moment for moment in begun if moment is not None)
     times = [_moment(record.get("time")) for record in history]
     if None in times:
@@ -128,7 +128,8 @@ def _inner(card: dict[str, Any], *keys: str) -> Any:
     return found
 
 
-def _starts(card: dict[str, Any]) -> list[dict[str, Any]]:
+def starts_of(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """The starts of a run that its card lists; entries of another form are left out."""
     return [start for start in _list(card.get("starts")) if isinstance(start, dict)]
 
 

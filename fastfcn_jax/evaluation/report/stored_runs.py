@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from fastfcn_jax import stored
 from fastfcn_jax.config import base, experiment
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation.report import paired, run_curves
+from fastfcn_jax.evaluation.report import facts, paired, run_curves
 
 CLASSES = {"class_names": [str], "palette": [[int]]}  # of model.json, for the colours of curves
 METRICS = {
@@ -159,8 +159,8 @@ def differing_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """The same for the data, the versions and the commit of the runs' cards."""
     flat = []
     for run in runs:
-        starts = run.card.get("starts")
-        last = starts[-1] if isinstance(starts, list) and starts else {}
+        starts = facts.starts_of(run.card)
+        last = starts[-1] if starts else {}
         git = last.get("git") or {}
         commit = {"git.commit": git.get("commit"), "git.changed": len(git.get("changed") or ())}
         parts = {"data": run.card.get("data"), "versions": last.get("versions")}
