@@ -40,7 +40,7 @@ from fastfcn_jax.training import loop, metrics_log  # noqa: E402
 
 STEPS, MIDDLE = 24, 14  # of a run; of the one that a flip meets
 PATIENCE = 120  # seconds after which a training counts as hanging
-TIMING = ("images_per_second", "data_wait", "seconds_per_step", "seconds")
+TIMING = ("time", "images_per_second", "data_wait", "seconds_per_step", "seconds")
 
 
 class StopInTheMiddle:

@@ -151,7 +151,7 @@ def compare(left: Path, right: Path) -> list[str]:
     """Differences between two finished runs, in words; empty if they are bit-identical."""
 
     def history(workdir):
-        timing = ("images_per_second", "data_wait", "seconds_per_step", "seconds")
+        timing = ("time", "images_per_second", "data_wait", "seconds_per_step", "seconds")
         return [
             {k: v for k, v in record.items() if k not in timing}
             for record in metrics_log.read(workdir / "metrics.jsonl")

@@ -122,8 +122,13 @@ def random_tensor(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray
     """Draws one tensor of a state dict, seeded by its name, so that every branch has an effect.
 
     BatchNorm: weight 0.5..1.5, variance 0.5..2, mean and bias N(0, 0.1). Logits are about 1 to 10,
-    like those of a trained model.
+    like those of a trained model. The same again is a copy: drawing takes longer than many a test.
     """
+    return drawn_tensor(key, shape, seed).copy()
+
+
+@functools.cache
+def drawn_tensor(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     rng = np.random.default_rng((seed, zlib.crc32(key.encode())))
     if key.endswith("running_var"):
         values = rng.uniform(0.5, 2.0, shape)

@@ -29,6 +29,7 @@ class Predictor(predictor.Predictor):
         self.seconds = seconds  # that an image takes
         self.protocol = protocols.build("single", test_scale=(0, 0))
         self.max_programs, self.batch_size, self.seen = 6, 1, []
+        self.threshold = None
 
     def stream(self, images, *, confidence=False):
         for key, image in images:

@@ -136,7 +136,7 @@ def test_nothing_is_overwritten_and_nothing_left_behind(tmp_path, enc):
         (["--input", "absent.pth", "--config", "configs/demo.py"], "no such file or folder"),
         (["--input", "FILE"], "not a PyTorch file"),
         (["--input", "FILE", "--config.seed=1"], "give --config FILE as well"),
-        (["--input", "FOLDER"], "pass --to mmseg or --to official"),
+        (["--input", "FOLDER"], "pass --to mmseg, official or paddleseg"),
         (["--input", "FOLDER", "--to", "mmseg"], "is not a checkpoint folder"),
     ],
 )

@@ -46,7 +46,7 @@ class Echo(Predictor):
 
     def __init__(self, protocol="single"):
         protocol = protocols.build(protocol, test_scale=(0, 0))
-        super().__init__(nn.Module(), {}, protocol=protocol)
+        super().__init__(nn.Dense(1), {}, protocol=protocol)
 
     def stream(self, images):
         waiting = []

@@ -241,7 +241,7 @@ def test_class_weights_balance_the_classes():
         counts += np.bincount(label[label < 9], minlength=9)
     np.testing.assert_allclose(class_weights.label_frequencies(source), counts / counts.sum())
     with pytest.raises(UserError, match="2 values"):
-        class_weights.resolve((1.0, 2.0), source)
+        class_weights.resolve((1.0, 2.0), source, config().model)
 
 
 def test_options_of_the_loss_reach_the_step(tmp_path):
