@@ -63,7 +63,7 @@ def _described(
         if info.num_classes != outputs and not reset_head:
             raise UserError(
                 f"--classes {named} names {info.num_classes} classes, and the file's classifier "
-                f"decides between {outputs}; name each in their order"
+                f"has {outputs} to decide between; name each in their order"
             )
         return config, info, ()
     expected = output_classes.configured(config)

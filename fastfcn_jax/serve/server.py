@@ -191,6 +191,7 @@ def serve(
         checkpoint, model = (None if name is None else Path(name) for name in (checkpoint, model))
         loaded, tested = _load(checkpoint, model, protocol)
         server = Server(listener, host, loaded, protocol=tested, places=queue)
+        listener.listen(WAITING_CONNECTIONS)  # who calls as soon as it is printed has to wait only
         print(f"{server.url}  (Ctrl-C ends it; {server.url}/docs: for programs)", flush=True)
         if not server.is_local:
             print(

@@ -32,8 +32,7 @@ WITHOUT = "import sys; sys.modules['fastfcn_jax'] = None; exec(open(sys.argv[1])
 
 def program(file: str) -> str:
     """The program on the page that opens this file."""
-    (found,) = (text for text in PROGRAMS if f'"{file}' in text)
-    return found
+    return next(text for text in PROGRAMS if f'"{file}' in text)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +64,20 @@ def run(folder: Path, file: str) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_openvino_takes_over_what_the_onnx_file_says(folder):
+    pytest.importorskip("openvino")
+    exported(folder, "model.onnx")
+    (folder / "labels.png").unlink(missing_ok=True)
+    (folder / "convert.py").write_text(program('model.onnx"), "model.xml'))
+    subprocess.run([sys.executable, "convert.py"], cwd=folder, check=True)
+    said = run(folder, 'model.xml")\nsaid')
+    photo = np.asarray(Image.open(folder / "photo.png"))
+    expected = readers.load(folder / "model.onnx")(photo)
+    written = Image.open(folder / "labels.png")
+    np.testing.assert_array_equal(np.asarray(written), expected)
+    assert said.strip() == str([INFO.class_names[k] for k in np.unique(expected)])
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.stablehlo", "model.tflite"])
