@@ -52,8 +52,7 @@ def run(arguments: Namespace) -> None:
     if arguments.mean is not None:
         from fastfcn_jax.evaluation import over_runs
 
-        others = {name: value for name, value in vars(arguments).items() if name in EVALUATING}
-        if given := [name for name, value in others.items() if value]:
+        if given := [name for name in EVALUATING if getattr(arguments, name)]:
             raise UserError(f"--mean evaluates nothing; leave --{given[0]} out.")
         over_runs.print_summary(over_runs.summarize(arguments.mean))
         return
