@@ -113,10 +113,10 @@ def _job(config) -> Job:
 def training(config, model, variables):
     f = flags.FLAGS
     optimizer = optim.build(config, variables)
-    run = step.make_train_step(model, optimizer, num_classes=f.num_classes, loss={}, seed=0)
+    run = step.make_train_step(model, optimizer, num_classes=f.num_classes, loss={})
     size = np.full((f.batch, 2), (f.height, f.width), np.int32)
     batch = {"image": _job(config).images(), "label": _job(config).labels(), "size": size}
-    return run, (state.create(variables, optimizer), batch)
+    return run, (state.create(variables, optimizer), batch, step.numbers(optimizer, 0, 0))
 
 
 def inference(config, model, variables):

@@ -182,7 +182,7 @@ def pairs(count: int, output: Path, wanted: Any, rng: random.Random) -> Iterator
             yield "one came after the other, bit-identical"
         else:
             yield f"BAD: statuses {statuses}: {sentence(workdir)}"
-        shutil.rmtree(workdir)
+        shutil.rmtree(workdir, ignore_errors=True)
 
 
 def spoil(path: Path, rng: random.Random) -> str:

@@ -38,15 +38,16 @@ def losses(config, source, params, precision: str, seed: int, factor: float) -> 
     """The loss of each step, float64; `params` are the initial weights."""
     c = config.copy_and_resolve_references()
     c.seed, c.model.precision = seed, precision
-    _, state, train_step, _ = setup.build_training(c, source, PLAN)
+    built = setup.build_training(c, source, PLAN)
     scaled = jax.tree.map(lambda p: np.asarray(p) * np.float32(factor), params)
-    state = PLAN.put_state(state.replace(params=scaled))
+    state = PLAN.put_state(built.state.replace(params=scaled))
     batches = pipeline.build_train(config, source)
     found = []
-    for _ in range(config.train.steps):
+    for index in range(config.train.steps):
         batch = next(batches)
         del batch["index"]
-        state, metrics = train_step(state, PLAN.put_batch(batch))
+        placed = PLAN.put_batch(batch)
+        state, metrics = built.train_step(state, placed, built.numbers(index))
         found.append(float(metrics["loss"]))
     types = {x.dtype for x in jax.tree.leaves((state.params, state.opt_state, state.batch_stats))}
     if types != {np.dtype("float32")}:
@@ -67,7 +68,7 @@ def main() -> int:
     config.train.steps = arguments.steps
     config.data.update(root=arguments.root, crop_size=tuple(arguments.crop), threads=1)
     source = datasets.load(config.data.name, config.data.root, config.data.train_split)
-    params = setup.build_training(config, source, PLAN)[1].params
+    params = setup.build_training(config, source, PLAN).state.params
     curves, differences = {}, {}
     for name, options in RUNS.items():
         curve = curves[name] = losses(config, source, params, *options)

@@ -354,7 +354,6 @@ def _our_training(job, config, variables):
             optimizer,
             num_classes=job.num_classes,
             loss={},
-            seed=0,
             axis_name=strategy.AXIS,
         )
     )
@@ -362,14 +361,14 @@ def _our_training(job, config, variables):
     batch = spread.put_batch({"image": job.images(), "label": job.labels(), "size": size})
     current = spread.put_state(state.create(variables, optimizer))
     losses = []
-    for _ in range(LOSSES):
-        current, metrics = train_step(current, batch)
+    for index in range(LOSSES):
+        current, metrics = train_step(current, batch, step.numbers(optimizer, 0, index))
         losses.append(float(metrics["loss"]))
 
     def run(n):
         nonlocal current
         for _ in range(n):
-            current, metrics = train_step(current, batch)
+            current, metrics = train_step(current, batch, step.numbers(optimizer, 0, LOSSES))
         metrics["loss"].block_until_ready()
 
     return run, np.array(losses)

@@ -169,7 +169,6 @@ def training(config: ConfigDict, count: int):
         optimizer,
         num_classes=f.num_classes,
         loss={},
-        seed=0,
         axis_name=strategy.AXIS,
     )
     current = jax.eval_shape(lambda v: state.create(v, optimizer), variables)
@@ -180,7 +179,8 @@ def training(config: ConfigDict, count: int):
         "size": jax.ShapeDtypeStruct((*pixels[:2], 2), jnp.int32),
     }
     spread = strategy.Strategy("pmap", tuple(devices(count)))
-    return spread.compile(train_step).lower(current, batch).compile()
+    numbers = step.numbers(optimizer, 0, 0)
+    return spread.compile(train_step).lower(current, batch, numbers).compile()
 
 
 def inference(config: ConfigDict):

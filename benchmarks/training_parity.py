@@ -142,13 +142,13 @@ def _train_ours(tensors, recipe, batches):
     variables = mmseg_names.to_flax(tensors, recipe.precision)
     optimizer = optim.build(c, variables)
     run = jax.jit(
-        step.make_train_step(model, optimizer, num_classes=CLASSES, loss={}, seed=0),
+        step.make_train_step(model, optimizer, num_classes=CLASSES, loss={}),
         donate_argnums=0,
     )
     now = jax.device_put(state.create(variables, optimizer))
     history = []
-    for batch in batches:
-        now, metrics = run(now, batch)
+    for index, batch in enumerate(batches):
+        now, metrics = run(now, batch, step.numbers(optimizer, 0, index))
         history.append({name: float(value) for name, value in metrics.items()})
     return history, jax.tree.map(np.asarray, now)
 

@@ -57,15 +57,15 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     source, _ = setup.open_sources(config, terminal)
     if (found := run_card.fingerprint(source)) != card["data"]:
         terminal.say(f"the data differ from those of the run: {found} instead of {card['data']}")
-    _, template, train_step, _ = setup.build_training(config, source, plan)
-    state = template
+    built = setup.build_training(config, source, plan)
+    state = built.state
     if start:
-        state = checkpointer.restore(workdir, start, template).state
+        state = checkpointer.restore(workdir, start, state).state
     terminal.say(f"replaying steps {start + 1} to {last}")
     state = plan.put_state(state)
     batches = loop.device_batches(config, source, plan, start)
     for step in range(start + 1, last + 1):
-        state, metrics = train_step(state, next(batches)[0])
+        state, metrics = built.train_step(state, next(batches)[0], built.numbers(step - 1))
         loss = float(strategy.to_host(metrics["loss"]))
         if loss != logged[step] and not (loss != loss and logged[step] is None):
             terminal.say(f"first difference at step {step}: {logged[step]!r} logged, {loss!r} now")

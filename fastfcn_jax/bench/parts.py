@@ -120,15 +120,15 @@ def _optimiser(network: Network) -> measure.Compiled:
     optimizer = optim.build(network.config, network.variables)
     params = network.variables["params"]
 
-    def update(params, opt_state, grads):
+    def update(params, opt_state, grads, rate):
         directions, opt_state = optimizer.transform.update(grads, opt_state, params)
-        rate = optimizer.learning_rate(jnp.zeros((), jnp.int32))
         new = jax.tree.map(
             lambda p, d, m: p - rate * m * d, params, directions, optimizer.multipliers
         )
         return new, opt_state
 
-    return measure.Compiled(update, params, optimizer.transform.init(params), params)
+    rate = optimizer.learning_rate(0)
+    return measure.Compiled(update, params, optimizer.transform.init(params), params, rate)
 
 
 def whole(network: Network) -> dict[str, measure.Compiled]:
@@ -147,17 +147,17 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
             "align_corners": network.align_corners,
         },
         forms=Forms(config.model.forms),
-        seed=config.seed,
         normalization=config.loss.normalization,
         ema_decay=config.train.ema_decay,
         scaling=network.scaling,
     )
     state = states.create(network.variables, optimizer, ema=config.train.ema_decay > 0)
+    numbers = step.numbers(optimizer, config.seed, 0)
     # A copy, because the step reuses the memory of its state.
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.copy, state))
 
-    def train(leaves, batch):
-        new, metrics = train_step(structure.unflatten(leaves), batch)
+    def train(leaves, batch, numbers):
+        new, metrics = train_step(structure.unflatten(leaves), batch, numbers)
         return jax.tree.leaves(new), metrics
 
     def predict(variables, images):
@@ -167,7 +167,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
 
     return {
         "forward": measure.Compiled(predict, network.variables, network.batch["image"]),
-        "training": measure.Compiled(train, leaves, network.batch, donate=True),
+        "training": measure.Compiled(train, leaves, network.batch, numbers, donate=True),
     }
 
 

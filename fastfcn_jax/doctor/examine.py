@@ -139,7 +139,7 @@ def loading(config: ConfigDict, source: datasets.Source, seconds: float = 4.0) -
 def memory(config: ConfigDict, source: datasets.Source, workdir: Path) -> list[Finding]:
     """Device memory of the training step by XLA's own analysis, and disk for its checkpoints."""
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
-    _, state, train_step, _ = setup.build_training(config, source, plan)
+    built = setup.build_training(config, source, plan)
     height, width = config.data.crop_size
     count, pixel = config.train.batch_size, pixel_type.of(config.data)
     batch = {
@@ -150,8 +150,9 @@ def memory(config: ConfigDict, source: datasets.Source, workdir: Path) -> list[F
     if config.train.accumulate > 1:
         batch = {k: np.stack([x] * config.train.accumulate) for k, x in batch.items()}
     placed = plan.put_batch(batch, accumulate=config.train.accumulate)
-    compiled = train_step.lower(plan.put_state(state), placed).compile()
-    found = [checkpoints(sum(x.nbytes for x in jax.tree.leaves(state)), workdir)]
+    state = plan.put_state(built.state)
+    compiled = built.train_step.lower(state, placed, built.numbers(0)).compile()
+    found = [checkpoints(sum(x.nbytes for x in jax.tree.leaves(built.state)), workdir)]
     analysis = compiled.memory_analysis()
     if analysis is None:
         return [*found, Finding("note", "this backend does not report the step's memory")]

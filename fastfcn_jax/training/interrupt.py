@@ -1,14 +1,21 @@
 """Turns SIGINT and SIGTERM into a request to stop, which the loop obeys between two steps."""
 
+import atexit
 import os
 import signal
+import sys
 import threading
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+T = TypeVar("T")
 
 
 class Interrupt:
@@ -32,6 +39,37 @@ class Interrupt:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+    def wait(self, function: Callable[[], T]) -> T | None:
+        """The result of a call in a thread of its own; None as soon as a signal is received.
+
+        For what XLA compiles: it does not return to Python for minutes, and until then a signal
+        would not be noticed. The call is left to itself.
+        """
+        done: Future[T] = Future()
+
+        def call() -> None:
+            try:
+                done.set_result(function())
+            except BaseException as error:
+                done.set_exception(error)
+
+        # Not an executor: the interpreter would wait for its threads at the end.
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        while thread.is_alive() and not self.requested:
+            thread.join(timeout=0.1)
+        if not thread.is_alive():
+            return done.result()
+        atexit.register(self._end_beside, thread)
+        return None
+
+    def _end_beside(self, thread: threading.Thread) -> None:
+        """Ends the process here: the interpreter's own end aborts while XLA compiles."""
+        if thread.is_alive():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.status)
 
     def _receive(self, number, frame) -> None:
         self.requested = True

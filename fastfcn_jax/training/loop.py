@@ -89,9 +89,11 @@ def _train(run: Run, interrupt: Interrupt) -> None:
         started = time.monotonic()
         batch, indices = next(batches)
         run.console.waited_for_data(time.monotonic() - started)
-        if first:
-            run.console.say("compiling the training step (minutes for a large model, once)")
-        run.state, metrics = run.train_step(run.state, batch)
+        arguments = (run.state, batch, run.numbers(run.step))
+        done = _first_step(run, arguments, interrupt) if first else run.train_step(*arguments)
+        if done is None:
+            return  # nothing has changed since the checkpoint that the run began with
+        run.state, metrics = done
         run.step += 1
         in_flight.append((run.step, metrics, indices))
         if first:
@@ -106,6 +108,14 @@ def _train(run: Run, interrupt: Interrupt) -> None:
             _validate_and_save(run, interrupt) if evaluates else _save(run)
     _read_metrics(run, in_flight, leave=0)
     _save(run)
+
+
+def _first_step(run: Run, arguments: tuple, interrupt: Interrupt) -> tuple | None:
+    """The first step, which compiles; None if a signal ended the training before it."""
+    run.console.say("compiling the training step (minutes for a large model, once)")
+    if jax.process_count() > 1:  # the others would wait for this one: all stop after the step
+        return run.train_step(*arguments)
+    return interrupt.wait(lambda: run.train_step(*arguments))
 
 
 def due(step: int, every: int, last: int) -> bool:

@@ -1,14 +1,15 @@
-"""The learning rate as a function of the step."""
+"""The learning rate as a function of the step.
+
+Computed on the host and given to the training step as a number: as part of the step's program, a
+change of `train.steps` or `optim.lr` would compile the whole step anew.
+"""
 
 import math
 from collections.abc import Callable
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
-
 from fastfcn_jax.errors import UserError
 
-Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]  # from the 0-based step
+Schedule = Callable[[int], float]  # from the 0-based step
 
 
 def build(o, steps: int) -> Schedule:
@@ -78,8 +79,7 @@ def drops(*, lr: float, every: int, factor: float, warmup_steps: int = 0) -> Sch
         )
 
     def learning_rate(step):
-        count = (step // every).astype(jnp.float32)
-        return jnp.float32(lr) * jnp.float32(factor) ** count
+        return lr * factor ** (step // every)
 
     return _warmed_up(learning_rate, warmup_steps)
 
@@ -93,25 +93,22 @@ def one_cycle(*, lr: float, end_lr: float, steps: int, start: float, peak: float
     last = max(steps - 1, 1)
 
     def learning_rate(step):
-        step = step.astype(jnp.float32)
-        rise = jnp.clip(step / max(top, 1e-6), 0.0, 1.0)
-        fall = jnp.clip((last - step) / max(last - top, 1e-6), 0.0, 1.0)
-        up = start * lr + (lr - start * lr) * _half_cosine(rise)
-        down = end_lr + (lr - end_lr) * _half_cosine(fall)
-        return jnp.where(step <= top, up, down)
+        if step <= top:
+            return start * lr + (lr - start * lr) * _half_cosine(step / top if top else 0.0)
+        fall = min((last - step) / (last - top), 1.0) if last > top else 0.0
+        return end_lr + (lr - end_lr) * _half_cosine(max(fall, 0.0))
 
     return learning_rate
 
 
-def _half_cosine(x):
+def _half_cosine(x: float) -> float:
     """(1 - cos(pi x)) / 2 as a squared sine: near 0, the difference would lose its digits."""
-    return jnp.sin(jnp.float32(math.pi / 2) * x) ** 2
+    return math.sin(math.pi / 2 * x) ** 2
 
 
-def _remaining(step, steps: int, reaches_end: bool) -> Float[Array, ""]:
+def _remaining(step: int, steps: int, reaches_end: bool) -> float:
     last = max(steps - 1, 1) if reaches_end else steps
-    # Subtract integers: near the end, 1 - i / T would lose its digits in float32.
-    return jnp.maximum(last - step, 0).astype(jnp.float32) / last
+    return max(last - step, 0) / last
 
 
 def _warmed_up(schedule: Schedule, warmup_steps: int) -> Schedule:
@@ -119,6 +116,6 @@ def _warmed_up(schedule: Schedule, warmup_steps: int) -> Schedule:
         return schedule
 
     def learning_rate(step):
-        return schedule(step) * jnp.minimum((step + 1).astype(jnp.float32) / warmup_steps, 1.0)
+        return schedule(step) * min((step + 1) / warmup_steps, 1.0)
 
     return learning_rate

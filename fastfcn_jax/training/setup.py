@@ -1,10 +1,12 @@
 """Builds all parts of a run from its configuration, or restores its state from a checkpoint."""
 
 import contextlib
+import functools
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -49,6 +51,7 @@ class Run:
     model: nn.Module
     strategy: strategy.Strategy
     train_step: step.TrainStep
+    numbers: Callable[[int], step.Numbers]
     predictor: predictor.Predictor
     state: states.TrainState
     step: int
@@ -109,7 +112,8 @@ def _prepare(
     card = runtime.together(lambda: _card(config, workdir, source, terminal))
     runtime.agree({"training data": card["data"], "validation data": _outline(validation)})
     terminal.say("building the model and its initial weights")
-    model, state, train_step, notes = runtime.together(lambda: build_training(config, source, plan))
+    built = runtime.together(lambda: build_training(config, source, plan))
+    state, notes = built.state, built.notes
     card["parameters"] = sum(int(x.size) for x in jax.tree.leaves(state.params))
     checkpoints = checkpointer.Checkpoints(workdir, keep_every=config.train.keep_every)
     restored = checkpoints.restore_latest(state)
@@ -139,10 +143,11 @@ def _prepare(
         workdir=workdir,
         source=source,
         validation=validation,
-        model=model,
+        model=built.model,
         strategy=plan,
-        train_step=train_step,
-        predictor=predictor.build(config, model, state.variables),
+        train_step=built.train_step,
+        numbers=built.numbers,
+        predictor=predictor.build(config, built.model, state.variables),
         state=plan.put_state(state),
         step=start,
         console=terminal,
@@ -181,10 +186,18 @@ def _outline(source: Source | None) -> list[Any]:
     return [source.info.name, list(source.info.class_names), len(source), ids]
 
 
-def build_training(
-    config: ConfigDict, source: Source, plan: strategy.Strategy
-) -> tuple[nn.Module, states.TrainState, step.TrainStep, list[str]]:
-    """Returns the model, its initial state, the compiled step, and notes for the user."""
+class Training(NamedTuple):
+    """What trains: `state, metrics = train_step(state, batch, numbers(index of the step))`."""
+
+    model: nn.Module
+    state: states.TrainState  # on the host, with the initial weights
+    train_step: Any  # a step.TrainStep, to be compiled at its first call
+    numbers: Callable[[int], step.Numbers]
+    notes: list[str]  # for the user
+
+
+def build_training(config: ConfigDict, source: Source, plan: strategy.Strategy) -> Training:
+    """The model, the optimiser and the training step that a configuration describes."""
     num_classes = _num_classes(config, source)
     model = models.build(config.model, num_classes, axis_name=strategy.AXIS)
     variables, notes = initial_weights.variables(config, model, source.info)
@@ -208,7 +221,6 @@ def build_training(
             "threshold": config.model.threshold,
         },
         forms=Forms(config.model.forms),
-        seed=config.seed,
         normalization=s.normalization,
         accumulate=config.train.accumulate,
         ema_decay=config.train.ema_decay,
@@ -216,7 +228,8 @@ def build_training(
         scaling=models.scaling(config.data),
     )
     state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
-    return model, state, plan.compile(train_step), notes
+    numbers = functools.partial(step.numbers, optimizer, config.seed)
+    return Training(model, state, plan.compile(train_step), numbers, notes)
 
 
 def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source, Source | None]:

@@ -1,12 +1,13 @@
-"""One training step, a pure function of (state, batch): no clock, file, logger, configuration."""
+"""One training step, a pure function of its arguments: no clock, file, logger, configuration."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from fastfcn_jax.models import IMAGENET, Scaling, layers, normalize
@@ -17,7 +18,25 @@ from fastfcn_jax.training.state import TrainState
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+class Numbers(NamedTuple):
+    """What differs between steps or runs of one program; another value compiles nothing anew.
+
+    learning_rate: of this step.
+    seed: of dropout: key = fold_in(fold_in(key(seed), step), replica).
+    """
+
+    learning_rate: float
+    seed: np.uint32
+
+
+TrainStep = Callable[[TrainState, Batch, Numbers], tuple[TrainState, Metrics]]
+
+
+def numbers(optimizer: Optimizer, seed: int, step: int) -> Numbers:
+    """The numbers of the step with this 0-based index. Of a seed over 32 bits, the low ones."""
+    return Numbers(float(optimizer.learning_rate(step)), np.uint32(seed % 2**32))
 
 
 def make_train_step(
@@ -26,7 +45,6 @@ def make_train_step(
     *,
     num_classes: int,
     loss: Mapping[str, Any],
-    seed: int,
     normalization: str = "all_pixels",
     accumulate: int = 1,
     ema_decay: float = 0.0,
@@ -34,7 +52,7 @@ def make_train_step(
     forms: Forms = FAST,
     scaling: Scaling = IMAGENET,
 ) -> TrainStep:
-    """Returns `train_step(state, batch) -> (state, metrics)`.
+    """Returns `train_step(state, batch, numbers) -> (state, metrics)`.
 
     A batch holds `image` "b h w c" (normalised here, by `scaling`), `label` uint8 "b h w" and
     `size` int32 "b 2" (height, width before padding), with a leading axis of `accumulate`
@@ -48,7 +66,6 @@ def make_train_step(
     Args:
       loss: keyword arguments of `losses.total_loss`.
       normalization: see `losses.denominators`.
-      seed: of dropout: key = fold_in(fold_in(key(seed), step), replica).
       ema_decay: ema += (1 - decay) * (params - ema) after each step; 0: none.
       axis_name: mapped axis over which the batch is split, if it is.
       forms: in which form the operations outside of the model are computed.
@@ -108,14 +125,14 @@ def make_train_step(
         micro = (batch, jnp.arange(accumulate))
         return jax.lax.scan(body, (*zeros, state.batch_stats), micro)[0]
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch, numbers: Numbers) -> tuple[TrainState, Metrics]:
         over = losses.denominators(
             batch["label"],
             normalization=normalization,
             class_weights=loss.get("class_weights", ()),
             axis_name=axis_name,
         )
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(jax.random.key(numbers.seed), state.step)
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         if accumulate == 1:
@@ -125,7 +142,7 @@ def make_train_step(
         if axis_name is not None:
             grads, parts = jax.lax.psum((grads, parts), axis_name)
         norm = update.global_norm(grads, forms)
-        rate = optimizer.learning_rate(state.step)
+        rate = jnp.asarray(numbers.learning_rate)
         new = _updated(state, optimizer, grads, norm, rate, batch_stats, ema_decay)
         finite = jnp.isfinite(parts["loss"]) & jnp.isfinite(norm)
         new = update.select(finite, new, state, forms)

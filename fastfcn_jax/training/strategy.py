@@ -29,22 +29,24 @@ class Strategy:
         return Mesh(np.array(self.devices), (AXIS,))
 
     def compile(self, train_step: Callable) -> Callable:
-        """Compiles `train_step(state, batch)`; donates the buffers of the old state."""
+        """Compiles `train_step(state, batch, numbers)`; donates the buffers of the old state."""
         # The step sums its results over the axis, so they are equal on all devices (no out axis).
         if self.name == "pmap":
-            # in_axes=None: the state has no leading device axis.
+            # in_axes=None: the state and the numbers have no leading device axis.
             return jax.pmap(
                 train_step,
                 axis_name=AXIS,
-                in_axes=(None, 0),
+                in_axes=(None, 0, None),
                 out_axes=None,
                 devices=self.devices,
                 donate_argnums=0,
             )
         mapped = jax.shard_map(
-            lambda state, batch: train_step(state, jax.tree.map(lambda x: x[0], batch)),
+            lambda state, batch, numbers: train_step(
+                state, jax.tree.map(lambda x: x[0], batch), numbers
+            ),
             mesh=self.mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+            in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
             out_specs=PartitionSpec(),
             check_vma=False,
         )

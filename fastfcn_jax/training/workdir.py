@@ -54,11 +54,20 @@ def hold(workdir: Path, say: Callable[[str], None] = print) -> Iterator[None]:
     new = runtime.together(
         lambda: [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     )
+    held = False
     with contextlib.ExitStack() as stack:
 
         def take() -> str:
+            nonlocal held
             make(workdir)
-            return stack.enter_context(_held(workdir, say)) if jax.process_index() == 0 else ""
+            if jax.process_index() > 0:
+                return ""
+            try:
+                token = stack.enter_context(_held(workdir, say))
+            except FileNotFoundError as error:
+                raise _removed(workdir) from error
+            held = True
+            return token
 
         try:
             token = runtime.gather(runtime.together(take))[0]
@@ -66,19 +75,20 @@ def hold(workdir: Path, say: Callable[[str], None] = print) -> Iterator[None]:
             yield
         except BaseException:
             if jax.process_index() == 0:
-                _remove_unused(new)
+                _remove_unused(new, held)
             raise
 
 
-def _remove_unused(new: list[Path]) -> None:
+def _remove_unused(new: list[Path], held: bool) -> None:
     """Removes the workdir and the folders around it that this start created and left empty.
 
     Args:
       new: the folders that did not exist before, from the inside out.
+      held: whether this start still holds the lock. If another one does, the lock file is its.
     """
     with contextlib.suppress(OSError):  # raised by the first folder that holds something
-        if new and [path.name for path in new[0].iterdir()] == [LOCK]:
-            (new[0] / LOCK).unlink()  # before the lock is released: nobody else holds it
+        if held and new and [path.name for path in new[0].iterdir()] == [LOCK]:
+            (new[0] / LOCK).unlink()
         for folder in new:
             folder.rmdir()
 
@@ -155,7 +165,11 @@ def _check_place(workdir: Path, file: int) -> None:
     except FileNotFoundError:
         named = False
     if not named:
-        raise UserError(f"{workdir}: a start that was refused removed it just now; run again.")
+        raise _removed(workdir)
+
+
+def _removed(workdir: Path) -> UserError:
+    return UserError(f"{workdir}: a start that failed removed it just now; run again.")
 
 
 def _occupied(workdir: Path, holder: Holder | None) -> UserError:

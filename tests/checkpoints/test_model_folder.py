@@ -6,7 +6,6 @@ import shutil
 import threading
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
@@ -42,7 +41,7 @@ def make(step=0, *, ema=False, freeze=(), width=3):
         "batch_stats": {"backbone": {"bn": norm}},
     }
     optimizer = optim.sgd(
-        variables, learning_rate=lambda i: jnp.float32(0), momentum=0.9, weight_decay=0,
+        variables, learning_rate=lambda i: 0.0, momentum=0.9, weight_decay=0,
         freeze=freeze,
     )  # fmt: skip
     made = state.create(variables, optimizer, ema=ema)

@@ -18,7 +18,7 @@ BASE = {"lr": 0.01, "end_lr": 1e-4, "power": 0.9}
 
 def rates(steps, **kwargs):
     schedule = schedules.poly(steps=steps, **{**BASE, **kwargs})
-    return np.array([schedule(jnp.int32(i)) for i in range(steps)])
+    return np.array([schedule(i) for i in range(steps)])
 
 
 def test_poly_is_mmengines_to_the_last_step():
@@ -32,21 +32,21 @@ def test_poly_is_mmengines_to_the_last_step():
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    np.testing.assert_allclose(rates(steps), expected, rtol=3e-7)
-    assert rates(steps)[-1] == np.float32(1e-4)
+    np.testing.assert_allclose(rates(steps), expected, rtol=1e-10)
+    assert rates(steps)[-1] == 1e-4
 
 
 @pytest.mark.parametrize("step", [0, 1, 40_000, 79_998, 79_999])
 def test_poly_keeps_its_precision_at_the_end_of_a_long_schedule(step):
-    rate = schedules.poly(steps=80_000, **BASE)(jnp.int32(step))
+    rate = schedules.poly(steps=80_000, **BASE)(step)
     expected = 1e-4 + (0.01 - 1e-4) * (1 - step / 79_999) ** 0.9
-    assert float(rate) == pytest.approx(expected, rel=2e-7)
+    assert rate == pytest.approx(expected, rel=1e-10)
 
 
 def test_official_poly_stops_one_short_of_zero():
     found = rates(100, end_lr=0.0, reaches_end=False)
     expected = [0.01 * (1 - i / 100) ** 0.9 for i in range(100)]  # utils/lr_scheduler.py, poly
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_warm_up_climbs_to_the_schedule_and_joins_it():
@@ -93,7 +93,7 @@ def test_sgd_is_torchs_with_decay_on_every_parameter():
     rng = np.random.default_rng(1)
     for step in range(5):
         grads = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
-        rate = float(optimizer.learning_rate(jnp.int32(step)))
+        rate = float(optimizer.learning_rate(step))
         reference.param_groups[0]["lr"] = rate
         for tensor, grad in zip(tensors, jax.tree.leaves(grads), strict=True):
             tensor.grad = torch.tensor(grad)
@@ -120,19 +120,20 @@ def test_schedules_are_the_official_ones_over_all_steps(mode):
     config = get_config().optim
     config.update(lr=0.01, end_lr=0.0, poly_reaches_end=False, schedule=mode)
     config.step_every = per_epoch * lr_step
-    steps = jnp.arange(epochs * per_epoch)
-    rates = jax.jit(jax.vmap(schedules.build(config, len(steps))))(steps)
+    steps = range(epochs * per_epoch)
+    schedule = schedules.build(config, len(steps))
+    rates = [schedule(step) for step in steps]
     kind = {"lr": 0.01, "epochs": epochs, "per_epoch": per_epoch, "lr_step": lr_step}
-    expected = [official_rate(mode, int(step), **kind) for step in steps]
-    np.testing.assert_allclose(rates, expected, rtol=2e-6)
+    expected = [official_rate(mode, step, **kind) for step in steps]
+    np.testing.assert_allclose(rates, expected, rtol=1e-10)
 
 
 def test_a_cosine_that_reaches_its_end_and_a_warm_up():
     config = get_config().optim
     config.update(lr=0.2, end_lr=0.01, schedule="cos", warmup_steps=4)
-    rates = [float(schedules.build(config, 101)(jnp.int32(step))) for step in (0, 3, 50, 100)]
+    rates = [schedules.build(config, 101)(step) for step in (0, 3, 50, 100)]
     start = 0.01 + 0.19 * (1 + math.cos(math.pi * 3 / 100)) / 2
-    np.testing.assert_allclose(rates, [0.05, start, 0.105, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(rates, [0.05, start, 0.105, 0.01], rtol=1e-12)
 
 
 def test_a_step_schedule_without_its_interval():
@@ -190,7 +191,7 @@ def torch_steps(reference, tensors, params, optimizer, count=5):
     rng = np.random.default_rng(1)
     for step in range(count):
         grads = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
-        rate = float(optimizer.learning_rate(jnp.int32(step)))
+        rate = float(optimizer.learning_rate(step))
         for group in reference.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
         for tensor, grad in zip(tensors, jax.tree.leaves(grads), strict=True):
@@ -271,7 +272,7 @@ def test_lamb_is_that_of_the_paper():
     rng = np.random.default_rng(1)
     for step in range(3):
         grads = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
-        rate = float(optimizer.learning_rate(jnp.int32(step)))
+        rate = float(optimizer.learning_rate(step))
         directions, opt_state = optimizer.transform.update(grads, opt_state, params)
         params = jax.tree.map(lambda p, d, rate=rate: p - rate * d, params, directions)
         for k, g in enumerate(jax.tree.leaves(grads)):
@@ -345,5 +346,5 @@ def test_one_cycle_is_torchs(peak):
             scheduler.step()
     o = get_config().optim
     o.update(schedule="one_cycle", lr=0.1, end_lr=0.1 / 25 / 1e4, cycle_peak=peak)
-    ours = jax.jit(jax.vmap(schedules.build(o, steps)))(jnp.arange(steps))
-    np.testing.assert_allclose(ours, expected, rtol=2e-5)
+    schedule = schedules.build(o, steps)
+    np.testing.assert_allclose([schedule(i) for i in range(steps)], expected, rtol=1e-10)

@@ -155,6 +155,19 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number):
     assert len(losses(tmp_path)) == stopped + 5  # every step once
 
 
+def test_a_signal_while_compiling_ends_at_once(tmp_path):
+    """The step of a large model takes a minute to compile; the lock is free for the next start."""
+    large = ("--config.model.base_width=64", "--config.model.head=aspp")
+    process = start(tmp_path, *LONG, *large)
+    wait_for(process, "compiling the training step")
+    process.send_signal(signal.SIGTERM)
+    (output,) = finish(process, status=128 + signal.SIGTERM)
+    assert "stopped after step 0" in output
+    assert "the first step took" not in output
+    assert model_folder.finished_steps(tmp_path) == []
+    assert (tmp_path / workdir.LOCK).read_bytes() == b""
+
+
 def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(tmp_path):
     first, second = start_two(tmp_path, *LONG, devices=1)
     wait_for(first, "step 5/")

@@ -59,19 +59,22 @@ def compiled(plan, dtype, dropout, accumulate, optim_kwargs, kwargs):
         loss={},
         accumulate=accumulate,
         axis_name=strategy.AXIS,
-        **{"seed": 0, **dict(kwargs)},
+        **dict(kwargs),
     )
     return opt, plan.compile(run)
 
 
-def train(plan, data, *, dtype="float32", dropout=0.0, accumulate=1, optim_kwargs=None, **kwargs):
+def train(
+    plan, data, *, seed=0, dtype="float32", dropout=0.0, accumulate=1, optim_kwargs=None, **kwargs
+):
     """Runs one step per batch; returns the state on the host and the metrics of each step."""
     options = tuple((optim_kwargs or {}).items()), tuple(kwargs.items())
     opt, run = compiled(plan, dtype, dropout, accumulate, *options)
     now = plan.put_state(state.create(initial(), opt, ema=kwargs.get("ema_decay", 0) > 0))
     metrics = []
-    for batch in data:
-        now, values = run(now, plan.put_batch(batch, accumulate=accumulate))
+    for index, batch in enumerate(data):
+        placed = plan.put_batch(batch, accumulate=accumulate)
+        now, values = run(now, placed, step.numbers(opt, seed, index))
         metrics.append(jax.tree.map(float, strategy.to_host(values)))
     return strategy.to_host(now), metrics
 
@@ -150,7 +153,7 @@ def test_accumulation_carries_batch_statistics_through_the_micro_batches():
 @pytest.mark.slow
 def test_dropout_differs_between_steps_and_replicas_and_repeats_by_seed():
     data = [next(iter(batches()))] * 2
-    kwargs = {"dropout": 0.5, "optim_kwargs": {"learning_rate": lambda step: jnp.float32(0.0)}}
+    kwargs = {"dropout": 0.5, "optim_kwargs": {"learning_rate": lambda step: 0.0}}
     one, again = (train(plan("pmap", 1), data, **kwargs)[1] for _ in range(2))
     assert one == again
     assert one[0]["loss"] != one[1]["loss"]  # same weights (rate 0): only the dropout mask differs
@@ -222,13 +225,11 @@ def test_what_is_frozen_stays_as_initialised(freeze):
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
     opt = optimizer()
     model = tiny.build(config().model, CLASSES)
-    run = jax.jit(
-        step.make_train_step(model, opt, num_classes=CLASSES, loss={}, seed=0, ema_decay=0.9)
-    )
+    run = jax.jit(step.make_train_step(model, opt, num_classes=CLASSES, loss={}, ema_decay=0.9))
     broken = jax.tree.map(np.copy, initial())
     broken["params"]["decode_head"]["conv_seg"]["bias"] = np.full(CLASSES, np.nan, np.float32)
     before = state.create(broken, opt, ema=True)
-    after, metrics = run(before, next(iter(batches())))
+    after, metrics = run(before, next(iter(batches())), step.numbers(opt, 0, 0))
     assert not metrics["finite"]
     assert int(after.step) == 1
     unchanged = jax.tree.map(
@@ -237,10 +238,26 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
     assert all(jax.tree.leaves(unchanged))
 
 
+def test_another_schedule_or_seed_needs_no_other_program():
+    """Compiling takes a minute for a large model; a search for a learning rate compiles once."""
+    texts = set()
+    for changes in ({}, {"lr": 0.3, "power": 2.0}, {"schedule": "cos", "warmup_steps": 3}):
+        c = config()
+        c.optim.update(changes)
+        c.train.steps += len(changes)
+        opt = optim.build(c, initial())
+        run = step.make_train_step(tiny.build(c.model, CLASSES), opt, num_classes=CLASSES, loss={})
+        given = step.numbers(opt, seed=len(changes), step=2)
+        texts.add(
+            jax.jit(run).lower(state.create(initial(), opt), next(iter(batches())), given).as_text()
+        )
+    assert len(texts) == 1
+
+
 @pytest.mark.slow
 def test_bfloat16_follows_float32():
     data = [b for _ in range(40) for b in batches()]
-    schedule = {"learning_rate": lambda step: jnp.float32(0.02)}
+    schedule = {"learning_rate": lambda step: 0.02}
     wide, narrow = (
         np.array(
             [m["loss"] for m in train(plan("jit", 1), data, dtype=d, optim_kwargs=schedule)[1]]
@@ -258,10 +275,8 @@ def test_state_buffers_are_reused():
     opt = optimizer()
     model = tiny.build(config().model, CLASSES, axis_name=strategy.AXIS)
     run = one.compile(
-        step.make_train_step(
-            model, opt, num_classes=CLASSES, loss={}, seed=0, axis_name=strategy.AXIS
-        )
+        step.make_train_step(model, opt, num_classes=CLASSES, loss={}, axis_name=strategy.AXIS)
     )
     before = one.put_state(state.create(initial(), opt))
-    run(before, one.put_batch(next(iter(batches()))))
+    run(before, one.put_batch(next(iter(batches()))), step.numbers(opt, 0, 0))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))

@@ -1,5 +1,6 @@
 """One training per workdir: locking, messages, and locks left by killed processes."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -161,4 +162,28 @@ def test_a_lock_that_a_refused_start_removed_meanwhile_is_not_held(tmp_path, mon
 
     monkeypatch.setattr(workdir, "_lock", lock_late)
     with pytest.raises(UserError, match="removed it just now; run again"), workdir.hold(tmp_path):
+        pass
+
+
+def test_of_two_starts_in_a_new_folder_the_refused_one_leaves_the_others_lock(
+    tmp_path, monkeypatch
+):
+    """Both found no folder, so that each takes it for its own to clear away."""
+    make, folder = workdir.make, tmp_path / "run"
+    with contextlib.ExitStack() as first:
+
+        def made_while_another_holds_it(path):
+            monkeypatch.setattr(workdir, "make", make)
+            first.enter_context(workdir.hold(folder))
+            make(path)
+
+        monkeypatch.setattr(workdir, "make", made_while_another_holds_it)
+        with pytest.raises(UserError, match="another training is running"), workdir.hold(folder):
+            pass
+        assert workdir.read_holder(folder / workdir.LOCK).pid == os.getpid()
+
+
+def test_a_folder_that_was_removed_before_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir, "make", lambda folder: None)
+    with pytest.raises(UserError, match="removed it just now"), workdir.hold(tmp_path / "run"):
         pass
