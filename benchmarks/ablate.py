@@ -20,6 +20,7 @@ from unittest import mock
 if "--gpu" not in sys.argv:
     os.environ["JAX_PLATFORMS"] = "cpu"
 import gpu_program
+import gpu_report
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,7 +133,7 @@ def inference(config, model, variables):
 
 def main(_) -> None:
     if flags.FLAGS.gpu:
-        gpu_program.header()
+        gpu_report.header()
     for title, config in gpu_program.experiments():
         if flags.FLAGS.gpu:
             compile_for_gpu(title, config)

@@ -1,8 +1,10 @@
 r"""What XLA makes of this package on an H200, read from the compiled program; needs no GPU.
 
-The compiler for CUDA is part of jax's plugin; put it beside the environment, not into it:
+The compiler for CUDA is part of jax's plugin; put it beside the environment, not into it, with
+NVIDIA's assembler for registers, spills and issue floors:
 
 pip install --no-deps --target=DIR jax-cuda12-plugin==VERSION jax-cuda12-pjrt==VERSION  # jax's own
+pip install --no-deps --target=DIR nvidia-cuda-nvcc-cu12
 PYTHONPATH=DIR python benchmarks/gpu_program.py --show=train --head=psp --batch=8
 PYTHONPATH=DIR python benchmarks/gpu_program.py --show=inference --batch=1 \
     --height=1024 --width=2048
@@ -10,27 +12,34 @@ PYTHONPATH=DIR python benchmarks/gpu_program.py --show=forms
 PYTHONPATH=DIR python benchmarks/gpu_program.py --show=parallel --devices=8
 
 Kernels, bytes, arithmetic and memory are those of the program. Times are floors, not measurements:
-the sum over all kernels of the larger of arithmetic over the attainable rate and bytes over the
-attainable bandwidth. Library calls are those chosen without timing candidates.
+the sum over all kernels of the largest of arithmetic over the attainable rate, bytes over the
+attainable bandwidth, and instructions over the rate at which they are issued (`ptx.py`). Library
+calls are those chosen without timing candidates. Below each program stand the kernels that spill
+registers, and those that issue more than a third longer than they move bytes.
 """
 
-import collections
+import atexit
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there are no CUDA libraries to check
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
+os.environ["XLA_FLAGS"] += f" --xla_dump_hlo_as_text --xla_dump_to={tempfile.mkdtemp()}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import forms
+import gpu_report
 import hlo
 import jax
 import jax.numpy as jnp
 import numpy as np
+import ptx
 from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -43,8 +52,8 @@ from fastfcn_jax.inference.network import network
 from fastfcn_jax.models import folding
 from fastfcn_jax.training import optim, state, step, strategy
 
-# Attainable, measured with large matrix products and copies on one such card.
-H200 = hlo.Machine(flops=790e12, float32_flops=395e12, bandwidth=4.3e12)
+DUMP = Path(os.environ["XLA_FLAGS"].rpartition("=")[2])  # of the programs compiled last
+atexit.register(shutil.rmtree, DUMP)
 # All-reduce bandwidth per device as NCCL's tests report it ("bus bandwidth"), bytes per second.
 LINKS = {"NVLink": 360e9, "100 Gbit/s": 11e9}
 
@@ -90,59 +99,31 @@ def compile_for_gpu(function: Callable, *arguments):
 
 
 def describe(name: str, compiled) -> dict:
+    """Prints what was read from the program that was compiled last; returns its figures."""
     text = compiled.as_text()
     if folder := flags.FLAGS.hlo:
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / f"{name.replace(' ', '_')}.txt").write_text(text)
     kernels = list(hlo.Program(text).kernels())
-    memory = compiled.memory_analysis()
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
-    matrix = [k for k in kernels if k.kind in ("conv", "dot")]
-    rest = [k for k in kernels if k.kind not in ("conv", "dot")]
-    found = {
-        "name": name,
-        "kernels": len(kernels),
-        "peak_gib": peak / 2**30,
-        "temporary_gib": memory.temp_size_in_bytes / 2**30,
-        "tflop": sum(k.flops for k in kernels) / 1e12,
-        "gigabytes": sum(k.bytes for k in kernels) / 1e9,
-        "matrix_ms": 1e3 * sum(k.seconds(H200) for k in matrix),
-        "rest_ms": 1e3 * sum(k.seconds(H200) for k in rest),
-        "floor_ms": 1e3 * sum(k.seconds(H200) for k in kernels),
-    }
-    report(found, kernels)
+    launches = machine_code()
+    found = {"name": name, **gpu_report.figures(kernels, launches, compiled.memory_analysis())}
+    gpu_report.row(found)
+    gpu_report.largest(kernels, flags.FLAGS.largest)
+    gpu_report.slow(kernels, launches)
     return found
 
 
-def report(found: dict, kernels: list[hlo.Kernel]) -> None:
-    print(
-        f"{found['name']:44} {found['kernels']:7} {found['peak_gib']:9.2f} "
-        f"{found['temporary_gib']:9.2f} {found['tflop']:8.3f} {found['gigabytes']:8.2f} "
-        f"{found['matrix_ms']:10.3f} {found['rest_ms']:9.3f} {found['floor_ms']:9.3f}",
-        flush=True,
-    )
-    groups = collections.defaultdict(list)
-    for kernel in kernels:
-        groups[kernel.kind, kernel.source].append(kernel)
-    largest = sorted(groups, key=lambda g: -sum(k.seconds(H200) for k in groups[g]))
-    for kind, source in largest[: flags.FLAGS.largest]:
-        group = groups[kind, source]
-        seconds, moved = (
-            sum(x) for x in zip(*((k.seconds(H200), k.bytes) for k in group), strict=True)
-        )
-        print(
-            f"    {1e3 * seconds:8.3f} ms {moved / 1e9:8.3f} GB {len(group):4} x {kind:8} {source}"
-        )
-
-
-def header() -> None:
-    names = ["kernels", "peak GiB", "temp GiB", "TFLOP", "GB", "conv+dot ms", "rest ms", "floor ms"]
-    print(f"{'program':44} {names[0]:>7} " + " ".join(f"{n:>9}" for n in names[1:]))
+def machine_code() -> ptx.Launches:
+    """The launches of the program that was compiled last; none without an assembler."""
+    ptxas = ptx.assembler()
+    if ptxas is None:
+        return ptx.Launches((), 0)
+    newest = max(DUMP.glob("*.thunk_metadata.txt"), key=lambda path: path.stat().st_mtime_ns)
+    module = newest.name.removesuffix("thunk_metadata.txt")
+    with tempfile.TemporaryDirectory() as folder:
+        for path in DUMP.glob(f"{module}*"):
+            path.rename(Path(folder) / path.name)
+        return ptx.read(Path(folder), ptxas)
 
 
 def experiments() -> Iterator[tuple[str, ConfigDict]]:
@@ -210,7 +191,7 @@ def parallel(name: str, config: ConfigDict) -> dict:
     f = flags.FLAGS
     compiled = training(config, f.devices)
     found = describe(f"{name} on {f.devices}", compiled)
-    transfers = hlo.Program(compiled.as_text()).transfers(H200)
+    transfers = hlo.Program(compiled.as_text()).transfers(gpu_report.H200)
     gradients = [t for t in transfers if t.bytes >= 1e6]  # BatchNorm's statistics are smaller
     found["collectives"] = len(transfers)
     found["communicated_mb"] = sum(t.bytes for t in transfers) / 1e6
@@ -245,7 +226,7 @@ def parallel(name: str, config: ConfigDict) -> dict:
 
 def main(_) -> None:
     f = flags.FLAGS
-    header()
+    gpu_report.header()
     found = []
     if f.show == "forms":
         for name, function, arguments in forms.all_forms(f.num_classes):

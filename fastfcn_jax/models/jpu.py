@@ -41,7 +41,10 @@ class JPU(nn.Module):
             _upsample(x, maps[0], size, sizes[0], self.common)
             for x, size in zip(maps, sizes, strict=True)
         ]
-        joint = jnp.concatenate(maps[::-1] if self.coarse_first else maps, axis=-1)
+        # Written once: each branch's kernel for a GPU would choose between the maps at every tap.
+        (joint,) = self.common.forms["barrier"](
+            jnp.concatenate(maps[::-1] if self.coarse_first else maps, axis=-1)
+        )
         branches = [
             SeparableConv(self.width, self.common, dilation, name=f"dilation_layers_{i}_0")(
                 joint, sizes[0], train=train
@@ -99,7 +102,7 @@ class JointUpsampling(nn.Module):
         low = ConvModule(self.width, self.common, 3, name="conv_l")(low, low_size, train=train)
         high = ConvModule(self.width, self.common, 3, name="conv_h")(high, high_size, train=train)
         low = _upsample(low, high, low_size, high_size, self.common)
-        joint = jnp.concatenate([low, high], axis=-1)
+        (joint,) = self.common.forms["barrier"](jnp.concatenate([low, high], axis=-1))
         branches = [
             SeparableConv(
                 self.width, self.common, dilation, group_norm=True, name=f"dilation_layers_{i}"

@@ -32,6 +32,17 @@ def input_gradient(
     return convolve(gradient, kernel[::-1, ::-1], dilation)
 
 
+def input_gradient_apart(
+    gradient: Float[Array, "b h w c"], kernel: Float[Array, "3 3 1 c"], dilation: int
+) -> Float[Array, "b h w c"]:
+    """The same in a kernel of its own.
+
+    Without the barrier XLA for GPUs makes one kernel of the four branches of a JPU and of the sum
+    of their gradients, which has too few registers: each thread spills 8 kB.
+    """
+    return jax.lax.optimization_barrier(input_gradient(gradient, kernel, dilation))
+
+
 def kernel_gradient_by_blocks(
     x: Float[Array, "b h w c"], gradient: Float[Array, "b h w c"], size: int, dilation: int
 ) -> Float[Array, "3 3 1 c"]:

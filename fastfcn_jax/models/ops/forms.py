@@ -44,7 +44,10 @@ PHASES = DIRECT._replace(kernel_gradient=phases.kernel_gradient)
 SHIFTS = Convolution(
     depthwise.convolve, depthwise.input_gradient, depthwise.kernel_gradient_by_blocks
 )
-SHIFTS_BY_ROWS = SHIFTS._replace(kernel_gradient=depthwise.kernel_gradient_by_rows)
+SHIFTS_APART = SHIFTS._replace(
+    input_gradient=depthwise.input_gradient_apart,
+    kernel_gradient=depthwise.kernel_gradient_by_rows,
+)
 
 
 def _as_they_are(*arrays):
@@ -73,7 +76,7 @@ TABLE = {
     "wide 3x3": Row(WINOGRAD, DIRECT, "CPU: psp's step 1.26 without"),
     "dilated 3x3": Row(DIRECT, PHASES, "GPU: XLA's own slides a window as large as the map"),
     "far dilated 3x3": Row(TAPS, BANDS, "CPU: aspp's step 1.8 without; GPU: its floors 1.06"),
-    "depthwise 3x3": Row(SHIFTS, SHIFTS_BY_ROWS, "CPU: psp's step 2.2 without; GPU: bytes 1.8"),
+    "depthwise 3x3": Row(SHIFTS, SHIFTS_APART, "CPU: psp's step 2.2 without; GPU: bytes 1.8"),
     "grouped 3x3": Row(
         grouped.kernel_gradient,
         grouped.kernel_gradient_plain,
