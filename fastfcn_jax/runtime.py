@@ -171,8 +171,13 @@ def has_unused_gpu() -> bool:
 def make_deterministic() -> None:
     """Selects deterministic GPU kernels, at some cost in speed; CPU kernels always are.
 
+    Which of them is fastest is still measured, once: jax keeps the choices beside the compiled
+    programs (`cache_compilations`), or a second start might choose others, which round otherwise.
+    `--xla_gpu_deterministic_ops` would not measure at all.
+
     XLA reads its flags once: must be called before `join_processes` and any computation.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_gpu_deterministic_ops" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    if "deterministic_ops" not in flags:
+        chosen = "--xla_gpu_exclude_nondeterministic_ops=true"
+        os.environ["XLA_FLAGS"] = f"{flags} {chosen}".strip()

@@ -133,7 +133,7 @@ def test_deterministic_kernels_are_requested_before_xla_reads_its_flags(tmp_path
     finish(*start_two(tmp_path / "run", *flags, devices=1, xla_flags=dump))
     seen = [path.read_text() for path in (tmp_path / "xla").rglob("compile_options.textproto")]
     assert seen
-    assert all("xla_gpu_deterministic_ops: true" in options for options in seen)
+    assert all("xla_gpu_exclude_nondeterministic_ops: true" in options for options in seen)
 
 
 LONG = ("--config.train.steps=100000", "--config.train.eval_every=0", "--config.train.save_every=0")
