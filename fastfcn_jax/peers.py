@@ -58,7 +58,9 @@ def watch(advice: str, relay: Relay | None) -> Iterator[None]:
                 raise
             _end(2, f"error: {error}")
         # Leaving in the usual way, JAX would wait for the other processes, and they for this one.
-        _end(130 if isinstance(error, KeyboardInterrupt) else 1, traceback.format_exc())
+        if isinstance(error, KeyboardInterrupt):
+            _end(130, "interrupted")
+        _end(1, traceback.format_exc())
     finally:
         _guard = None
     guard.leave()

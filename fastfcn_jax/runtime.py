@@ -1,6 +1,6 @@
 """Settings that must precede the first JAX computation: processes, compilation cache, determinism.
 
-Also the exchange of plain values between the processes of a training.
+Also the exchange of plain values between the processes of a job.
 """
 
 import hashlib
@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +22,13 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.relay import Relay
 
 JOIN = 300  # seconds to wait until all processes of a job are there
+ORTE = "OMPI_MCA_orte_hnp_uri"  # set by Open MPI up to version 4
+MPI_VARIABLES = ("SIZE", "RANK", "LOCAL_RANK")
+FIRST_PORT = 61440  # from here on JAX chooses ports as well
+PIECE = 1 << 24  # bytes of each process that are exchanged at once
 
 T = TypeVar("T")
+_relay: Relay | None = None  # what the first call of `join_processes` returned
 UNUSED_GPU = (
     "there is an NVIDIA driver, but JAX runs on the CPU: pip install 'jax[cuda13]' (or cuda12, "
     "after the driver's version)"
@@ -32,35 +38,43 @@ UNUSED_GPU = (
 def join_processes(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> Relay | None:
-    """Joins this process to the others of a training; does nothing for a single process.
+    """Joins this process to the others of a job; does nothing for a single process.
 
-    Without arguments, the settings of Slurm (`srun`) or Open MPI (`mpirun`) are
-    used. Must be called before the first JAX computation.
+    Without arguments, the settings of Slurm (`srun`) or Open MPI (`mpirun`) are used; they also
+    complete a `coordinator` alone. Must be called before the first JAX computation. A second call
+    does nothing.
 
     Args:
       coordinator: "host:port" of process 0, reachable from all processes.
-      num_processes: how many processes train together.
+      num_processes: how many processes there are.
       process_id: index of this process, from 0.
 
     Returns:
       The way to process 0, for `peers.watch`; None in process 0 itself and for a single process.
 
     Raises:
-      UserError: only some of the three arguments are given, or the processes cannot connect.
+      UserError: an argument is missing, or the processes cannot connect.
     """
+    global _relay
+    if jax.distributed.is_initialized():  # by an earlier command of this process
+        return _relay
+    launched = launched_in_parallel(os.environ)
     given = [coordinator is not None, num_processes is not None, process_id is not None]
-    if any(given) and not all(given):
-        raise UserError("--coordinator, --num_processes and --process_id go together: give all.")
-    if not all(given) and not launched_in_parallel(os.environ):
+    if any(given) and not all(given) and not (launched and coordinator):
+        raise UserError(
+            "--coordinator, --num_processes and --process_id go together: give all; under srun and "
+            "mpirun the first is enough."
+        )
+    if not any(given) and not launched:
         return None
     # The preemption service logs errors when process 0 is lost; `training.interrupt` does its work.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         # Detected here and not in `initialize`, which could not put a relay in between.
         address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
-            coordinator, num_processes, process_id, None, None, JOIN
+            *_by_open_mpi(os.environ, coordinator, num_processes, process_id), None, JOIN
         )
-        relay = None if index == 0 else Relay(str(address))
+        _relay = relay = None if index == 0 else Relay(str(address))
         jax.distributed.initialize(
             relay.here if relay else address, count, index, devices, "deactivate", JOIN
         )
@@ -81,22 +95,59 @@ def launched_in_parallel(environment: Mapping[str, str]) -> bool:
     return any(int(environment.get(name, 1)) > 1 for name in counts)
 
 
+def _by_open_mpi(
+    environment: Mapping[str, str],
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+) -> tuple[str | None, int | None, int | None, list[int] | None]:
+    """Completes the arguments from what Open MPI 5 tells its processes; JAX knows version 4.
+
+    The last value is this process's device. Returns the arguments themselves if all are given, or
+    elsewhere.
+
+    Raises:
+      UserError: the processes are on several hosts, and only the user knows where process 0 is.
+    """
+    whole = None not in (coordinator, num_processes, process_id)
+    if whole or "OMPI_COMM_WORLD_SIZE" not in environment or ORTE in environment:
+        return coordinator, num_processes, process_id, None
+    size, rank, local = (int(environment[f"OMPI_COMM_WORLD_{x}"]) for x in MPI_VARIABLES)
+    if coordinator is None:
+        if int(environment["OMPI_COMM_WORLD_LOCAL_SIZE"]) < size:
+            raise UserError(
+                "Open MPI 5 does not say where process 0 is; add --coordinator HOST:PORT, its host "
+                "and a free port there."
+            )
+        job = zlib.crc32(environment.get("PMIX_NAMESPACE", "").encode())
+        coordinator = f"127.0.0.1:{FIRST_PORT + job % (65536 - FIRST_PORT)}"
+    return coordinator, size, rank, [local]
+
+
 def gather(text: str) -> list[str]:
     """Returns the text of every process, in order of process index; all must call this."""
+    return [data.decode() for data in gather_bytes(text.encode())]
+
+
+def gather_bytes(mine: bytes) -> list[bytes]:
+    """Returns the bytes of every process, in order of process index; all must call this."""
     if jax.process_count() == 1:
-        return [text]
-    mine = text.encode()
-    lengths = multihost_utils.process_allgather(np.array([len(mine)], np.int32))
-    padded = np.zeros(1 << max(int(lengths.max()), 255).bit_length(), np.uint8)
-    padded[: len(mine)] = np.frombuffer(mine, np.uint8)
-    rows = multihost_utils.process_allgather(padded)
-    return [
-        bytes(row[: int(length)]).decode()
-        for row, length in zip(rows, lengths.ravel(), strict=True)
-    ]
+        return [mine]
+    split = np.array([len(mine) >> 24, len(mine) & 0xFFFFFF], np.int32)  # JAX has no int64 here
+    told = multihost_utils.process_allgather(split).reshape(-1, 2)
+    lengths = [(int(high) << 24) + int(low) for high, low in told]
+    size = min(1 << max(*lengths, 255).bit_length(), PIECE)
+    rows: list[list[bytes]] = [[] for _ in lengths]
+    for start in range(0, max(lengths), size):
+        piece = np.frombuffer(mine[start : start + size], np.uint8)
+        padded = np.zeros(size, np.uint8)
+        padded[: piece.size] = piece
+        for row, got in zip(rows, multihost_utils.process_allgather(padded), strict=True):
+            row.append(bytes(got))
+    return [b"".join(row)[:length] for row, length in zip(rows, lengths, strict=True)]
 
 
-def agree(facts: Mapping[str, Any]) -> None:
+def agree(facts: Mapping[str, Any], job: str = "training") -> None:
     """Checks that all processes have the same `facts` (plain values by name).
 
     Raises:
@@ -114,7 +165,7 @@ def agree(facts: Mapping[str, Any]) -> None:
         ]
         if differing:
             raise UserError(
-                f"process {process} does not belong to the training of process 0, it has another "
+                f"process {process} does not belong to the {job} of process 0, it has another "
                 f"{', another '.join(differing[:4])}; start all processes with the same command "
                 "and the same installation."
             )
