@@ -60,11 +60,11 @@ def several(arguments: Namespace) -> int | None:
     with contextlib.ExitStack() as stack:
         running = list(_start(arguments.processes, stack))
         stack.enter_context(_forwarding(running))
-        return _wait(running)
+        return wait(running)
 
 
-class _Process:
-    """A started process: its number, and the file with its errors."""
+class Started:
+    """A process that was started: its number, and the file with its errors."""
 
     def __init__(self, index: int, child: subprocess.Popen, errors: Path):
         self.index, self.child, self.errors = index, child, errors
@@ -79,13 +79,13 @@ class _Process:
             print(f"process {self.index}: {line}", file=sys.stderr)
 
 
-def _start(count: int, stack: contextlib.ExitStack) -> Iterator[_Process]:
+def _start(count: int, stack: contextlib.ExitStack) -> Iterator[Started]:
     command = [sys.executable, *without_flag(sys.orig_argv[1:], "--processes")]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    devices = _devices(count)
+    given = devices(count)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     for i in range(count):
         flags = (f"--coordinator={address}", f"--num-processes={count}", f"--process-id={i}")
@@ -93,7 +93,7 @@ def _start(count: int, stack: contextlib.ExitStack) -> Iterator[_Process]:
         with _limited_to(share_of(cores, i, count)), errors.open("wb") as file:
             child = subprocess.Popen(
                 [*command, *flags],
-                env={**os.environ, provenance.COMMAND: provenance.command(), **devices[i]},
+                env={**os.environ, provenance.COMMAND: provenance.command(), **given[i]},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if i else None,
                 stderr=file if i else None,
@@ -101,7 +101,7 @@ def _start(count: int, stack: contextlib.ExitStack) -> Iterator[_Process]:
                 process_group=0,
             )
         stack.callback(child.kill)
-        yield _Process(i, child, errors)
+        yield Started(i, child, errors)
 
 
 def without_flag(words: Sequence[str], flag: str) -> list[str]:
@@ -135,7 +135,7 @@ def _limited_to(cores: Sequence[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _devices(count: int) -> list[dict[str, str]]:
+def devices(count: int) -> list[dict[str, str]]:
     """For each process the variables that give it GPUs of its own, or none to all of them."""
     names = _gpus()
     if names and len(names) < count and "JAX_PLATFORMS" not in os.environ:
@@ -157,7 +157,7 @@ def _gpus() -> list[str]:
 
 
 @contextlib.contextmanager
-def _forwarding(running: Sequence[_Process]) -> Iterator[None]:
+def _forwarding(running: Sequence[Started]) -> Iterator[None]:
     """Passes signals on to all processes instead of ending this one."""
 
     def send(number, frame) -> None:
@@ -173,7 +173,7 @@ def _forwarding(running: Sequence[_Process]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait(running: Sequence[_Process]) -> int:
+def wait(running: Sequence[Started]) -> int:
     """Waits until all have ended; returns the first bad status."""
     waiting, bad, end = list(running), 0, float("inf")
     while waiting:
@@ -182,7 +182,8 @@ def _wait(running: Sequence[_Process]) -> int:
                 continue
             waiting.remove(process)
             if status:
-                process.name_errors()
+                if status - 128 not in SIGNALS:
+                    process.name_errors()
                 end = min(end, time.monotonic() + PATIENCE)
                 bad = bad or status
         if time.monotonic() > end:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src.clusters import cloud_tpu_cluster
 from jax._src.clusters.cluster import ClusterEnv
 from jax.experimental import multihost_utils
 
@@ -40,9 +42,9 @@ def join_processes(
 ) -> Relay | None:
     """Joins this process to the others of a job; does nothing for a single process.
 
-    Without arguments, the settings of Slurm (`srun`) or Open MPI (`mpirun`) are used; they also
-    complete a `coordinator` alone. Must be called before the first JAX computation. A second call
-    does nothing.
+    Without arguments, the settings of Slurm (`srun`), Open MPI (`mpirun`) or the hosts of Cloud
+    TPUs are used; they also complete a `coordinator` alone. Must be called before the first JAX
+    computation. A second call does nothing.
 
     Args:
       coordinator: "host:port" of process 0, reachable from all processes.
@@ -58,7 +60,7 @@ def join_processes(
     global _relay
     if jax.distributed.is_initialized():  # by an earlier command of this process
         return _relay
-    launched = launched_in_parallel(os.environ)
+    launched = launched_in_parallel(os.environ) or on_tpu_hosts()
     given = [coordinator is not None, num_processes is not None, process_id is not None]
     if any(given) and not all(given) and not (launched and coordinator):
         raise UserError(
@@ -71,9 +73,10 @@ def join_processes(
     jax.config.update("jax_enable_preemption_service", False)
     try:
         # Detected here and not in `initialize`, which could not put a relay in between.
-        address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
-            *_by_open_mpi(os.environ, coordinator, num_processes, process_id), None, JOIN
-        )
+        with warnings.catch_warnings(action="ignore"):  # in Kubernetes it asks for a package
+            address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
+                *_by_open_mpi(os.environ, coordinator, num_processes, process_id), None, JOIN
+            )
         _relay = relay = None if index == 0 else Relay(str(address))
         jax.distributed.initialize(
             relay.here if relay else address, count, index, devices, "deactivate", JOIN
@@ -93,6 +96,12 @@ def launched_in_parallel(environment: Mapping[str, str]) -> bool:
     """Whether `srun` or `mpirun` started this process as one of several."""
     counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
     return any(int(environment.get(name, 1)) > 1 for name in counts)
+
+
+def on_tpu_hosts() -> bool:
+    """Whether this is one of several hosts of Cloud TPUs."""
+    environments = (cloud_tpu_cluster.GceTpuCluster, cloud_tpu_cluster.GkeTpuCluster)
+    return any(found.is_env_present() and found.get_process_count() > 1 for found in environments)
 
 
 def _by_open_mpi(

@@ -107,9 +107,11 @@ def build(config, num_classes, *, axis_name=None, **_):
 
 
 def fail(kind, step, every, last):
-    """In place of `loop.due`: an error in step 10."""
+    """In place of `loop.due`: an error in step 10, or the end of the process."""
     from fastfcn_jax.errors import UserError
 
+    if step == 10 and kind == "death":
+        os.kill(os.getpid(), signal.SIGKILL)
     if step == 10:
         raise UserError("7.png is damaged") if kind == "input" else ZeroDivisionError("a bug")
     return every > 0 and (step % every == 0 or step == last)
