@@ -4,6 +4,7 @@ Also the exchange of plain values between the processes of a job.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed
 from jax._src.clusters import cloud_tpu_cluster
 from jax._src.clusters.cluster import ClusterEnv
 from jax.experimental import multihost_utils
@@ -27,9 +29,11 @@ JOIN = 300  # seconds to wait until all processes of a job are there
 ORTE = "OMPI_MCA_orte_hnp_uri"  # set by Open MPI up to version 4
 MPI_VARIABLES = ("SIZE", "RANK", "LOCAL_RANK")
 FIRST_PORT = 61440  # from here on JAX chooses ports as well
+LONGEST = 30 * 24 * 3600  # seconds; `peers.watch` notices the loss of a process before
 PIECE = 1 << 24  # bytes of each process that are exchanged at once
 
 T = TypeVar("T")
+_waits = itertools.count()  # the same in all processes
 _relay: Relay | None = None  # what the first call of `join_processes` returned
 UNUSED_GPU = (
     "there is an NVIDIA driver, but JAX runs on the CPU: pip install 'jax[cuda13]' (or cuda12, "
@@ -154,6 +158,17 @@ def gather_bytes(mine: bytes) -> list[bytes]:
         for row, got in zip(rows, multihost_utils.process_allgather(padded), strict=True):
             row.append(bytes(got))
     return [b"".join(row)[:length] for row, length in zip(rows, lengths, strict=True)]
+
+
+def wait_for_all() -> None:
+    """Waits until every process has called this, for hours if need be.
+
+    On a CPU a collective operation gives up after 30 min, and a process that leaves waits 5 min for
+    the others before JAX aborts it.
+    """
+    client = distributed.global_state.client
+    if client is not None:
+        client.wait_at_barrier(f"fastfcn_jax {next(_waits)}", LONGEST * 1000)
 
 
 def agree(facts: Mapping[str, Any], job: str = "training") -> None:

@@ -197,6 +197,7 @@ def count(
     indices = sorted(index for together in mine for index in together)
     shown = progress and jax.process_index() == 0
     counted = _count(predictor, source, indices, extras, shown)
+    runtime.wait_for_all()  # one process may be far slower than the others
     return tally.join([tally.unpack(x) for x in runtime.gather_bytes(tally.pack(counted))])
 
 

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from fastfcn_jax.evaluation.evaluate import Result
 from fastfcn_jax.evaluation.metrics import written
-from fastfcn_jax.evaluation.prepared import Prepared
 from fastfcn_jax.evaluation.report import baselines, document, paired
 from fastfcn_jax.evaluation.report.baselines import Baseline
+from fastfcn_jax.evaluation.subject import Subject
 from fastfcn_jax.files import write_json
 
 
@@ -46,7 +46,7 @@ def write(
     step: int,
     palette,
     compared: Comparison | None,
-    found: Prepared | None,
+    found: Subject | None,
 ) -> None:
     """Prints the scores and writes them.
 

@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 from fastfcn_jax import peers, provenance, runtime, share
 from fastfcn_jax.config import experiment
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import prepared, stored_shares, tally
+from fastfcn_jax.evaluation import stored_shares, subject, tally
 from fastfcn_jax.evaluation.boundaries import BoundaryIoU
 from fastfcn_jax.evaluation.calibration import Calibration
 from fastfcn_jax.evaluation.evaluate import Result, count, result_of
 from fastfcn_jax.evaluation.outcome import Comparison, write
-from fastfcn_jax.evaluation.prepared import Prepared
+from fastfcn_jax.evaluation.subject import Subject
 from fastfcn_jax.files import make_folder
 from fastfcn_jax.weights import store
 
@@ -75,20 +75,20 @@ def evaluate_folder(
         target = Path(output or output_folder(given, folder, "eval")).expanduser()
         compared = runtime.together(lambda: Comparison.read(compare))
         runtime.cache_compilations()
-        found = runtime.together(lambda: prepared.prepare(folder, config, protocol))
+        found = runtime.together(lambda: subject.prepare(folder, config, protocol))
         # Fails now, not after the evaluation.
         runtime.together(lambda: make_folder(target) if jax.process_index() == 0 else None)
         return _evaluate(found, target, chosen, part, compared)
 
 
 def _evaluate(
-    found: Prepared,
+    found: Subject,
     output: Path,
     chosen: Sequence[str],
     part: tuple[int, int] | None,
     compared: Comparison | None,
 ) -> Result:
-    facts = prepared.facts(found)
+    facts = subject.facts(found)
     runtime.agree({**facts, "choice of scores": chosen, "--shard": part}, "evaluation")
     first = jax.process_index() == 0
     say = print if first else (lambda _: None)
@@ -121,6 +121,7 @@ def _evaluate(
     elif first:
         write(output, result, found.config, found.folder, found.loaded.step,
               found.source.info.palette, compared, found)  # fmt: skip
+    runtime.wait_for_all()
     return result
 
 
@@ -159,12 +160,12 @@ def merge_shards(
     return result
 
 
-def _again(folder: Path, config: ConfigDict, facts: dict[str, Any]) -> Prepared | None:
+def _again(folder: Path, config: ConfigDict, facts: dict[str, Any]) -> Subject | None:
     """The model and the images of stored shares, for the pictures; None if they are not here."""
     runtime.cache_compilations()
     try:
-        found = prepared.prepare(folder, config, facts["protocol"])
-        if prepared.facts(found) == facts:
+        found = subject.prepare(folder, config, facts["protocol"])
+        if subject.facts(found) == facts:
             return found
         why = f"{folder} or the images have changed since"
     except UserError as error:

@@ -30,7 +30,7 @@ FORM = {
 class Share(NamedTuple):
     """The counts of a share, and everything that is needed to write the scores of the whole.
 
-    about: "share" (index, number of shares), "facts" (see `prepared.facts`), "scores" (names of the
+    about: "share" (index, number of shares), "facts" (see `subject.facts`), "scores" (names of the
       additional ones), "folder" and "step" of the checkpoint, "config", "palette" and
       "absent_counts_zero".
     """

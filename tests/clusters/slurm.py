@@ -38,12 +38,13 @@ def sbatch(*words):
 
 
 def place(words):
-    """Where the batch file stands among the words."""
+    """Where the first word stands that is no flag."""
     return next(i for i, word in enumerate(words) if not word.startswith("--"))
 
 
-def srun(*command):
+def srun(*words):
     """Starts the tasks of a step; the status is the highest, as Slurm's."""
+    command = words[place(words) :]
     count = int(os.environ["SLURM_NTASKS"])
     first = os.environ["SLURM_RESTART_COUNT"] == "0"
     step = {

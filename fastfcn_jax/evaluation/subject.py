@@ -18,7 +18,7 @@ from fastfcn_jax.inference.predictor import Predictor
 PACKAGES = ("fastfcn_jax", "jax", "jaxlib", "numpy")  # those that compute the scores
 
 
-class Prepared(NamedTuple):
+class Subject(NamedTuple):
     """folder: of the checkpoint. note: how the classes of model and data differ; "" if not."""
 
     folder: Path
@@ -29,7 +29,7 @@ class Prepared(NamedTuple):
     note: str
 
 
-def prepare(folder: Path, config: str | Path | ConfigDict | None, protocol: str | None) -> Prepared:
+def prepare(folder: Path, config: str | Path | ConfigDict | None, protocol: str | None) -> Subject:
     """Loads the model of a checkpoint folder and opens its validation split.
 
     Args:
@@ -49,10 +49,10 @@ def prepare(folder: Path, config: str | Path | ConfigDict | None, protocol: str 
     note = model_folder.compare_classes(folder, loaded.info, source.info)
     model = models.build(loaded.config.model, loaded.info.num_classes)
     tested = predictor.build(config, model, loaded.variables, protocol=protocol)
-    return Prepared(folder, loaded, config, source, tested, note)
+    return Subject(folder, loaded, config, source, tested, note)
 
 
-def facts(found: Prepared) -> dict[str, Any]:
+def facts(found: Subject) -> dict[str, Any]:
     """What decides the counts, by name: shares of one evaluation have it in common."""
     info, ids = found.source.info, found.source.ids
     stored = experiment.to_json(found.config)
@@ -74,5 +74,5 @@ def facts(found: Prepared) -> dict[str, Any]:
     }
 
 
-def _network(found: Prepared) -> dict[str, Any]:
+def _network(found: Subject) -> dict[str, Any]:
     return experiment.to_json(found.loaded.config)["model"]
