@@ -64,14 +64,7 @@ def join_processes(
     global _relay
     if jax.distributed.is_initialized():  # by an earlier command of this process
         return _relay
-    launched = launched_in_parallel(os.environ) or on_tpu_hosts()
-    given = [coordinator is not None, num_processes is not None, process_id is not None]
-    if any(given) and not all(given) and not (launched and coordinator):
-        raise UserError(
-            "--coordinator, --num_processes and --process_id go together: give all; under srun and "
-            "mpirun the first is enough."
-        )
-    if not any(given) and not launched:
+    if not _are_several(coordinator, num_processes, process_id):
         return None
     # The preemption service logs errors when process 0 is lost; `training.interrupt` does its work.
     jax.config.update("jax_enable_preemption_service", False)
@@ -94,6 +87,22 @@ def join_processes(
     # a process that reads its data slowly would exceed later.
     multihost_utils.sync_global_devices("all processes have joined")
     return relay
+
+
+def _are_several(*given: str | int | None) -> bool:
+    """Whether this process is one of several, by the arguments of `join_processes` or without.
+
+    Raises:
+      UserError: some of the arguments are missing.
+    """
+    launched = launched_in_parallel(os.environ) or on_tpu_hosts()
+    missing = None in given
+    if missing and any(value is not None for value in given) and not (launched and given[0]):
+        raise UserError(
+            "--coordinator, --num_processes and --process_id go together: give all; under srun and "
+            "mpirun the first is enough."
+        )
+    return launched or not missing
 
 
 def launched_in_parallel(environment: Mapping[str, str]) -> bool:

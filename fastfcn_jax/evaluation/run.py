@@ -20,6 +20,7 @@ from fastfcn_jax.evaluation.subject import Subject
 from fastfcn_jax.files import make_folder
 from fastfcn_jax.weights import store
 
+AGAIN = "nothing is written; start the evaluation again in all processes, this one by: "
 EXTRAS = {
     "calibration": lambda names: Calibration(len(names)),
     "boundary": BoundaryIoU,
@@ -64,13 +65,9 @@ def evaluate_folder(
     """
     part = None if shard is None else share.parse(shard)
     relay = runtime.join_processes(coordinator, num_processes, process_id)
-    advice = (
-        "nothing is written; start the evaluation again in all processes, this one by: "
-        f"{provenance.command()}"
-    )
-    with peers.watch(advice, relay):
-        asked = {"calibration": calibration, "boundary": boundary}
-        chosen = [name for name in EXTRAS if asked[name]]
+    asked = {"calibration": calibration, "boundary": boundary}
+    chosen = [name for name in EXTRAS if asked[name]]
+    with peers.watch(AGAIN + provenance.command(), relay):
         given, folder = folder, runtime.together(lambda: store.checkpoint(folder))
         target = Path(output or output_folder(given, folder, "eval")).expanduser()
         compared = runtime.together(lambda: Comparison.read(compare))
