@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -176,8 +177,22 @@ def wait_for_all() -> None:
     the others before JAX aborts it.
     """
     client = distributed.global_state.client
-    if client is not None:
-        client.wait_at_barrier(f"fastfcn_jax {next(_waits)}", LONGEST * 1000)
+    if client is None:
+        return
+    failed = []
+
+    def wait() -> None:
+        try:
+            client.wait_at_barrier(f"fastfcn_jax {next(_waits)}", LONGEST * 1000)
+        except Exception as error:
+            failed.append(error)
+
+    # In a thread, because Ctrl-C would have no effect within the call.
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
 
 
 def agree(facts: Mapping[str, Any], job: str = "training") -> None:

@@ -21,6 +21,13 @@ FILES = ROOT / "docs" / "clusters"
 PAGE = (ROOT / "docs" / "clusters.md").read_text()
 
 
+TINY = f"""#!/bin/sh
+[ "$1" = eval ] && export TINY_COMMAND=evaluation
+shift
+exec {sys.executable} {ROOT}/tests/tiny.py "$@"
+"""
+
+
 @pytest.mark.parametrize("name", ["train.slurm", "jobset.yaml", "Containerfile"])
 def test_the_page_shows_the_files_as_they_are(name):
     assert f"```\n{(FILES / name).read_text()}```" in re.sub("```[a-z]+\n", "```\n", PAGE)
@@ -35,8 +42,7 @@ def slurm(tmp_path, monkeypatch):
     stand_in = ROOT / "tests" / "clusters" / "slurm.py"
     for name in ("sbatch", "srun", "squeue", "scontrol"):
         (programs / name).write_text(f"#!{sys.executable}\n{stand_in.read_text()}")
-    words = f"{sys.executable} {ROOT}/tests/tiny.py"
-    (programs / "fastfcn").write_text(f'#!/bin/sh\nshift\nexec {words} "$@"\n')
+    (programs / "fastfcn").write_text(TINY)
     for program in programs.iterdir():
         program.chmod(0o755)
     (tmp_path / "state").write_text("RUNNING")
@@ -68,16 +74,40 @@ def test_the_batch_file_goes_on_after_a_killed_process(slurm):
     assert "2 x cpu in 2 processes" in result.stdout
     assert "resuming from the checkpoint of step" in result.stdout
     assert len(tiny.losses(slurm / "run")) == 14
+    # As within a job: the line of the page.
+    task = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2", "SLURM_RESTART_COUNT": "0"}
+    command = ("srun", "fastfcn", "eval", f"--checkpoint={slurm}/run")
+    result = subprocess.run(command, env={**os.environ, **task}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("64 images, protocol single") == 1  # of process 0 alone
+    assert json.loads((slurm / "run/eval/metrics.json").read_text())["num_images"] == 64
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fails", "state", "status"), [("input", "RUNNING", 2), ("death", "COMPLETING", 137)]
+    ("status", "state", "restarts", "requeued"),
+    [
+        (75, "RUNNING", 0, True),  # a process was lost
+        (137, "RUNNING", 0, True),  # ... and this is its own status
+        (143, "RUNNING", 19, True),  # stopped before the time limit
+        (143, "COMPLETING", 0, False),  # cancelled
+        (75, "RUNNING", 20, False),
+        (2, "RUNNING", 0, False),  # bad input
+        (1, "RUNNING", 0, False),  # a bug
+        (0, "RUNNING", 0, False),
+    ],
 )
-def test_the_batch_file_leaves_errors_and_cancelled_jobs_alone(slurm, fails, state, status):
+def test_the_batch_file_requeues_what_can_go_on(slurm, status, state, restarts, requeued):
+    (slurm / "bin" / "fastfcn").write_text(f"#!/bin/sh\nexit {status}\n")
     (slurm / "state").write_text(state)
-    result, steps = submit(slurm, "--config.train.steps=14", last_fails=fails)
-    assert (result.returncode, steps) == (status, 1), result.stdout + result.stderr
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_NTASKS": "2",
+        "SLURM_RESTART_COUNT": str(restarts),
+    }
+    command = ["bash", FILES / "train.slurm", "--workdir=run"]
+    assert subprocess.run(command, env={**os.environ, **job}).returncode == status
+    assert (slurm / "steps").read_text() == "fastfcn train --workdir=run\n"
+    assert (slurm / "requeued").exists() == requeued
 
 
 def parsed(words):
