@@ -89,13 +89,15 @@ class Parser(argparse.ArgumentParser):
         )
         self.example = example
         self._examples: dict[str, str] = {}
-        self._unless: dict[str, str] = {}
+        self._unless: dict[str, tuple[str, ...]] = {}
         self._takes_config = self._auto = False
 
-    def need(self, flag: str, example: str, help: str, *, unless: str = "", **options: Any) -> None:
+    def need(
+        self, flag: str, example: str, help: str, *, unless: tuple[str, ...] = (), **options: Any
+    ) -> None:
         """Adds a required flag; the error for a missing flag shows `example`.
 
-        unless: the name of a value that, if given, replaces the flag.
+        unless: the names of values of which each, if given, replaces the flag.
         """
         name = flag.lstrip("-").replace("-", "_")
         self._examples[name], self._unless[name] = f"{flag} {example}", unless
@@ -131,8 +133,8 @@ class Parser(argparse.ArgumentParser):
         if overrides and not self._takes_config:
             raise UserError(f"{self.prog} takes no configuration; remove {overrides[0]}.")
         for name, example in self._examples.items():
-            replaced = getattr(arguments, self._unless[name] or name) is not None
-            if getattr(arguments, name) is None and not replaced:
+            values = (getattr(arguments, other) for other in (name, *self._unless[name]))
+            if all(value is None for value in values):
                 flag = example.split()[0]
                 raise UserError(f"{flag} is missing; for example {example}.")
         if self._takes_config:

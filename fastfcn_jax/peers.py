@@ -27,6 +27,7 @@ BEAT = 2.0  # seconds between two signs of life
 SILENCE = 20.0  # seconds without one after which a process counts as lost
 GRACE = 5.0  # seconds in which the processes that fail by the same error do so
 CONNECT = 30.0  # seconds to reach process 0
+INTERRUPTED = "interrupted"  # in place of a message after Ctrl-C
 COLLECTIVES = ("Gloo", "NCCL")  # in the messages of collective operations that failed
 
 _guard: "_Guard | None" = None  # of the block that runs; a process watches one job
@@ -58,7 +59,9 @@ def watch(advice: str, relay: Relay | None) -> Iterator[None]:
                 raise
             _end(2, f"error: {error}")
         # Leaving in the usual way, JAX would wait for the other processes, and they for this one.
-        _end(130 if isinstance(error, KeyboardInterrupt) else 1, traceback.format_exc())
+        if isinstance(error, KeyboardInterrupt):
+            _end(130, INTERRUPTED)
+        _end(1, traceback.format_exc())
     finally:
         _guard = None
     guard.leave()
@@ -141,6 +144,8 @@ class _Guard:
         if not self.leaving.is_set():
             self.leaving.set()
             text = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, KeyboardInterrupt):
+                text = INTERRUPTED
             self._tell(f"failed {jax.process_index()} {text}")
         end = time.monotonic() + GRACE + 1  # the others end before they miss this one
         while len(self.failed) < jax.process_count() - 1 and time.monotonic() < end:
@@ -192,6 +197,8 @@ class _Guard:
                 self._lose(link, f"has given no sign of life for {SILENCE:.0f} s")
         if self.failed and now - self.failed_at > GRACE and not self.leaving.is_set():
             process, message = next(iter(self.failed.items()))
+            if message == INTERRUPTED:
+                _end(130, f"process {process} was interrupted")
             _end(2, f"error: process {process} has ended: {message}")
 
     def _drop(self, link: _Link) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import shlex
 import subprocess
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+COMMAND = "FASTFCN_COMMAND"  # what the processes of `--processes` are told
 
 
 def command() -> str:
-    """The command line that repeats this process."""
+    """The command line that repeats this process, or all that were started with it by one."""
+    if started := os.environ.get(COMMAND):
+        return started
     program = sys.orig_argv[1:] if sys.orig_argv else sys.argv
     return shlex.join(["python", *program])
 

@@ -1,19 +1,25 @@
 """Settings that must precede the first JAX computation: processes, compilation cache, determinism.
 
-Also the exchange of plain values between the processes of a training.
+Also the exchange of plain values between the processes of a job.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import stat
+import threading
+import warnings
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed
+from jax._src.clusters import cloud_tpu_cluster
 from jax._src.clusters.cluster import ClusterEnv
 from jax.experimental import multihost_utils
 
@@ -21,8 +27,15 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.relay import Relay
 
 JOIN = 300  # seconds to wait until all processes of a job are there
+ORTE = "OMPI_MCA_orte_hnp_uri"  # set by Open MPI up to version 4
+MPI_VARIABLES = ("SIZE", "RANK", "LOCAL_RANK")
+FIRST_PORT = 61440  # from here on JAX chooses ports as well
+LONGEST = 30 * 24 * 3600  # seconds; `peers.watch` notices the loss of a process before
+PIECE = 1 << 24  # bytes of each process that are exchanged at once
 
 T = TypeVar("T")
+_waits = itertools.count()  # the same in all processes
+_relay: Relay | None = None  # what the first call of `join_processes` returned
 UNUSED_GPU = (
     "there is an NVIDIA driver, but JAX runs on the CPU: pip install 'jax[cuda13]' (or cuda12, "
     "after the driver's version)"
@@ -32,35 +45,37 @@ UNUSED_GPU = (
 def join_processes(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> Relay | None:
-    """Joins this process to the others of a training; does nothing for a single process.
+    """Joins this process to the others of a job; does nothing for a single process.
 
-    Without arguments, the settings of Slurm (`srun`) or Open MPI (`mpirun`) are
-    used. Must be called before the first JAX computation.
+    Without arguments, the settings of Slurm (`srun`), Open MPI (`mpirun`) or the hosts of Cloud
+    TPUs are used; they also complete a `coordinator` alone. Must be called before the first JAX
+    computation. A second call does nothing.
 
     Args:
       coordinator: "host:port" of process 0, reachable from all processes.
-      num_processes: how many processes train together.
+      num_processes: how many processes there are.
       process_id: index of this process, from 0.
 
     Returns:
       The way to process 0, for `peers.watch`; None in process 0 itself and for a single process.
 
     Raises:
-      UserError: only some of the three arguments are given, or the processes cannot connect.
+      UserError: an argument is missing, or the processes cannot connect.
     """
-    given = [coordinator is not None, num_processes is not None, process_id is not None]
-    if any(given) and not all(given):
-        raise UserError("--coordinator, --num_processes and --process_id go together: give all.")
-    if not all(given) and not launched_in_parallel(os.environ):
+    global _relay
+    if jax.distributed.is_initialized():  # by an earlier command of this process
+        return _relay
+    if not _are_several(coordinator, num_processes, process_id):
         return None
     # The preemption service logs errors when process 0 is lost; `training.interrupt` does its work.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         # Detected here and not in `initialize`, which could not put a relay in between.
-        address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
-            coordinator, num_processes, process_id, None, None, JOIN
-        )
-        relay = None if index == 0 else Relay(str(address))
+        with warnings.catch_warnings(action="ignore"):  # in Kubernetes it asks for a package
+            address, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
+                *_by_open_mpi(os.environ, coordinator, num_processes, process_id), None, JOIN
+            )
+        _relay = relay = None if index == 0 else Relay(str(address))
         jax.distributed.initialize(
             relay.here if relay else address, count, index, devices, "deactivate", JOIN
         )
@@ -75,28 +90,112 @@ def join_processes(
     return relay
 
 
+def _are_several(*given: str | int | None) -> bool:
+    """Whether this process is one of several, by the arguments of `join_processes` or without.
+
+    Raises:
+      UserError: some of the arguments are missing.
+    """
+    launched = launched_in_parallel(os.environ) or on_tpu_hosts()
+    missing = None in given
+    if missing and any(value is not None for value in given) and not (launched and given[0]):
+        raise UserError(
+            "--coordinator, --num_processes and --process_id go together: give all; under srun and "
+            "mpirun the first is enough."
+        )
+    return launched or not missing
+
+
 def launched_in_parallel(environment: Mapping[str, str]) -> bool:
     """Whether `srun` or `mpirun` started this process as one of several."""
     counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
     return any(int(environment.get(name, 1)) > 1 for name in counts)
 
 
+def on_tpu_hosts() -> bool:
+    """Whether this is one of several hosts of Cloud TPUs."""
+    environments = (cloud_tpu_cluster.GceTpuCluster, cloud_tpu_cluster.GkeTpuCluster)
+    return any(found.is_env_present() and found.get_process_count() > 1 for found in environments)
+
+
+def _by_open_mpi(
+    environment: Mapping[str, str],
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+) -> tuple[str | None, int | None, int | None, list[int] | None]:
+    """Completes the arguments from what Open MPI 5 tells its processes; JAX knows version 4.
+
+    The last value is this process's device. Returns the arguments themselves if all are given, or
+    elsewhere.
+
+    Raises:
+      UserError: the processes are on several hosts, and only the user knows where process 0 is.
+    """
+    whole = None not in (coordinator, num_processes, process_id)
+    if whole or "OMPI_COMM_WORLD_SIZE" not in environment or ORTE in environment:
+        return coordinator, num_processes, process_id, None
+    size, rank, local = (int(environment[f"OMPI_COMM_WORLD_{x}"]) for x in MPI_VARIABLES)
+    if coordinator is None:
+        if int(environment["OMPI_COMM_WORLD_LOCAL_SIZE"]) < size:
+            raise UserError(
+                "Open MPI 5 does not say where process 0 is; add --coordinator HOST:PORT, its host "
+                "and a free port there."
+            )
+        job = zlib.crc32(environment.get("PMIX_NAMESPACE", "").encode())
+        coordinator = f"127.0.0.1:{FIRST_PORT + job % (65536 - FIRST_PORT)}"
+    return coordinator, size, rank, [local]
+
+
 def gather(text: str) -> list[str]:
     """Returns the text of every process, in order of process index; all must call this."""
+    return [data.decode() for data in gather_bytes(text.encode())]
+
+
+def gather_bytes(mine: bytes) -> list[bytes]:
+    """Returns the bytes of every process, in order of process index; all must call this."""
     if jax.process_count() == 1:
-        return [text]
-    mine = text.encode()
-    lengths = multihost_utils.process_allgather(np.array([len(mine)], np.int32))
-    padded = np.zeros(1 << max(int(lengths.max()), 255).bit_length(), np.uint8)
-    padded[: len(mine)] = np.frombuffer(mine, np.uint8)
-    rows = multihost_utils.process_allgather(padded)
-    return [
-        bytes(row[: int(length)]).decode()
-        for row, length in zip(rows, lengths.ravel(), strict=True)
-    ]
+        return [mine]
+    split = np.array([len(mine) >> 24, len(mine) & 0xFFFFFF], np.int32)  # JAX has no int64 here
+    told = multihost_utils.process_allgather(split).reshape(-1, 2)
+    lengths = [(int(high) << 24) + int(low) for high, low in told]
+    size = min(1 << max(*lengths, 255).bit_length(), PIECE)
+    rows: list[list[bytes]] = [[] for _ in lengths]
+    for start in range(0, max(lengths), size):
+        piece = np.frombuffer(mine[start : start + size], np.uint8)
+        padded = np.zeros(size, np.uint8)
+        padded[: piece.size] = piece
+        for row, got in zip(rows, multihost_utils.process_allgather(padded), strict=True):
+            row.append(bytes(got))
+    return [b"".join(row)[:length] for row, length in zip(rows, lengths, strict=True)]
 
 
-def agree(facts: Mapping[str, Any]) -> None:
+def wait_for_all() -> None:
+    """Waits until every process has called this, for hours if need be.
+
+    On a CPU a collective operation gives up after 30 min, and a process that leaves waits 5 min for
+    the others before JAX aborts it.
+    """
+    client = distributed.global_state.client
+    if client is None:
+        return
+    failed = []
+
+    def wait() -> None:
+        try:
+            client.wait_at_barrier(f"fastfcn_jax {next(_waits)}", LONGEST * 1000)
+        except Exception as error:
+            failed.append(error)
+
+    # In a thread, because Ctrl-C would have no effect within the call.
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def agree(facts: Mapping[str, Any], job: str = "training") -> None:
     """Checks that all processes have the same `facts` (plain values by name).
 
     Raises:
@@ -114,7 +213,7 @@ def agree(facts: Mapping[str, Any]) -> None:
         ]
         if differing:
             raise UserError(
-                f"process {process} does not belong to the training of process 0, it has another "
+                f"process {process} does not belong to the {job} of process 0, it has another "
                 f"{', another '.join(differing[:4])}; start all processes with the same command "
                 "and the same installation."
             )

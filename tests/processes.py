@@ -1,4 +1,4 @@
-"""Starts trainings of the tiny model in processes of their own."""
+"""Starts trainings and evaluations of the tiny model in processes of their own."""
 
 import os
 import socket
@@ -15,6 +15,18 @@ def start(folder, *flags, devices=1, variant="", xla_flags="", **environment):
         [sys.executable, "tests/tiny.py", config, f"--workdir={folder}", *flags],
         cwd=ROOT,
         env={**os.environ, "TINY_DEVICES": str(devices), "XLA_FLAGS": xla_flags, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_evaluation(*flags, failure="", **environment):
+    """Starts an evaluation of a checkpoint of the tiny model."""
+    return subprocess.Popen(
+        [sys.executable, "tests/tiny.py", *map(str, flags)],
+        cwd=ROOT,
+        env={**os.environ, "TINY_COMMAND": "evaluation", "TINY_FAILURE": failure, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

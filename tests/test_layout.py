@@ -10,10 +10,10 @@ PACKAGE = Path(__file__).parents[1] / "fastfcn_jax"
 
 # From the lowest layer up: a subpackage or module imports only from its own and lower layers.
 LAYERS = [
-    ["errors", "rooms", "provenance", "text", "polygons", "relay"],
+    ["errors", "rooms", "provenance", "text", "polygons", "relay", "share"],
     ["files", "runtime", "peers", "stored", "terminal", "pictures"],
     ["config"],
-    ["cli"],
+    ["cli", "launch"],
     ["models", "data"],
     ["inference", "checkpoints"],
     ["convert", "weights"],

@@ -2,12 +2,14 @@
 
 python tests/tiny.py --config=tests/tiny.py[:variant] --workdir=DIR [--config.train.steps=8]
 
-It is `train.py` with another model, which compiles in a second or two: the tests of interruptions
-and of several processes start many processes.
+It is `train.py`, or with TINY_COMMAND=evaluation `eval.py`, with another model, which compiles in a
+second or two: the tests of interruptions and of several processes start many processes.
 """
 
 import functools
+import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -105,12 +107,23 @@ def build(config, num_classes, *, axis_name=None, **_):
 
 
 def fail(kind, step, every, last):
-    """In place of `loop.due`: an error in step 10."""
+    """In place of `loop.due`: an error in step 10, or the end of the process."""
     from fastfcn_jax.errors import UserError
 
+    if step == 10 and kind == "death":
+        os.kill(os.getpid(), signal.SIGKILL)
     if step == 10:
         raise UserError("7.png is damaged") if kind == "input" else ZeroDivisionError("a bug")
     return every > 0 and (step % every == 0 or step == last)
+
+
+def fail_to_count(kind, *_):
+    """In place of `evaluate._count`: an error, or the end of the process."""
+    from fastfcn_jax.errors import UserError
+
+    if kind == "input":
+        raise UserError("7.png is damaged")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main():
@@ -121,15 +134,17 @@ def main():
     jax.config.update("jax_num_cpu_devices", int(os.environ.get("TINY_DEVICES", "1")))
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     from fastfcn_jax import models, peers
+    from fastfcn_jax.evaluation import evaluate
     from fastfcn_jax.training import loop
-    from fastfcn_jax.training.__main__ import COMMAND
 
     models.build = build
     if silence := os.environ.get("TINY_SILENCE"):
         peers.BEAT, peers.SILENCE = float(silence) / 4, float(silence)
     if failure := os.environ.get("TINY_FAILURE"):
         loop.due = functools.partial(fail, failure)
-    sys.exit(COMMAND.main())
+        evaluate._count = functools.partial(fail_to_count, failure)
+    command = os.environ.get("TINY_COMMAND", "training")
+    sys.exit(importlib.import_module(f"fastfcn_jax.{command}.__main__").COMMAND.main())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from fastfcn_jax.errors import UserError
 FOLDERS = tuple(parent / "configs" for parent in Path(__file__).parents[1:3])
 EMPTY = {"scaling": [[float]]}  # forms of tuples that are empty by default
 PATHS = (("data", "root"), ("data", "cache"), ("init", "checkpoint"), ("init", "backbone"))
+# Keys of `data` that may differ between hosts; the data read are compared instead.
+PER_HOST = ("root", "cache", "threads", "workers", "prefetch")
 # Keys of `model` that folders written by 0.1.0 lack; their models are those of the defaults.
 _LATER = ("stem", "average_downsample", "lateral", "threshold")
 

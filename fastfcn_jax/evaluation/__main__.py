@@ -2,14 +2,17 @@
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 
-from fastfcn_jax import cli
+from fastfcn_jax import cli, launch
 from fastfcn_jax.errors import UserError
 
-# Flags of an evaluation, which --mean would not heed.
+# Flags of an evaluation, which --merge would not heed, and --mean neither.
 EVALUATING = (
-    *("checkpoint", "config", "protocol", "output", "compare", "calibration", "boundary"),
+    *("checkpoint", "config", "protocol", "calibration", "boundary", "shard"),
+    *("processes", "coordinator", "num_processes", "process_id"),
 )
+WRITING = ("output", "compare")
 
 
 def define(parser: cli.Parser) -> None:
@@ -17,7 +20,7 @@ def define(parser: cli.Parser) -> None:
         "--checkpoint",
         "runs/demo",
         "Checkpoint folder, or published name.",
-        unless="mean",
+        unless=("mean", "merge"),
         type=cli.path,
         metavar="DIR",
     )
@@ -46,16 +49,38 @@ def define(parser: cli.Parser) -> None:
         "--calibration", action="store_true", help="Also compute the calibration error (ECE)."
     )
     parser.add_argument("--boundary", action="store_true", help="Also compute boundary IoU.")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="Count share I (from 0) of N of the images, for --merge."
+    )
+    parser.add_argument(
+        "--merge",
+        type=cli.path,
+        nargs="+",
+        metavar="SHARD",
+        help="Evaluate nothing: add the counts of all shards; needs --output.",
+    )
+    launch.define(parser)
 
 
-def run(arguments: Namespace) -> None:
+def run(arguments: Namespace) -> int | None:
     if arguments.mean is not None:
         from fastfcn_jax.evaluation import over_runs
 
-        if given := [name for name in EVALUATING if getattr(arguments, name)]:
-            raise UserError(f"--mean evaluates nothing; leave --{given[0]} out.")
+        _refuse(arguments, "mean", (*EVALUATING, *WRITING, "merge"))
         over_runs.print_summary(over_runs.summarize(arguments.mean))
-        return
+        return None
+    if arguments.merge is not None:
+        from fastfcn_jax.evaluation.run import merge_shards
+
+        _refuse(arguments, "merge", EVALUATING)
+        if arguments.output is None:
+            raise UserError("--output is missing; for example --merge shards --output scores.")
+        merge_shards(arguments.merge, output=arguments.output, compare=arguments.compare)
+        return None
+    if arguments.shard and arguments.compare:
+        raise UserError("--shard has no scores to compare; give --compare to --merge.")
+    if (status := launch.several(arguments)) is not None:
+        return status
     from fastfcn_jax.evaluation.run import evaluate_folder
 
     evaluate_folder(
@@ -66,7 +91,19 @@ def run(arguments: Namespace) -> None:
         compare=arguments.compare,
         calibration=arguments.calibration,
         boundary=arguments.boundary,
+        shard=arguments.shard,
+        coordinator=arguments.coordinator,
+        num_processes=arguments.num_processes,
+        process_id=arguments.process_id,
     )
+    return None
+
+
+def _refuse(arguments: Namespace, flag: str, others: Sequence[str]) -> None:
+    for name in others:
+        if getattr(arguments, name) not in (None, False):
+            words = name.replace("_", "-")
+            raise UserError(f"--{flag} evaluates nothing; leave --{words} out.")
 
 
 COMMAND = cli.Command(
@@ -75,6 +112,8 @@ COMMAND = cli.Command(
     about="""Scores a model on its validation split.
 
 Prints IoU and accuracy of every class and leaves OUT/metrics.json and OUT/report.html.
+Several processes divide the images; `--shard I/N` stores the counts of a share and `--merge SHARD
+SHARD ...` adds them.
 `--mean RUN RUN ...` prints the mean and the deviation of scores that are already there.""",
     define=define,
     run=run,

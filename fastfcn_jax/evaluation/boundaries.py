@@ -1,11 +1,12 @@
 """Boundary IoU: how exactly the borders of each class are predicted."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from fastfcn_jax.evaluation.report import frame
 from fastfcn_jax.inference.prediction import Prediction
@@ -21,32 +22,40 @@ class BoundaryIoU:
     of the image counts as a border, as there. Pixels that are ignored belong to no class.
     """
 
+    name = "boundary"
     needs_confidence = False
 
     def __init__(self, class_names: Sequence[str]):
         self._names = tuple(class_names)
-        self.both, self.either = np.zeros((2, len(class_names)), np.int64)
+        self.rows: list[np.ndarray] = []
+
+    @property
+    def totals(self) -> Int[np.ndarray, "2 k"]:
+        """Pixels of each class in the bands of both, and of either."""
+        return functools.reduce(np.add, self.rows, np.zeros((2, len(self._names)), np.int64))
 
     def add(self, label: UInt8[np.ndarray, "h w"], prediction: Prediction) -> None:
         """Counts the pixels of one image."""
         valid = label < len(self._names)
         width = max(round(RATIO * float(np.hypot(*label.shape))), 1)
+        row = np.zeros((2, len(self._names)), np.int64)
         present = np.union1d(label[valid], prediction.labels[valid])
         for k in present.tolist():
             bands = [inner_band(valid & (x == k), width) for x in (label, prediction.labels)]
-            self.both[k] += np.count_nonzero(bands[0] & bands[1])
-            self.either[k] += np.count_nonzero(bands[0] | bands[1])
+            row[:, k] = np.count_nonzero(bands[0] & bands[1]), np.count_nonzero(bands[0] | bands[1])
+        self.rows.append(row)
 
     @property
     def iou(self) -> np.ndarray:
         """Of each class, in percent; NaN where it occurs nowhere."""
+        both, either = self.totals
         with np.errstate(invalid="ignore"):
-            return 100 * self.both / self.either
+            return 100 * both / either
 
     @property
     def mean(self) -> float:
         """Over the classes that occur; NaN if none does."""
-        return float(np.nanmean(self.iou)) if self.either.any() else float("nan")
+        return float(np.nanmean(self.iou)) if self.totals.any() else float("nan")
 
     def metrics(self) -> dict[str, Any]:
         """The mean and every class for metrics.json, None where undefined."""

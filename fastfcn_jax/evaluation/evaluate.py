@@ -7,11 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Int, UInt8
 
+from fastfcn_jax import runtime
 from fastfcn_jax.data.datasets import Sample, Source
+from fastfcn_jax.evaluation import tally
 from fastfcn_jax.evaluation.metrics import Scores, confusion_matrix, foreground, scores, written
+from fastfcn_jax.evaluation.tally import Tally
 from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.inference.predictor import Predictor
 from fastfcn_jax.inference.rescale import Size
@@ -23,9 +25,14 @@ FOREGROUND = ("IoU", "F1", "Precision", "Recall")  # what is shown of it
 
 @runtime_checkable
 class Extra(Protocol):
-    """A score that needs more than the confusion matrix; it looks at each image as it passes."""
+    """A score that needs more than the confusion matrix; it looks at each image as it passes.
 
+    rows: for each image that was added the numbers that the score is computed from.
+    """
+
+    name: str
     needs_confidence: bool
+    rows: list[np.ndarray]
 
     def add(self, label: UInt8[np.ndarray, "h w"], prediction: Prediction) -> None: ...
 
@@ -38,12 +45,12 @@ class Extra(Protocol):
 class Result:
     """The counts of an evaluation.
 
-    matrix: confusion matrix of all images of all hosts, rows label.
-    ids: names of the images of this host.
+    matrix: confusion matrix of all images, rows label.
+    ids: names of the images.
     counts: for each of them and each class the number of pixels that are predicted correctly,
       that are labelled as the class, and that are predicted as the class.
     absent_counts_zero: a class that occurs nowhere counts as 0 in the means.
-    extras: scores of the images of this host that the counts do not give.
+    extras: scores that the counts do not give.
     """
 
     protocol: str
@@ -116,8 +123,8 @@ def evaluate(
 ) -> Result:
     """Predicts every labelled image of `source` and counts its pixels.
 
-    Only three counts for each class and image are kept. With n processes each
-    takes every n-th image, and all return the same `matrix`.
+    Only three counts for each class and image are kept, and what `extras` keep. With n processes
+    each takes every n-th pass, and all return the same result, that of one process.
 
     Args:
       max_images: only the first ones; 0: all.
@@ -125,17 +132,88 @@ def evaluate(
       progress: report on standard error (of process 0).
       announce: called with a text, the protocol and its cost, if the sizes were not planned yet.
     """
-    names = source.info.class_names
-    if hasattr(source, "image_size") and not predictor.is_planned:
-        plan = predictor.announce(_image_sizes(source, max_images))
+    counted = count(
+        predictor,
+        source,
+        max_images=max_images,
+        extras=extras,
+        progress=progress,
+        announce=announce,
+    )
+    protocol = predictor.protocol
+    return result_of(counted, protocol.name, source.info.class_names, extras, protocol.is_official)
+
+
+def result_of(
+    counted: Tally,
+    protocol: str,
+    class_names: Sequence[str],
+    extras: Sequence[Extra],
+    absent_counts_zero: bool,
+) -> Result:
+    """The scores of the counted images; those of `extras` are taken from there, too."""
+    for extra in extras:
+        extra.rows = list(counted.extras[extra.name])
+    return Result(
+        protocol=protocol,
+        class_names=tuple(class_names),
+        matrix=counted.matrix,
+        ids=counted.ids,
+        counts=counted.counts,
+        num_images=len(counted.ids),
+        absent_counts_zero=absent_counts_zero,
+        extras=tuple(extras),
+    )
+
+
+def count(
+    predictor: Predictor,
+    source: Source,
+    *,
+    share: tuple[int, int] = (0, 1),
+    max_images: int = 0,
+    extras: Sequence[Extra] = (),
+    progress: bool = True,
+    announce: Callable[[str], None] | None = None,
+) -> Tally:
+    """As `evaluate`, but only share (index, number of shares), and counts instead of scores.
+
+    All processes divide the share and return the same.
+    """
+    total = min(len(source), max_images) if max_images else len(source)
+    parts = jax.process_count() * share[1]
+    divides = parts > 1 and predictor.batch_size > 1
+    sizes: list[Size] = []
+    if hasattr(source, "image_size") and (divides or not predictor.is_planned):
+        sizes = _image_sizes(source, total)
+    if sizes and not predictor.is_planned:
+        plan = predictor.announce(sizes)
         if announce is not None:
             announce(plan)
-    total = min(len(source), max_images) if max_images else len(source)
-    mine = range(jax.process_index(), total, jax.process_count())
+    # The images of a pass stay together: in another place of a batch an image may be computed by
+    # operations that round differently.
+    passes = predictor.passes(sizes) if sizes and divides else [[i] for i in range(total)]
+    mine = passes[share[0] :: share[1]][jax.process_index() :: jax.process_count()]
+    indices = sorted(index for together in mine for index in together)
+    shown = progress and jax.process_index() == 0
+    counted = _count(predictor, source, indices, extras, shown)
+    runtime.wait_for_all()  # one process may be far slower than the others
+    return tally.join([tally.unpack(x) for x in runtime.gather_bytes(tally.pack(counted))])
+
+
+def _count(
+    predictor: Predictor,
+    source: Source,
+    indices: Sequence[int],
+    extras: Sequence[Extra],
+    progress: bool,
+) -> Tally:
+    """The counts of the images at `indices`."""
+    k = source.info.num_classes
     labels: dict[int, Sample] = {}
 
     def images() -> Iterator:
-        for index, sample in _read_ahead(source, mine):
+        for index, sample in _read_ahead(source, indices):
             labels[index] = sample
             yield index, sample.image
 
@@ -143,39 +221,32 @@ def evaluate(
         predictions = predictor.stream(images(), confidence=True)
     else:
         predictions = predictor.stream(images())
-    if progress and jax.process_index() == 0:
-        predictions = track(predictions, len(mine), f"evaluating ({predictor.protocol.name})")
-    matrix = np.zeros((len(names), len(names)), np.int64)
-    counts = {}
+    if progress:
+        predictions = track(predictions, len(indices), f"evaluating ({predictor.protocol.name})")
+    matrix = np.zeros((k, k), np.int64)
+    positions, ids, counts = [], [], []
     for index, prediction in predictions:
         sample = labels.pop(index)
-        one = confusion_matrix(sample.label, prediction.labels, len(names))
+        one = confusion_matrix(sample.label, prediction.labels, k)
         matrix += one
         for extra in extras:
             extra.add(sample.label, prediction)
-        counts[index] = sample.id, np.stack([np.diag(one), one.sum(axis=1), one.sum(axis=0)])
-    ordered = [counts[index] for index in sorted(counts)]
-    return Result(
-        protocol=predictor.protocol.name,
-        class_names=tuple(names),
-        matrix=_sum_over_processes(matrix),
-        ids=tuple(name for name, _ in ordered),
-        counts=np.array([count for _, count in ordered]).reshape(-1, 3, len(names)),
-        num_images=total,
-        absent_counts_zero=predictor.protocol.is_official,
-        extras=tuple(extras),
-    )
+        positions.append(index)
+        ids.append(sample.id)
+        counts.append(np.stack([np.diag(one), one.sum(axis=1), one.sum(axis=0)]))
+    rows = {extra.name: np.array(extra.rows) for extra in extras}
+    every = np.array(counts, np.int64).reshape(-1, 3, k)
+    return tally.join([Tally(np.array(positions, np.int64), tuple(ids), matrix, every, rows)])
 
 
-def _image_sizes(source: Source, max_images: int) -> list[Size]:
-    """(height, width) of every image, from the files' headers."""
+def _image_sizes(source: Source, total: int) -> list[Size]:
+    """(height, width) of the first images, from the files' headers."""
     size: Any = source  # its type does not show the optional `image_size`
-    total = min(len(source), max_images) if max_images else len(source)
     with concurrent.futures.ThreadPoolExecutor(READ_THREADS) as pool:
         return list(pool.map(size.image_size, range(total)))
 
 
-def _read_ahead(source: Source, indices: range) -> Iterator[tuple[int, Sample]]:
+def _read_ahead(source: Source, indices: Sequence[int]) -> Iterator[tuple[int, Sample]]:
     """Yields (index, sample) in order, read by threads a few samples ahead."""
     with concurrent.futures.ThreadPoolExecutor(READ_THREADS) as pool:
         waiting = []
@@ -186,14 +257,6 @@ def _read_ahead(source: Source, indices: range) -> Iterator[tuple[int, Sample]]:
                 yield first, future.result()
         for index, future in waiting:
             yield index, future.result()
-
-
-def _sum_over_processes(matrix: Int[np.ndarray, "k k"]) -> Int[np.ndarray, "k k"]:
-    if jax.process_count() == 1:
-        return matrix
-    halves = np.stack([matrix >> 24, matrix & 0xFFFFFF]).astype(np.int32)  # JAX has no int64 here
-    high, low = multihost_utils.process_allgather(halves).astype(np.int64).sum(axis=0)
-    return (high << 24) + low
 
 
 def _number(value: float) -> float | None:

@@ -9,10 +9,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from fastfcn_jax.config import experiment
 from fastfcn_jax.errors import UserError
 
 SCORES = ("mIoU", "mAcc", "aAcc", "mF1", "fwIoU")
-_NOT_COMPARED = ("seed", "data.root", "data.cache", "data.threads", "data.workers", "data.prefetch")
+_NOT_COMPARED = ("seed", *(f"data.{key}" for key in experiment.PER_HOST))
 
 
 class Spread(NamedTuple):

@@ -1,24 +1,30 @@
 """Evaluates a checkpoint folder: the scores on the terminal, metrics.json and report.html."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.table import Table
 
-from fastfcn_jax import models, runtime
-from fastfcn_jax.checkpoints import model_folder, preprocessing
+from fastfcn_jax import peers, provenance, runtime, share
 from fastfcn_jax.config import experiment
-from fastfcn_jax.data import datasets
+from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation import stored_shares, subject, tally
 from fastfcn_jax.evaluation.boundaries import BoundaryIoU
 from fastfcn_jax.evaluation.calibration import Calibration
-from fastfcn_jax.evaluation.evaluate import Extra, Result, evaluate
-from fastfcn_jax.evaluation.metrics import written
-from fastfcn_jax.evaluation.report import baselines, document, paired
-from fastfcn_jax.files import make_folder, write_json
-from fastfcn_jax.inference import predictor
+from fastfcn_jax.evaluation.evaluate import Result, count, result_of
+from fastfcn_jax.evaluation.outcome import Comparison, write
+from fastfcn_jax.evaluation.subject import Subject
+from fastfcn_jax.files import make_folder
 from fastfcn_jax.weights import store
+
+AGAIN = "nothing is written; start the evaluation again in all processes, this one by: "
+EXTRAS = {
+    "calibration": lambda names: Calibration(len(names)),
+    "boundary": BoundaryIoU,
+}  # by the names of the flags
 
 
 def evaluate_folder(
@@ -30,6 +36,10 @@ def evaluate_folder(
     compare: str | Path | None = None,
     calibration: bool = False,
     boundary: bool = False,
+    shard: str | None = None,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
 ) -> Result:
     """Evaluates the model of a checkpoint folder on its validation split.
 
@@ -43,44 +53,122 @@ def evaluate_folder(
       compare: metrics.json of another evaluation, for the report.
       calibration: also compute the expected calibration error.
       boundary: also compute boundary IoU.
+      shard: "I/N", to count share I of N and store the counts for `merge_shards`.
+      coordinator, num_processes, process_id: of several processes that divide the images, as in
+        `train`; process 0 writes.
+
+    Returns:
+      The scores, the same in all processes; with `shard` those of the share.
 
     Raises:
       UserError: no checkpoint, no data, other classes than the model has, or no output folder.
     """
-    given, folder = folder, store.checkpoint(folder)
-    runtime.cache_compilations()
-    compare = None if compare is None else Path(compare).expanduser()
-    other = [] if compare is None else [baselines.read(compare)]
-    # Now, since the output may replace the file.
-    counts = None if compare is None else paired.read(compare)
-    loaded = model_folder.load_model(folder)
-    if config is None:
-        config = loaded.config
-    else:
-        chosen = config if isinstance(config, ConfigDict) else experiment.load(str(config))
-        config = preprocessing.as_trained(loaded.config, chosen)
-    source = datasets.open_split(config.data, config.data.val_split)
-    if note := model_folder.compare_classes(folder, loaded.info, source.info):
-        print(note)
-    model = models.build(loaded.config.model, loaded.info.num_classes)
-    tested = predictor.build(config, model, loaded.variables, protocol=protocol)
-    output = Path(output or output_folder(given, folder, "eval")).expanduser()
-    make_folder(output)  # fails now, not after the evaluation
-    extras: list[Extra] = []
-    if calibration:
-        extras.append(Calibration(source.info.num_classes))
-    if boundary:
-        extras.append(BoundaryIoU(source.info.class_names))
-    result = evaluate(tested, source, announce=print, extras=extras)
-    write_json(output / "metrics.json", result.metrics())
-    paired.save(output, result)
-    print_table(result)
-    said = "" if compare is None else _difference(result, compare, counts)
-    document.write_run(
-        output / "report.html", folder, loaded.step, result, tested, source, config, other, said
+    part = None if shard is None else share.parse(shard)
+    relay = runtime.join_processes(coordinator, num_processes, process_id)
+    asked = {"calibration": calibration, "boundary": boundary}
+    chosen = [name for name in EXTRAS if asked[name]]
+    with peers.watch(AGAIN + provenance.command(), relay):
+        given, folder = folder, runtime.together(lambda: store.checkpoint(folder))
+        target = Path(output or output_folder(given, folder, "eval")).expanduser()
+        compared = runtime.together(lambda: Comparison.read(compare))
+        runtime.cache_compilations()
+        found = runtime.together(lambda: subject.prepare(folder, config, protocol))
+        # Fails now, not after the evaluation.
+        runtime.together(lambda: make_folder(target) if jax.process_index() == 0 else None)
+        return _evaluate(found, target, chosen, part, compared)
+
+
+def _evaluate(
+    found: Subject,
+    output: Path,
+    chosen: Sequence[str],
+    part: tuple[int, int] | None,
+    compared: Comparison | None,
+) -> Result:
+    facts = subject.facts(found)
+    runtime.agree({**facts, "choice of scores": chosen, "--shard": part}, "evaluation")
+    first = jax.process_index() == 0
+    say = print if first else (lambda _: None)
+    if found.note:
+        say(found.note)
+    names = found.source.info.class_names
+    extras = [EXTRAS[name](names) for name in chosen]
+    counted = count(
+        found.predictor, found.source, share=part or (0, 1), extras=extras, announce=say
     )
-    print(f"{said}wrote {output / 'metrics.json'}, {paired.NAME} and report.html")
+    test = found.predictor.protocol
+    result = result_of(counted, test.name, names, extras, test.is_official)
+    if first and part is not None:
+        file = output / stored_shares.file_name(part)
+        about = {
+            "share": list(part),
+            "facts": facts,
+            "scores": list(chosen),
+            "folder": str(found.folder.absolute()),
+            "step": found.loaded.step,
+            "config": experiment.to_json(found.config),
+            "palette": found.source.info.palette.tolist(),
+            "absent_counts_zero": test.is_official,
+        }
+        stored_shares.write(file, counted, about)
+        print(
+            f"wrote {file}: {len(counted.ids)} of {len(found.source)} images; when all "
+            f"{part[1]} shares are there: fastfcn eval --merge {output} --output SCORES"
+        )
+    elif first:
+        write(output, result, found.config, found.folder, found.loaded.step,
+              found.source.info.palette, compared, found)  # fmt: skip
+    runtime.wait_for_all()
     return result
+
+
+def merge_shards(
+    shards: Sequence[str | Path],
+    *,
+    output: str | Path,
+    compare: str | Path | None = None,
+) -> Result:
+    """Adds the counts that `evaluate_folder` has stored of all shares of an evaluation.
+
+    Writes what the evaluation of all images would have written. The report's pictures need the
+    model and the images where the shares were counted; without them it has none.
+
+    Args:
+      shards: files, or folders of such files.
+      output: folder for metrics.json and report.html.
+      compare: metrics.json of another evaluation, for the report.
+
+    Raises:
+      UserError: a file is no share, shares do not belong together, are missing or there twice, or
+        no output folder.
+    """
+    found = stored_shares.read_all(shards)
+    compared = Comparison.read(compare)
+    target = make_folder(Path(output).expanduser())
+    about = found[0].about
+    facts, names = about["facts"], about["facts"]["classes"]
+    extras = [EXTRAS[name](names) for name in about["scores"]]
+    counted = tally.join([one.counted for one in found])
+    result = result_of(counted, facts["protocol"], names, extras, about["absent_counts_zero"])
+    config = experiment.from_json(about["config"], found[0].file)
+    folder = Path(about["folder"])
+    again = _again(folder, config, facts)
+    write(target, result, config, folder, about["step"], about["palette"], compared, again)
+    return result
+
+
+def _again(folder: Path, config: ConfigDict, facts: dict[str, Any]) -> Subject | None:
+    """The model and the images of stored shares, for the pictures; None if they are not here."""
+    runtime.cache_compilations()
+    try:
+        found = subject.prepare(folder, config, facts["protocol"])
+        if subject.facts(found) == facts:
+            return found
+        why = f"{folder} or the images have changed since"
+    except UserError as error:
+        why = str(error).rstrip(".")
+    print(f"the report has no pictures of images: {why}")
+    return None
 
 
 def output_folder(given: str | Path, folder: Path, kind: str) -> Path:
@@ -88,36 +176,3 @@ def output_folder(given: str | Path, folder: Path, kind: str) -> Path:
     if Path(given).expanduser() == folder:
         return folder / kind
     return Path(f"{kind}_" + re.sub(r"[^\w.-]+", "_", Path(given).name))
-
-
-def _difference(result: Result, compare: Path, counts: paired.Counts | None) -> str:
-    """A line about the difference to another evaluation."""
-    if counts is None:
-        return f"--compare: no {paired.NAME} beside it; evaluate it again for an interval\n"
-    found = paired.compare(result, counts)
-    if found is None:
-        return "--compare: other images or classes, so there is no interval\n"
-    return f"to {compare}: {found}\n"
-
-
-def print_table(result: Result) -> None:
-    """Prints the scores of each class and their means."""
-    scores = result.scores
-    columns = ("IoU", "Acc") if result.foreground is None else ("IoU", "Acc", "F1", "Precision")
-    means = {
-        "IoU": scores.miou,
-        "Acc": scores.macc,
-        "F1": scores.mf1,
-        "Precision": scores.mprecision,
-    }
-    table = Table("class", title=f"{result.num_images} images, protocol {result.protocol}")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for k, name in enumerate(result.class_names):
-        found = scores.of_class(k)
-        table.add_row(name, *(written(found[column]) for column in columns))
-    table.add_section()
-    table.add_row("mean", *(written(means[column]) for column in columns), style="bold")
-    console = Console()
-    console.print(table)
-    console.print(result.summary(), soft_wrap=True)  # the object itself rich would print by field

@@ -7,7 +7,8 @@ batches.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -85,6 +86,18 @@ class Plan:
         if group not in self.groups:
             self.groups.append(group)
         return group
+
+    def batches(
+        self, images: Iterable[tuple[Any, np.ndarray]], count: int
+    ) -> Iterator[tuple[Group, list[tuple[Any, np.ndarray]]]]:
+        """Yields `count` (key, image) of one group once they are there; the rest at the end."""
+        waiting: dict[Group, list] = {}
+        for key, image in images:
+            group = self.group(image.shape[:2])
+            waiting.setdefault(group, []).append((key, image))
+            if len(waiting[group]) == count:
+                yield group, waiting.pop(group)
+        yield from waiting.items()
 
     @property
     def programs(self) -> int:

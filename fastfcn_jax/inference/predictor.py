@@ -157,15 +157,14 @@ class Predictor:
         if running is not None:
             yield from self._finish(*running)
 
+    def passes(self, sizes: Sequence[Size]) -> list[list[int]]:
+        """Positions of the images that `stream` puts into one batch, if they come in order."""
+        blank = enumerate(np.broadcast_to(np.uint8(0), size) for size in sizes)
+        return [[i for i, _ in batch] for _, batch in self._batches(blank)]
+
     def _batches(self, images) -> Iterator[tuple[Group, list[tuple[Any, Image]]]]:
         size = 1 if self.protocol.windows is not None else self.batch_size
-        waiting: dict[Group, list] = {}
-        for key, image in images:
-            group = self.plan.group(image.shape[:2])
-            waiting.setdefault(group, []).append((key, image))
-            if len(waiting[group]) == size:
-                yield group, waiting.pop(group)
-        yield from waiting.items()
+        return self.plan.batches(images, size)
 
     def _start(self, group: Group, images: list[Image], confidence: bool):
         """Dispatches a batch and returns without waiting for its result."""

@@ -1,12 +1,11 @@
 """Which share of the photographs this process takes, when several divide them."""
 
 import os
-import re
 import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from fastfcn_jax.errors import UserError
+from fastfcn_jax import share
 
 # What starts several processes tells each its rank and their number by these variables. Open MPI
 # starts its helpers by srun, so that its processes also have Slurm's variables, of those helpers.
@@ -45,12 +44,7 @@ def parse(words: str) -> Shard:
     Raises:
       UserError: it is something else, or I is not 0 to N - 1.
     """
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", words, re.ASCII)
-    if not found or int(found[1]) >= int(found[2]):
-        count = int(found[2]) if found else 0
-        listed = f": 0/{count} to {count - 1}/{count}" if count else ""
-        raise UserError(f"--shard {words}: write I/N, share I of N counted from 0{listed}.")
-    return Shard(int(found[1]), int(found[2]))
+    return Shard(*share.parse(words))
 
 
 def file_name(stem: str, suffix: str, shard: Shard) -> str:

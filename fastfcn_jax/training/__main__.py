@@ -3,7 +3,7 @@
 import sys
 from argparse import Namespace
 
-from fastfcn_jax import cli
+from fastfcn_jax import cli, launch
 
 
 def define(parser: cli.Parser) -> None:
@@ -11,16 +11,12 @@ def define(parser: cli.Parser) -> None:
     parser.add_argument(
         "--workdir", type=cli.path, metavar="DIR", help="Default: runs/<configuration>[-variant]."
     )
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="Process 0, if several train.")
-    parser.add_argument(
-        "--num-processes", type=cli.at_least(1), metavar="N", help="Number of processes."
-    )
-    parser.add_argument(
-        "--process-id", type=cli.at_least(0), metavar="I", help="Index of this process, from 0."
-    )
+    launch.define(parser)
 
 
 def run(arguments: Namespace) -> int:
+    if (status := launch.several(arguments)) is not None:
+        return status
     from fastfcn_jax.training import start
 
     return start.train(

@@ -36,9 +36,6 @@ from fastfcn_jax.training import state as states
 from fastfcn_jax.training.callbacks import Callbacks
 from fastfcn_jax.training.region_losses import Terms
 
-# Keys of `config.data` that may differ between hosts; the data read are compared instead.
-PER_HOST = ("root", "cache", "threads", "workers", "prefetch")
-
 
 @dataclass
 class Run:
@@ -163,7 +160,7 @@ def _prepare(
 def _facts(config: ConfigDict) -> dict[str, Any]:
     """Everything that must be the same in all processes of a training, by name."""
     stored: dict[str, Any] = experiment.to_json(config)
-    for key in PER_HOST:
+    for key in experiment.PER_HOST:
         stored["data"].pop(key)
     stored["data"]["sets"] = [sets.parse(entry)[:-1] for entry in config.data.sets]
     settings = {

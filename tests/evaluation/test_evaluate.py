@@ -11,7 +11,7 @@ from flax import linen as nn
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data.datasets import DatasetInfo, Sample
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import run
+from fastfcn_jax.evaluation import outcome
 from fastfcn_jax.evaluation.evaluate import Result, evaluate
 from fastfcn_jax.evaluation.report import document
 from fastfcn_jax.files import write_json
@@ -153,7 +153,7 @@ def test_two_classes_report_the_foreground_everywhere(names, expected, capsys, t
     )
     scores = f"{expected}: IoU 57.14  F1 72.73  Precision 66.67  Recall 80.00"
     assert scores in result.summary()
-    run.print_table(result)
+    outcome.print_table(result)
     said = capsys.readouterr().out
     assert scores in said
     assert "Precision" in said.splitlines()[2]
