@@ -28,10 +28,12 @@ from fastfcn_jax.training import (
     run_outputs,
     sinks,
     step,
+    stored_state,
     strategy,
 )
 from fastfcn_jax.training import state as states
 from fastfcn_jax.training.callbacks import Callbacks
+from fastfcn_jax.training.local_checkpoints import LocalCheckpoints
 from fastfcn_jax.training.region_losses import Terms
 
 # Keys of `config.data` that may differ between hosts; the data read are compared instead.
@@ -111,20 +113,29 @@ def _prepare(
     terminal.say("building the model and its initial weights")
     model, state, train_step, notes = runtime.together(lambda: build_training(config, source, plan))
     card["parameters"] = sum(int(x.size) for x in jax.tree.leaves(state.params))
-    checkpoints = checkpointer.Checkpoints(workdir, keep_every=config.train.keep_every)
+    card["id"] = runtime.gather(card["id"])[0]
+    local = None
+    if root := config.train.local_checkpoints:
+        local = runtime.together(lambda: LocalCheckpoints(Path(root), card["id"]))
+    keep_every = config.train.keep_every
+    checkpoints = checkpointer.Checkpoints(workdir, keep_every=keep_every, local=local)
     restored = checkpoints.restore_latest(state)
     start, pending = 0, {}
     if restored is not None:
         state, pending = restored.state, restored.notes["pending"]
         start = int(state.step)
-        notes = [f"resuming from the checkpoint of step {start} in {workdir}"]
+        near = restored.source.parent != checkpoints.folder
+        where = f"local checkpoint of step {start} in {restored.source.parent}"
+        notes = [
+            f"resuming from the {where if near else f'checkpoint of step {start} in {workdir}'}"
+        ]
         if start >= config.train.steps:
             notes.append(
                 f"all config.train.steps={config.train.steps} are done, nothing is left to train; "
                 "raise config.train.steps, or choose another --workdir for a new run"
             )
     if jax.process_count() > 1:
-        runtime.agree({"state to start from": checkpointer.checksums(state)})
+        runtime.agree({"state to start from": stored_state.checksums(state)})
     outputs = runtime.together(
         lambda: run_outputs.open_outputs(config, workdir, source, card, start, terminal.curves)
     )
@@ -160,6 +171,7 @@ def _facts(config: ConfigDict) -> dict[str, Any]:
     stored: dict[str, Any] = experiment.to_json(config)
     for key in PER_HOST:
         stored["data"].pop(key)
+    stored["train"].pop("local_checkpoints")
     stored["data"]["sets"] = [sets.parse(entry)[:-1] for entry in config.data.sets]
     settings = {
         f"config.{s}.{k}": v for s, x in stored.items() if s != "seed" for k, v in x.items()
@@ -258,6 +270,7 @@ def _card(config, workdir: Path, source: Source, terminal) -> dict[str, Any]:
         if changed:
             terminal.say("changed since this run began: " + "; ".join(changed))
         card["starts"] = earlier["starts"]
+        card["id"] = earlier.get("id", card["id"])
     return card
 
 

@@ -279,6 +279,22 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_the_last_checkpoint(tmp_pat
 
 
 @pytest.mark.slow
+def test_a_failed_save_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
+    write = orbax_store.write
+
+    def onto_a_full_disk(manager, step, *arguments, **options):
+        if step == 100:
+            raise OSError(28, "No space left on device")
+        write(manager, step, *arguments, **options)
+
+    monkeypatch.setattr(orbax_store, "write", onto_a_full_disk)
+    sentence = r"checkpoints: no space left on the disk; free some .* checkpoint is that of step 50"
+    with pytest.raises(UserError, match=sentence):
+        loop.train(config(steps=200, save_every=50, eval_every=0, log_every=1), tmp_path)
+    assert 100 <= history(tmp_path)[-1]["step"] < 150, "not only when the next one is saved"
+
+
+@pytest.mark.slow
 def test_a_vanished_file_names_itself_and_the_last_checkpoint(tmp_path, monkeypatch):
     loop.train(config(steps=4, eval_every=0), tmp_path)
     load = datasets.load
