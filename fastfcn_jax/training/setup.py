@@ -11,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from fastfcn_jax import models, provenance, runtime
+from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment, schema
 from fastfcn_jax.data import datasets, pipeline, sets
 from fastfcn_jax.data.source import Source
@@ -114,26 +115,13 @@ def _prepare(
     model, state, train_step, notes = runtime.together(lambda: build_training(config, source, plan))
     card["parameters"] = sum(int(x.size) for x in jax.tree.leaves(state.params))
     card["id"] = runtime.gather(card["id"])[0]
-    local = None
-    if root := config.train.local_checkpoints:
-        local = runtime.together(lambda: LocalCheckpoints(Path(root), card["id"]))
-    keep_every = config.train.keep_every
-    checkpoints = checkpointer.Checkpoints(workdir, keep_every=keep_every, local=local)
+    checkpoints = _open_checkpoints(config, workdir, card["id"])
     restored = checkpoints.restore_latest(state)
     start, pending = 0, {}
     if restored is not None:
         state, pending = restored.state, restored.notes["pending"]
         start = int(state.step)
-        near = restored.source.parent != checkpoints.folder
-        where = f"local checkpoint of step {start} in {restored.source.parent}"
-        notes = [
-            f"resuming from the {where if near else f'checkpoint of step {start} in {workdir}'}"
-        ]
-        if start >= config.train.steps:
-            notes.append(
-                f"all config.train.steps={config.train.steps} are done, nothing is left to train; "
-                "raise config.train.steps, or choose another --workdir for a new run"
-            )
+        notes = _resumes(start, restored.source.parent, config, workdir)
     if jax.process_count() > 1:
         runtime.agree({"state to start from": stored_state.checksums(state)})
     outputs = runtime.together(
@@ -164,6 +152,26 @@ def _prepare(
         callbacks=callbacks,
         extra_sinks=outputs.extra,
     )
+
+
+def _open_checkpoints(config: ConfigDict, workdir: Path, run: str) -> checkpointer.Checkpoints:
+    local, root = None, config.train.local_checkpoints
+    if root:
+        local = runtime.together(lambda: LocalCheckpoints(Path(root), run))
+    return checkpointer.Checkpoints(workdir, keep_every=config.train.keep_every, local=local)
+
+
+def _resumes(start: int, folder: Path, config: ConfigDict, workdir: Path) -> list[str]:
+    """Says from which checkpoint, in `folder`, the training goes on."""
+    notes = [f"resuming from the checkpoint of step {start} in {workdir}"]
+    if folder != model_folder.step_folder(workdir, start).parent:
+        notes = [f"resuming from the local checkpoint of step {start} in {folder}"]
+    if start >= config.train.steps:
+        notes.append(
+            f"all config.train.steps={config.train.steps} are done, nothing is left to train; "
+            "raise config.train.steps, or choose another --workdir for a new run"
+        )
+    return notes
 
 
 def _facts(config: ConfigDict) -> dict[str, Any]:

@@ -35,10 +35,11 @@ class HostCopy:
     def take(self, state: TrainState) -> TrainState:
         """Copies a replicated state into this memory, without communication; replaces the last."""
         if self._state is None:
-            self._state = jax.tree.map(lambda x: np.array(_view(x)), state)
+            self._state = held = jax.tree.map(lambda x: np.array(_view(x)), state)
         else:
-            jax.tree.map(lambda held, x: np.copyto(held, _view(x)), self._state, state)
-        return self._state
+            held = self._state
+            jax.tree.map(lambda old, new: np.copyto(old, _view(new)), held, state)
+        return held
 
 
 def _view(x: Any) -> np.ndarray:

@@ -118,7 +118,7 @@ def test_every_optimiser_resumes_to_the_same_bits(tmp_path, changes):
 def test_a_kill_between_a_score_and_its_checkpoint_loses_no_best(tmp_path):
     loop.train(config(steps=4, eval_every=4), tmp_path)
     folder = model_folder.step_folder(tmp_path, 4)
-    unscored = orbax_store._signed({**orbax_store.read_meta(folder), "score": None})
+    unscored = orbax_store.signed({**orbax_store.read_meta(folder), "score": None})
     files.write_json(folder / "meta/metadata", unscored)
     shutil.rmtree(folder / "metrics")
     assert model_folder.best_step(tmp_path) is None
