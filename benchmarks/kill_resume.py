@@ -1,6 +1,7 @@
 """Kills a training with SIGKILL at random moments, resumes it, and compares with a whole one.
 
 python benchmarks/kill_resume.py [--kills 20] [--steps 400] [--output DIR]
+python benchmarks/kill_resume.py --local_every 3
 python benchmarks/kill_resume.py --entry train.py --config configs/jpu_psp_camvid.py:small \
     --data_root CAMVID --kills 10 --steps 120
 
@@ -8,7 +9,8 @@ The kills alternate between five moments: while the decoded cache is being built
 before), while starting (import, reading, restoring, compiling), between steps, while a checkpoint
 is being saved, and during an evaluation. Exit status 0: the losses of all steps, all evaluations,
 the final weights, momenta and statistics, and the cache are bit-identical; every checkpoint found
-after a kill could be read; and each start resumed from the newest one.
+after a kill could be read; and each start resumed from the newest one. With `--local_every` there
+are copies on a local disk as well, so often, and the newest may be one of them.
 """
 
 import argparse
@@ -54,6 +56,7 @@ class Training:
                 "--config.train.log_every=5",
                 f"--config.data.root={arguments.data_root}",
                 f"--config.data.cache={cache_of(workdir)}",
+                *local_flags(arguments, workdir),
                 *arguments.rest,
             ],
             cwd=ROOT,
@@ -110,6 +113,22 @@ class Training:
     def _wait(self, condition) -> None:
         while self.process.poll() is None and not condition():
             time.sleep(0.001)
+
+
+def local_flags(arguments: argparse.Namespace, workdir: Path) -> list[str]:
+    if not arguments.local_every:
+        return []
+    return [
+        f"--config.train.local_checkpoints={workdir.with_name(f'{workdir.name}-local')}",
+        f"--config.train.local_save_every={arguments.local_every}",
+    ]
+
+
+def newest_step(workdir: Path) -> int:
+    """The latest step in the workdir or on the local disk; 0 if nothing is saved."""
+    copies = workdir.with_name(f"{workdir.name}-local").glob("*/[0-9]*.npz")
+    steps = [*model_folder.finished_steps(workdir), *(int(path.stem) for path in copies)]
+    return max(steps, default=0)
 
 
 def write_scenes(folder: Path) -> None:
@@ -186,6 +205,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--save_every", type=int, default=10)
     parser.add_argument("--eval_every", type=int, default=25)
+    parser.add_argument("--local_every", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "kill_resume")
     parser.add_argument("rest", nargs="*", help="further flags of the training")
@@ -207,7 +227,7 @@ def main() -> int:
     ahead = max(arguments.steps // arguments.kills, 1)
     while (count := sum(tally.values())) < arguments.kills:
         moment = MOMENTS[count % len(MOMENTS)]
-        newest = max(model_folder.finished_steps(killed), default=0)
+        newest = newest_step(killed)
         if moment == "caching":
             shutil.rmtree(cache_of(killed), ignore_errors=True)
         training = Training(arguments, killed)

@@ -31,7 +31,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     """
     from fastfcn_jax import runtime
     from fastfcn_jax.terminal import console
-    from fastfcn_jax.training import checkpointer, loop, run_card, setup, strategy
+    from fastfcn_jax.training import loop, run_card, setup, stored_state, strategy
 
     card = run_card.read(workdir)
     if card is None:
@@ -60,7 +60,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     built = setup.build_training(config, source, plan)
     state = built.state
     if start:
-        state = checkpointer.restore(workdir, start, state).state
+        state = stored_state.restore(workdir, start, state).state
     terminal.say(f"replaying steps {start + 1} to {last}")
     state = plan.put_state(state)
     batches = loop.device_batches(config, source, plan, start)
@@ -72,7 +72,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
             return 1
     arrays = ""
     if last in model_folder.finished_steps(workdir):
-        if checkpointer.checksums(strategy.to_host(state)) != model_folder.verify(workdir, last):
+        if stored_state.checksums(strategy.to_host(state)) != model_folder.verify(workdir, last):
             terminal.say(f"losses agree, but the arrays of step {last} differ from its checkpoint")
             return 1
         arrays = f", and so are the arrays of step {last}"

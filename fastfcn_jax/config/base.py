@@ -139,6 +139,9 @@ def get_config() -> ConfigDict:
     t.log_every = 50  # steps between records in metrics.jsonl
     t.eval_every = 8_000  # steps between evaluations on the validation split; 0: none
     t.save_every = 2_000  # steps between checkpoints; the latest two and the best are kept
+    # folder on a disk of this host for copies of the checkpoints, restored first; empty: none
+    t.local_checkpoints = ""
+    t.local_save_every = 0  # steps between copies on that disk alone; 0: only beside shared ones
     t.keep_every = 0  # also keep checkpoints at multiples of this; 0: none
     t.early_stop = 0  # stop after this many evaluations without a better mIoU; 0: off
     t.on_nonfinite = "stop"  # stop | skip the step: at a NaN or infinite loss or gradient

@@ -18,7 +18,10 @@ from fastfcn_jax.errors import UserError
 # The published configurations: inside the package in a wheel, beside it in a checkout.
 FOLDERS = tuple(parent / "configs" for parent in Path(__file__).parents[1:3])
 EMPTY = {"scaling": [[float]]}  # forms of tuples that are empty by default
-PATHS = (("data", "root"), ("data", "cache"), ("init", "checkpoint"), ("init", "backbone"))
+PATHS = (
+    *(("data", "root"), ("data", "cache"), ("init", "checkpoint"), ("init", "backbone")),
+    ("train", "local_checkpoints"),
+)
 # Keys of `data` that may differ between hosts; the data read are compared instead.
 PER_HOST = ("root", "cache", "threads", "workers", "prefetch")
 # Keys of `model` that folders written by 0.1.0 lack; their models are those of the defaults.

@@ -73,6 +73,7 @@ AT_LEAST = {
     "train.log_every": 1,
     "train.eval_every": 0,
     "train.save_every": 0,
+    "train.local_save_every": 0,
     "train.keep_every": 0,
     "train.early_stop": 0,
     "train.pictures": 0,
@@ -132,6 +133,11 @@ def check(config: ConfigDict) -> None:
         augment_steps.parse(config.data.augment)
     if not 0.0 < config.data.ratio_step < math.inf:
         raise UserError(f"config.data.ratio_step={config.data.ratio_step} must be above 0.")
+    if config.train.local_save_every and not config.train.local_checkpoints:
+        raise UserError(
+            f"config.train.local_save_every={config.train.local_save_every} needs "
+            "config.train.local_checkpoints, a folder on a disk of this host."
+        )
     check_images(config.data)
     check_model(config.model)
 

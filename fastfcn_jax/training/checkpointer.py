@@ -1,51 +1,54 @@
 """Saves and restores the checkpoints of a training run."""
 
+import copy
 import functools
 import itertools
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.serialization
 import jax
-import numpy as np
 
-from fastfcn_jax import files, runtime, stored
+from fastfcn_jax import files, runtime
 from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.checkpoints.model_folder import (
     FORMAT,
     best_step,
     finished_steps,
-    step_folder,
     verify,
     warn_of,
 )
 from fastfcn_jax.checkpoints.orbax_store import Damaged
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.training import stored_state
+from fastfcn_jax.training.background import Background
+from fastfcn_jax.training.local_checkpoints import LocalCheckpoints
 from fastfcn_jax.training.state import TrainState
-
-
-class Restored(NamedTuple):
-    """A training state on the host and the notes saved with it."""
-
-    state: TrainState
-    notes: dict[str, Any]
+from fastfcn_jax.training.stored_state import HostCopy, Restored
 
 
 class Checkpoints:
     """The checkpoints of one training run: the latest two, the best, and multiples of `keep_every`.
 
-    `save` returns once the state is copied; a thread writes it and renames the
+    `save` only copies the state: a thread computes its checksums, writes it and renames the
     finished folder into place, so that a crash at any moment leaves only complete
-    checkpoints. All processes must call every method; process 0 writes.
+    checkpoints. All processes must call every method but `check`; process 0 writes.
 
-    `save`, `wait` and `close` raise UserError if the disk is full or cannot be
-    written.
+    `save`, `check`, `wait` and `close` raise UserError if the disk is full or cannot be
+    written, also for the save before.
     """
 
-    def __init__(self, workdir: Path, *, keep_every: int = 0):
+    def __init__(
+        self, workdir: Path, *, keep_every: int = 0, local: LocalCheckpoints | None = None
+    ):
+        """Opens the folder; `local` holds copies beside it, which are restored first."""
         self.folder = workdir.absolute() / "checkpoints"
         orbax_store.check_name(self.folder)
         self._policy = orbax_store.keep_latest_and_best(keep_every)
+        self.local = local
+        self._background = Background("save")
+        self._copy, self._local_copy = HostCopy(), HostCopy()
         self._read_back = False
 
     @functools.cached_property
@@ -53,34 +56,95 @@ class Checkpoints:
         # Opened late: Orbax would fail on damaged files that `restore_latest` moves away first.
         return orbax_store.open_manager(self.folder, self._policy)
 
+    @functools.cached_property
+    def _steps(self) -> set[int]:
+        return set(self._seen())
+
+    def _seen(self) -> list[int]:
+        # What process 0 sees: on a shared file system, others may see the folder later.
+        found = finished_steps(self.folder.parent)
+        return json.loads(runtime.gather(json.dumps(found))[0])
+
+    @property
+    def _local_of_host(self) -> LocalCheckpoints | None:
+        """The local checkpoints, if this is the process that writes them for its host."""
+        return self.local if self.local is not None and self.local.writes else None
+
     def save(
-        self, state: TrainState, *, miou: float | None = None, notes: dict[str, Any] | None = None
+        self,
+        state: TrainState,
+        *,
+        miou: float | None = None,
+        notes: dict[str, Any] | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
-        """Saves a host copy of the state under its step, in the background.
+        """Copies the state to the host and saves it under its step, in the background.
 
         If there is a checkpoint of that step, it is kept and only its `miou` is set. The first
         checkpoint of this process is written at once and read back to test the disk.
+
+        Args:
+          state: arrays of the devices or of the host, the same in all processes.
+          notes: plain values; they may change once this has returned.
+          before: called in the background before anything is written.
         """
         step = int(state.step)
+        if step in self._steps:
+            self._score(step, miou)
+            return
+        self._background.wait()  # both may still read the last copy
+        if local := self._local_of_host:
+            local.wait()
+        if local or jax.process_index() == 0:
+            state = self._copy.take(state)
+        if local:
+            local.save(state, notes, lambda: self._begin(before))
+        if jax.process_index() == 0:
+            # A copy, because training appends to the lists in `notes` while the thread writes them.
+            meta = copy.deepcopy({"format": FORMAT, "step": step, "notes": notes or {}})
+            self._background.start(lambda: self._write(state, step, meta, miou, before))
+        self._steps.add(step)
+        if not self._read_back:
+            self.wait()
+            self._read_back = True
+
+    def save_locally(
+        self, state: TrainState, *, notes: dict[str, Any] | None, before: Callable[[], None]
+    ) -> None:
+        """Saves the state on the disk of each host alone, if there are local checkpoints."""
+        if local := self._local_of_host:
+            local.wait()
+            local.save(self._local_copy.take(state), notes, lambda: self._begin(before))
+
+    def _begin(self, before: Callable[[], None]) -> None:
+        # Whoever deletes this folder starts over; it says that local checkpoints are of this run.
+        if jax.process_index() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        before()
+
+    def _write(
+        self,
+        state: TrainState,
+        step: int,
+        meta: dict[str, Any],
+        miou: float | None,
+        before: Callable[[], None],
+    ) -> None:
+        before()
         try:
-            if step in self._manager.all_steps():
-                self._score(step, miou)
-                return
-            self._sweep()
-            meta = {"format": FORMAT, "step": step, "notes": notes or {}}
-            orbax_store.write(self._manager, step, _items(state), meta, miou=miou)
+            orbax_store.write(self._manager, step, stored_state.items(state), meta, miou=miou)
+            self._manager.wait_until_finished()
+            orbax_store.sweep(self.folder)
         except Exception as error:
             raise files.unwritable(self.folder, error) from error
         if not self._read_back:
-            self.wait()
-            runtime.together(lambda: self._verify(step))
-            self._read_back = True
+            self._verify(step)
 
     def restore_latest(self, template: TrainState) -> Restored | None:
         """Restores the latest intact checkpoint; returns None if nothing has been saved yet.
 
-        Warns of damaged checkpoints and, if an intact one is found, moves them to
-        `damaged_checkpoints/`.
+        A local one is taken if it is not older than the latest shared one that is intact. Warns of
+        damaged checkpoints and, if an intact one is found, moves them to `damaged_checkpoints/`.
 
         Args:
           template: a state with the expected structure and shapes.
@@ -89,11 +153,15 @@ class Checkpoints:
           UserError: an intact checkpoint does not fit the template, or all are damaged.
         """
         workdir, restored, damaged = self.folder.parent, None, {}
-        for step in reversed(finished_steps(workdir)):
+        steps = self._seen() if self.local is not None else finished_steps(workdir)
+        if self.local is not None:
+            self.local.meet(steps[-1] if steps else 0)
+        for step in reversed(steps):
+            restored = restored or self._from_local(template, step)
             try:
                 fault = ""
                 if restored is None:
-                    restored = restore(workdir, step, template)
+                    restored = stored_state.restore(workdir, step, template)
                 else:
                     orbax_store.read_meta(self.folder / str(step))
             except Damaged as damage:
@@ -106,6 +174,7 @@ class Checkpoints:
                 )
             if fault:
                 damaged[step] = fault
+        restored = restored or self._from_local(template, 0)
         if restored is None and damaged:
             step, fault = next(iter(damaged.items()))
             raise UserError(
@@ -115,13 +184,18 @@ class Checkpoints:
             )
         if jax.process_index() == 0:
             self._tidy(damaged)
+        if self.local is not None:
+            self.local.begin(0 if restored is None else int(restored.state.step))
         _barrier("damaged checkpoints moved away")
         return restored
+
+    def _from_local(self, template: TrainState, at_least: int) -> Restored | None:
+        return None if self.local is None else self.local.restore(template, at_least)
 
     @property
     def latest(self) -> int | None:
         """Step of the latest finished checkpoint."""
-        return self._manager.latest_step()
+        return max(finished_steps(self.folder.parent), default=None)
 
     @property
     def best(self) -> int | None:
@@ -129,38 +203,44 @@ class Checkpoints:
         self.wait()
         return best_step(self.folder.parent)
 
+    def check(self) -> None:
+        """Raises the error of a save that has failed meanwhile; does not wait."""
+        self._background.check()
+        if self.local is not None:
+            self.local.check()
+
     def wait(self) -> None:
         """Waits until everything saved is on the disk."""
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise files.unwritable(self.folder, error) from error
+        runtime.together(self._background.wait)
 
     def close(self) -> None:
-        self._sweep()
-        self._manager.close()
-
-    def _sweep(self) -> None:
-        """Waits for the save under way and removes what it has replaced."""
         self.wait()
+        self._background.close()
+        if self.local is not None:
+            self.local.close()
         if jax.process_index() == 0:
             orbax_store.sweep(self.folder)
+            if "_manager" in self.__dict__:
+                self._manager.close()
 
     def _score(self, step: int, miou: float | None) -> None:
         if miou is None:
             return
         self.wait()
-        if jax.process_index() == 0:
-            try:
-                orbax_store.set_score(self.folder / str(step), miou)
-            except Damaged as damage:  # damaged since it was restored
-                warn_of(self.folder / str(step), damage)
-        _barrier("scored a checkpoint")
-        self._manager.reload()
+        runtime.together(lambda: self._set_score(step, miou))
 
-    def _verify(self, step: int) -> None:
+    def _set_score(self, step: int, miou: float) -> None:
         if jax.process_index() > 0:
             return
+        try:
+            orbax_store.set_score(self.folder / str(step), miou)
+            self._manager.reload()
+        except Damaged as damage:  # damaged since it was restored
+            warn_of(self.folder / str(step), damage)
+        except Exception as error:
+            raise files.unwritable(self.folder, error) from error
+
+    def _verify(self, step: int) -> None:
         try:
             verify(self.folder.parent, step)
         except Damaged as damage:
@@ -186,75 +266,6 @@ class Checkpoints:
         for step in finished_steps(self.folder.parent):
             if orbax_store.repair_score(self.folder / str(step)):
                 print(f"warning: {self.folder}/{step}: repaired its damaged metrics file")
-
-
-def restore(workdir: Path, step: int, template: TrainState) -> Restored:
-    """Reads the training state of one checkpoint.
-
-    Raises:
-      Damaged: something is unreadable or differs from what was written.
-      UserError: the state does not fit the template.
-    """
-    folder = step_folder(workdir, step)
-    wanted = _items(template)
-    items = {name: orbax_store.read_item(folder, name) for name in wanted}
-    for name, tree in items.items():
-        _check_fit(folder, tree, wanted[name])
-    model, training = items["model"], items["training"]
-    opt_state = flax.serialization.from_state_dict(template.opt_state, training["opt_state"])
-    averaged = template.ema is not None
-    state = TrainState(
-        step=training["step"],
-        params=training["params"] if averaged else model["params"],
-        batch_stats=model["batch_stats"],
-        opt_state=opt_state,
-        ema=model["params"] if averaged else None,
-    )
-    notes = orbax_store.read_meta(folder)["notes"]
-    if wrong := stored.fault(notes, {"pending": _columns}, "notes"):
-        raise Damaged(f"meta: {wrong}")
-    return Restored(state, notes)
-
-
-def _columns(pending: Any) -> str:
-    """Says why `metrics_log.Meter` cannot resume from the metrics in `pending`; "" if it can."""
-    if not isinstance(pending, dict) or not all(isinstance(x, list) for x in pending.values()):
-        return "must be lists of numbers by name"
-    lacking = {"finite", "learning_rate", "loss"} - pending.keys() if pending else ()
-    if lacking or len({len(column) for column in pending.values()}) > 1:
-        return "is not complete"
-    return ""
-
-
-def checksums(state: TrainState) -> dict[str, str]:
-    """The checksum of each item in a checkpoint of this state."""
-    return {name: orbax_store.checksum(tree) for name, tree in _items(state).items()}
-
-
-def _items(state: TrainState) -> dict[str, Any]:
-    """Splits the state into the items `model` (for prediction) and `training`, as NumPy arrays."""
-    training = {"opt_state": flax.serialization.to_state_dict(state.opt_state), "step": state.step}
-    if state.ema is not None:
-        training["params"] = state.params
-    return {"model": _host(state.variables), "training": _host(training)}
-
-
-def _check_fit(folder: Path, got: Any, wanted: Any) -> None:
-    shapes = [
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (got, wanted))
-    ]
-    if shapes[0] != shapes[1]:
-        names = sorted(name for name in shapes[0].keys() | shapes[1].keys()
-                       if shapes[0].get(name) != shapes[1].get(name))  # fmt: skip
-        raise UserError(
-            f"{folder} does not fit the configured model: {len(names)} arrays differ, "
-            f"the first is {names[0]}; use the configuration it was trained with or a new workdir."
-        )
-
-
-def _host(tree: Any) -> Any:
-    return jax.tree.map(np.asarray, tree)
 
 
 def _barrier(name: str) -> None:

@@ -59,6 +59,8 @@ def train(config: ConfigDict, workdir: Path, callbacks: Sequence[Any] = ()) -> i
                 raise
             run.checkpoints.close()  # waits for a save in progress
             outcome = FINISHED if run.step >= config.train.steps else STOPPED
+            if outcome == FINISHED and run.checkpoints.local is not None:
+                run.checkpoints.local.discard()
         except UserError as error:
             raise UserError(f"{error} {_last_good(run)}") from error
         except OSError as error:
@@ -101,11 +103,15 @@ def _train(run: Run, interrupt: Interrupt) -> None:
             run.console.say(f"the first step took {time.monotonic() - started:.1f} s")
             run.console.restart_clock()
             first = False
+        run.checkpoints.check()
         _read_metrics(run, in_flight, leave=IN_FLIGHT)
         evaluates = due(run.step, t.eval_every, t.steps)
         if evaluates or due(run.step, t.save_every, t.steps):
             _read_metrics(run, in_flight, leave=0)
             _validate_and_save(run, interrupt) if evaluates else _save(run)
+        elif t.local_checkpoints and due(run.step, t.local_save_every, 0):
+            _read_metrics(run, in_flight, leave=0)
+            _save_locally(run)
     _read_metrics(run, in_flight, leave=0)
     _save(run)
 
@@ -223,12 +229,16 @@ def _validate(run: Run, interrupt: Interrupt) -> float | None:
 
 
 def _save(run: Run, miou: float | None = None) -> None:
-    state = strategy.to_host(run.state)
-    run.records.sync()
-    run.checkpoints.save(state, miou=miou, notes={"pending": run.meter.pending})
+    notes = {"pending": run.meter.pending}
+    run.checkpoints.save(run.state, miou=miou, notes=notes, before=run.records.sync)
     if run.callbacks.watch_checkpoints:
         run.checkpoints.wait()
         run.callbacks.checkpoint(run.step, run.checkpoints.folder / str(run.step))
+
+
+def _save_locally(run: Run) -> None:
+    notes = {"pending": run.meter.pending}
+    run.checkpoints.save_locally(run.state, notes=notes, before=run.records.sync)
 
 
 def _evaluation(run: Run) -> dict[str, Any] | None:
@@ -245,6 +255,10 @@ def _stopped_early(run: Run) -> bool:
 def _last_good(run: Run) -> str:
     # From the files: asking Orbax would wait for the other processes, which may not come.
     steps = model_folder.finished_steps(run.workdir)
+    local = run.checkpoints.local
+    newer = [step for step in local.steps() if step > max(steps, default=0)] if local else []
+    if local and newer:
+        return f"The last good checkpoint is the local one of step {newer[-1]} in {local.folder}."
     if not steps:
         return f"There is no checkpoint yet in {run.workdir}."
     return f"The last good checkpoint is that of step {steps[-1]} in {run.workdir}."

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,7 @@ STRUCTURAL = (
 )
 FINGERPRINT_SAMPLES = 8
 CARD = {
+    "id?": str,
     "config": dict,
     "overrides?": [str],
     "versions?": dict,
@@ -48,6 +50,7 @@ CARD = {
 def create(config: ConfigDict, source: Source) -> dict[str, Any]:
     """Creates the card of a run that starts now."""
     return {
+        "id": secrets.token_hex(8),
         "config": experiment.to_json(config),
         "overrides": [a for a in sys.argv[1:] if a.startswith(("--config.", "--noconfig."))],
         "versions": provenance.versions(),

@@ -13,6 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 from fastfcn_jax import models, provenance, runtime
+from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment, schema
 from fastfcn_jax.data import datasets, pipeline, sets
 from fastfcn_jax.data.source import Source
@@ -30,10 +31,12 @@ from fastfcn_jax.training import (
     run_outputs,
     sinks,
     step,
+    stored_state,
     strategy,
 )
 from fastfcn_jax.training import state as states
 from fastfcn_jax.training.callbacks import Callbacks
+from fastfcn_jax.training.local_checkpoints import LocalCheckpoints
 from fastfcn_jax.training.region_losses import Terms
 
 
@@ -112,20 +115,16 @@ def _prepare(
     built = runtime.together(lambda: build_training(config, source, plan))
     state, notes = built.state, built.notes
     card["parameters"] = sum(int(x.size) for x in jax.tree.leaves(state.params))
-    checkpoints = checkpointer.Checkpoints(workdir, keep_every=config.train.keep_every)
+    card["id"] = runtime.gather(card["id"])[0]
+    checkpoints = _open_checkpoints(config, workdir, card["id"])
     restored = checkpoints.restore_latest(state)
     start, pending = 0, {}
     if restored is not None:
         state, pending = restored.state, restored.notes["pending"]
         start = int(state.step)
-        notes = [f"resuming from the checkpoint of step {start} in {workdir}"]
-        if start >= config.train.steps:
-            notes.append(
-                f"all config.train.steps={config.train.steps} are done, nothing is left to train; "
-                "raise config.train.steps, or choose another --workdir for a new run"
-            )
+        notes = _resumes(start, restored.source.parent, config, workdir)
     if jax.process_count() > 1:
-        runtime.agree({"state to start from": checkpointer.checksums(state)})
+        runtime.agree({"state to start from": stored_state.checksums(state)})
     outputs = runtime.together(
         lambda: run_outputs.open_outputs(config, workdir, source, card, start, terminal.curves)
     )
@@ -157,11 +156,32 @@ def _prepare(
     )
 
 
+def _open_checkpoints(config: ConfigDict, workdir: Path, run: str) -> checkpointer.Checkpoints:
+    local, root = None, config.train.local_checkpoints
+    if root:
+        local = runtime.together(lambda: LocalCheckpoints(Path(root), run))
+    return checkpointer.Checkpoints(workdir, keep_every=config.train.keep_every, local=local)
+
+
+def _resumes(start: int, folder: Path, config: ConfigDict, workdir: Path) -> list[str]:
+    """Says from which checkpoint, in `folder`, the training goes on."""
+    notes = [f"resuming from the checkpoint of step {start} in {workdir}"]
+    if folder != model_folder.step_folder(workdir, start).parent:
+        notes = [f"resuming from the local checkpoint of step {start} in {folder}"]
+    if start >= config.train.steps:
+        notes.append(
+            f"all config.train.steps={config.train.steps} are done, nothing is left to train; "
+            "raise config.train.steps, or choose another --workdir for a new run"
+        )
+    return notes
+
+
 def _facts(config: ConfigDict) -> dict[str, Any]:
     """Everything that must be the same in all processes of a training, by name."""
     stored: dict[str, Any] = experiment.to_json(config)
     for key in experiment.PER_HOST:
         stored["data"].pop(key)
+    stored["train"].pop("local_checkpoints")
     stored["data"]["sets"] = [sets.parse(entry)[:-1] for entry in config.data.sets]
     settings = {
         f"config.{s}.{k}": v for s, x in stored.items() if s != "seed" for k, v in x.items()
@@ -268,6 +288,7 @@ def _card(config, workdir: Path, source: Source, terminal) -> dict[str, Any]:
         if changed:
             terminal.say("changed since this run began: " + "; ".join(changed))
         card["starts"] = earlier["starts"]
+        card["id"] = earlier.get("id", card["id"])
     return card
 
 

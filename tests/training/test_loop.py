@@ -118,7 +118,7 @@ def test_every_optimiser_resumes_to_the_same_bits(tmp_path, changes):
 def test_a_kill_between_a_score_and_its_checkpoint_loses_no_best(tmp_path):
     loop.train(config(steps=4, eval_every=4), tmp_path)
     folder = model_folder.step_folder(tmp_path, 4)
-    unscored = orbax_store._signed({**orbax_store.read_meta(folder), "score": None})
+    unscored = orbax_store.signed({**orbax_store.read_meta(folder), "score": None})
     files.write_json(folder / "meta/metadata", unscored)
     shutil.rmtree(folder / "metrics")
     assert model_folder.best_step(tmp_path) is None
@@ -276,6 +276,22 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_the_last_checkpoint(tmp_pat
         model_folder.verify(tmp_path, last)
     finally:
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+@pytest.mark.slow
+def test_a_failed_save_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
+    write = orbax_store.write
+
+    def onto_a_full_disk(manager, step, *arguments, **options):
+        if step == 100:
+            raise OSError(28, "No space left on device")
+        write(manager, step, *arguments, **options)
+
+    monkeypatch.setattr(orbax_store, "write", onto_a_full_disk)
+    sentence = r"checkpoints: no space left on the disk; free some .* checkpoint is that of step 50"
+    with pytest.raises(UserError, match=sentence):
+        loop.train(config(steps=200, save_every=50, eval_every=0, log_every=1), tmp_path)
+    assert 100 <= history(tmp_path)[-1]["step"] < 150, "not only when the next one is saved"
 
 
 @pytest.mark.slow
