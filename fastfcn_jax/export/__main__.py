@@ -123,7 +123,8 @@ COMMAND = cli.Command(
     about="""Writes a model as one file and keeps it if its outputs agree with those of its source.
 
 The file takes RGB images, uint8 (b, H, W, 3), and returns class indices and logits. Its name must
-end in the format (.stablehlo, .onnx, …). `fastfcn predict --model FILE` runs it.""",
+end in the format (.stablehlo, .onnx, …; openvino: .xml, with a .bin beside it). `fastfcn predict
+--model FILE` and `fastfcn serve --model FILE` run it.""",
     define=define,
     run=run,
 )

@@ -33,6 +33,7 @@ class Exported:
     Attributes:
       info: name of the data set, class names, palette.
       size: (height, width) of the images that the program takes; None: any.
+      precision: of its arithmetic, such as "float32".
       pixel: type of the images that it takes.
       threshold: of a one-channel model; None: any other.
       metadata: everything else in the file's description.
@@ -43,6 +44,7 @@ class Exported:
         self._run = run
         self.metadata = said
         self.size = metadata.size(said)
+        self.precision = metadata.precision(said)
         self.info: DatasetInfo = metadata.info(said)
         self.pixel, mean = metadata.images(said)
         self.threshold = metadata.threshold(said)

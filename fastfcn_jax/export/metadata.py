@@ -16,6 +16,7 @@ from fastfcn_jax.errors import UserError
 MAX_BYTES = 1 << 20  # 150 classes with the whole configuration take 10 KiB
 MAX_PIXELS = 1 << 26  # of the program's input: 8192x8192
 MAX_NAME = 200  # characters
+PRECISIONS = ("float32", "float16", "bf16", "int8")
 FREE = "free"  # in the place of a size: the program takes images of any
 MAX_CLASSES = 255  # labels are bytes, and one value is the ignored one
 
@@ -93,6 +94,7 @@ def read(text: str | bytes) -> dict[str, Any]:
     info(content)
     images(content)
     threshold(content)
+    precision(content)
     if _in(content, "config", "model", "lineage") not in CHOICES["model.lineage"]:
         raise ValueError("its description names no known lineage")
     return content
@@ -166,6 +168,18 @@ def size(content: dict[str, Any]) -> tuple[int, int] | None:
     if min(found) < 1 or found[0] * found[1] > MAX_PIXELS:
         raise ValueError(f"its size is not one of 1 to {MAX_PIXELS} pixels")
     return found[0], found[1]
+
+
+def precision(content: dict[str, Any]) -> str:
+    """The precision of the program's arithmetic.
+
+    Raises:
+      ValueError: as `read`.
+    """
+    found = content.get("precision", "float32")
+    if found not in PRECISIONS:
+        raise ValueError(f"its precision is not one of {', '.join(PRECISIONS)}")
+    return found
 
 
 def test_scale(content: dict[str, Any]) -> tuple[int, int]:

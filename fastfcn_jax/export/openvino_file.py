@@ -4,7 +4,6 @@ The precision of the arithmetic is not in the graph. It is a hint to whoever com
 with the file's description; what other programs make of it is theirs.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from fastfcn_jax.export import metadata, packages
 
 # Of int8 what is not a quantised layer is computed in bfloat16. Without a hint OpenVINO computes
 # float32 models in bfloat16 too, on the processors that have it.
-HINTS = {"float32": "f32", "bf16": "bf16", "int8": "bf16"}
+HINTS = {"float32": "f32", "float16": "f32", "bf16": "bf16", "int8": "bf16"}
 DESCRIPTION = "framework"  # the section that OpenVINO gives an ONNX file's properties
 
 
@@ -44,7 +43,7 @@ def read(path: Path):
     """Compiles the file for this processor; returns a function that runs it, and its description.
 
     Raises:
-      ValueError: the file with the weights is missing, or the precision is not known.
+      ValueError: the file with the weights is missing, or the description is not valid.
       UserError: OpenVINO is not installed.
     """
     core = packages.openvino().Core()
@@ -53,10 +52,7 @@ def read(path: Path):
         raise ValueError(f"{weights.name}, which belongs to it, is not beside it")
     model = core.read_model(str(path), str(weights))
     said = str(model.get_rt_info([DESCRIPTION, "fastfcn_jax"]).value)
-    precision = json.loads(said).get("precision", "float32")
-    if precision not in HINTS:
-        raise ValueError(f"its precision is not one of {', '.join(HINTS)}")
-    hint = HINTS[precision] if has_bfloat16() else "f32"
+    hint = HINTS[metadata.precision(metadata.read(said))] if has_bfloat16() else "f32"
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
 
     def run(images):
