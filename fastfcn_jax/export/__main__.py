@@ -43,9 +43,8 @@ def define(parser: cli.Parser) -> None:
     parser.add_argument(
         "--min-agreement",
         type=float,
-        default=MIN_AGREEMENT,
         metavar="SHARE",
-        help=f"Of the labels equal to float32, below which no file is left; {MIN_AGREEMENT}.",
+        help=f"Of labels that must equal float32's, or no file is left; default: {MIN_AGREEMENT}.",
     )
     parser.add_argument("--metrics", type=cli.path, help="hub: metrics.json for the model card.")
     parser.add_argument(
@@ -60,6 +59,10 @@ def define(parser: cli.Parser) -> None:
 def run(arguments: Namespace) -> None:
     if arguments.format == "hub":
         return _write_for_hub(arguments)
+    least = arguments.min_agreement
+    if arguments.precision == "float32" and least is not None:
+        raise UserError("--min-agreement is for other precisions than float32; leave it out.")
+    least = MIN_AGREEMENT if least is None else least
     if arguments.size is None:
         raise UserError("--size is missing; for example --size 512 1024.")
     words = " ".join(arguments.size)
@@ -72,15 +75,14 @@ def run(arguments: Namespace) -> None:
         licence=arguments.license,
         precision=arguments.precision,
         calibration=arguments.calibration,
-        min_agreement=arguments.min_agreement,
+        min_agreement=least,
     )
     if arguments.precision == "float32":
         sizes = FREE_SIZES if size is None else (size,)
         listed = ", ".join(f"{height}x{width}" for height, width in sizes)
         print(f"compared on {check.image}, {listed}: {check}")
     else:
-        needed = f"{100 * arguments.min_agreement:.4g} %"
-        print(f"{check}; kept from {needed} of the labels (--min-agreement)")
+        print(f"{check}; {100 * least:.4g} % were wanted, --min-agreement changes that")
     written = files_of(output, arguments.format)
     bytes_written = sum(path.stat().st_size for path in written)
     print(f"{bytes_written / 2**20:.1f} MiB -> {' and '.join(map(str, written))}")
@@ -91,6 +93,8 @@ def run(arguments: Namespace) -> None:
 def _write_for_hub(arguments: Namespace) -> None:
     from fastfcn_jax.weights import hub, store
 
+    if arguments.precision != "float32" or arguments.calibration or arguments.min_agreement:
+        raise UserError("--format hub holds weights alone; --half writes kernels as float16.")
     hub.write(
         store.checkpoint(arguments.checkpoint),
         arguments.output,

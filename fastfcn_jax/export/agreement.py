@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation import metrics
-from fastfcn_jax.export import calibration, comparison, metadata, readers, reduced, writers
-from fastfcn_jax.export.calibration import Given, Photograph, Reader
+from fastfcn_jax.export import check_picture, metadata, readers, reduced, users_photographs, writers
 from fastfcn_jax.export.exported import Exported
 from fastfcn_jax.export.request import Request
+from fastfcn_jax.export.users_photographs import Given, Photograph, Reader
 from fastfcn_jax.terminal.progress import track
 
 
@@ -53,12 +53,12 @@ def photographs(request: Request, job: writers.Job, data: ConfigDict) -> Given:
     """The user's, or one photograph or drawing to compare on.
 
     Raises:
-      UserError: as `calibration.find`.
+      UserError: as `users_photographs.find`.
     """
     if request.calibration is not None:
         calibrates = request.precision == "int8"
-        return calibration.find(request.calibration, data, calibrates=calibrates)
-    image, name = comparison.photograph(request.sizes[0], request.image, job.scaling, job.pixel)
+        return users_photographs.find(request.calibration, data, calibrates=calibrates)
+    image, name = check_picture.photograph(request.sizes[0], request.image, job.scaling, job.pixel)
     return Given([], [lambda: Photograph(name, image)])
 
 

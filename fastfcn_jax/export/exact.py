@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Num
 
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.export import comparison, readers, writers
+from fastfcn_jax.export import check_picture, readers, writers
 from fastfcn_jax.export.request import Request
 
 TOLERANCE = 1e-4  # of the largest logit: rounding in another order, with a margin
@@ -49,7 +49,8 @@ def write(
       UserError: they disagree.
     """
     pictures = [
-        comparison.photograph(size, request.image, job.scaling, job.pixel) for size in request.sizes
+        check_picture.photograph(size, request.image, job.scaling, job.pixel)
+        for size in request.sizes
     ]
     write = writers.WRITERS[request.file_format]
     write(job, partial, describe({}))

@@ -90,11 +90,11 @@ def speed(job, path: Path, rounds: int = 5) -> str:
     """A line comparing the speed of the file and of our own inference, timed alternately."""
     import jax
 
-    from fastfcn_jax.export import comparison, readers
+    from fastfcn_jax.export import check_picture, readers
     from fastfcn_jax.models import folding
 
     size = job.size or FREE_SIZES[0]
-    images = comparison.photograph(size, None, job.scaling, job.pixel)[0][None]
+    images = check_picture.photograph(size, None, job.scaling, job.pixel)[0][None]
     variables = jax.device_put(folding.fold(job.variables))
     own = jax.jit(job.forward)
     runners = {"file": readers.load(path).run, "ours": lambda x: own(variables, x)}

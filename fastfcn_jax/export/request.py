@@ -70,6 +70,10 @@ class Request:
             )
         if self.precision == "float32" and self.calibration is not None:
             raise UserError("--calibration is for other precisions than float32; leave it out.")
+        if self.image is not None and self.calibration is not None:
+            raise UserError(
+                "--image and --calibration exclude each other: a file is compared on one of them."
+            )
         if not 0.0 <= self.min_agreement <= 1.0:
             raise UserError(f"--min-agreement {self.min_agreement}: is a share, from 0 to 1.")
 

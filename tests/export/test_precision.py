@@ -17,7 +17,7 @@ from fastfcn_jax.data.datasets import street_scene, synthetic
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation import metrics
 from fastfcn_jax.export import __main__ as command
-from fastfcn_jax.export import calibration, export, openvino_file, packages, readers
+from fastfcn_jax.export import export, openvino_file, packages, readers, users_photographs
 
 pytestmark = pytest.mark.slow
 
@@ -103,8 +103,8 @@ def test_onnx_files_are_smaller_and_hold_what_they_say(folder, photos, tmp_path)
 
 def test_with_labels_both_scores_are_stored(folder, tmp_path, monkeypatch):
     """An empty folder is as good a root of the generated scenes as any."""
-    monkeypatch.setattr(calibration, "COMPARED", 6)
-    monkeypatch.setattr(calibration, "CALIBRATED", 4)
+    monkeypatch.setattr(users_photographs, "COMPARED", 6)
+    monkeypatch.setattr(users_photographs, "CALIBRATED", 4)
     (tmp_path / "root").mkdir()
     found, _ = export.export(
         *(folder, tmp_path / "m.onnx", SIZE, "onnx"),
@@ -182,6 +182,9 @@ def test_requests_that_cannot_be_met(folder, tmp_path):
         ("--format onnx --precision int8", "--calibration is missing: int8 is calibrated on"),
         ("--format onnx --calibration x", "--calibration is for other precisions"),
         ("--format onnx --precision float16 --min_agreement 99", "is a share, from 0 to 1"),
+        ("--format onnx --min_agreement 0.5", "--min-agreement is for other precisions"),
+        ("--format onnx --precision int8 --calibration x --image y", "exclude each other"),
+        ("--format hub --precision int8", "--format hub holds weights alone"),
         ("--format onnx --precision int8 --calibration nowhere", "nowhere: no such folder"),
     ):
         words = f"--checkpoint {folder} --size 64 96 {arguments}".split()
@@ -193,7 +196,7 @@ def test_requests_that_cannot_be_met(folder, tmp_path):
     data = get_config().data
     data.name = "camvid"
     with pytest.raises(UserError, match=r"holds no photographs, and is not the root of .* camvid"):
-        calibration.find(tmp_path / "empty", data, calibrates=True)
+        users_photographs.find(tmp_path / "empty", data, calibrates=True)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +207,8 @@ def test_a_trained_model_keeps_its_score(
 ):
     """The bundled model on CamVid's photographs, within half a point of mIoU."""
     needs_bfloat16(precision)
-    monkeypatch.setattr(calibration, "COMPARED", 8)
-    monkeypatch.setattr(calibration, "CALIBRATED", 8)
+    monkeypatch.setattr(users_photographs, "COMPARED", 8)
+    monkeypatch.setattr(users_photographs, "CALIBRATED", 8)
     found, _ = export.export(
         *("camvid-small", tmp_path / f"m.{SUFFIX[file_format]}", (360, 480), file_format),
         precision=precision,
