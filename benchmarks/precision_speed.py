@@ -10,6 +10,7 @@ meets all of them; the table has medians, and the time over our own.
 """
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -21,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 from export_matrix import save
 
-from fastfcn_jax.export import export, readers
+from fastfcn_jax.data import rasters
+from fastfcn_jax.export import export, readers, reduced, writers
 from fastfcn_jax.models import folding
 
 FILES = (
@@ -62,36 +64,35 @@ def main() -> None:
 
 
 def made(checkpoint, folder: Path, size: tuple[int, int], photos: Path) -> dict:
-    """Writes every file; returns what runs it on one image, and what runs our own float32."""
-    few = folder / "photos"
-    few.mkdir()
-    for photo in sorted(path for path in photos.iterdir() if path.is_file())[: 2 * CALIBRATED]:
-        (few / photo.name).symlink_to(photo.resolve())
-    runs = {}
+    """What runs each file, and our own float32, on one photograph.
+
+    The float32 ONNX file is compared with its source as `fastfcn export` does it; the others are
+    written without.
+    """
+    path = folder / "compared.onnx"
+    _, job = export.export(checkpoint, path, size, "onnx")
+    said = readers.load(path).metadata
+    files = sorted(photo for photo in photos.iterdir() if photo.is_file())[:CALIBRATED]
+    exact = readers.load(path)
+    images = [exact.input(read(photo, exact.pixel)) for photo in files]
+    variables, forward = jax.device_put(folding.fold(job.variables)), jax.jit(job.forward)
+    runs: dict = {("ours", "float32"): lambda: jax.block_until_ready(forward(variables, images[0]))}
     for file_format, precision in FILES:
         path = folder / f"{precision}.{'xml' if file_format == 'openvino' else file_format}"
-        reduced = precision != "float32"
-        _, job = export.export(
-            *(checkpoint, path, size, file_format),
-            precision=precision,
-            calibration=few if reduced else None,
-            min_agreement=0.0,
-        )
+        said.pop("precision", None)
+        text = json.dumps({**said, **({"precision": precision} if precision != "float32" else {})})
+        if precision == "float32":
+            writers.WRITERS[file_format](job, path, text)
+        else:
+            reduced.MAKERS[file_format, precision](job, text, images)(path, text)
         file = readers.load(path)
-        image = file.input(first_photo(few, file.pixel))
-        runs[file_format, precision] = lambda file=file, image=image: file.run(image)
+        runs[file_format, precision] = lambda file=file: file.run(images[0])
         print(f"{file_format} {precision} written", file=sys.stderr, flush=True)
-    variables, forward = jax.device_put(folding.fold(job.variables)), jax.jit(job.forward)
-    ours = {("ours", "float32"): lambda: jax.block_until_ready(forward(variables, image))}
-    return ours | runs
+    return runs
 
 
-def first_photo(folder: Path, pixel):
-    """The first photograph."""
-    from fastfcn_jax.data import rasters
-
-    path = min(folder.iterdir())
-    return rasters.image(path.read_bytes(), str(path), pixel)
+def read(photo: Path, pixel):
+    return rasters.image(photo.read_bytes(), str(photo), pixel)
 
 
 def timed(runs: dict, rounds: int) -> dict:
