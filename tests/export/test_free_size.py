@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 
 NUM_CLASSES = 19
 SUFFIXES = ["onnx"] + (["xml"] if importlib.util.find_spec("openvino") else [])
-# Even and odd, flat and tall, and smaller than the pyramid's grid of 6 at stride 8.
-SIZES = [(64, 96), (97, 41), (40, 40)]
+# Odd and even, tall and flat, and at stride 8 smaller than the pyramid's grid of 6.
+SIZES = [(97, 41), (40, 72)]
 
 
 def scene(height: int, width: int, seed: int = 5):
@@ -30,8 +30,7 @@ def scene(height: int, width: int, seed: int = 5):
     ("head", "neck", "lineage", "changes"),
     [
         ("psp", "jpu", "mmseg", {"backbone": "resnet18"}),
-        ("psp", "none", "official", {"backbone": "resnet18"}),
-        ("aspp", "jpu", "mmseg", {"backbone": "resnet18"}),
+        ("psp", "none", "official", {}),
         ("enc", "jpu", "mmseg", {"backbone": "resnet18", "lateral": True}),
         ("enc", "jpu", "paddleseg", {"lateral": True}),
         ("aspp", "jpu_x", "official", {}),

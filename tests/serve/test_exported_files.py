@@ -9,11 +9,12 @@ import pytest
 import small
 from serving import ask, post, running
 
+from fastfcn_jax import models
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import datasets
 from fastfcn_jax.data.datasets import street_scene
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.export import export, readers
+from fastfcn_jax.export import metadata, readers, reduced, writers
 from fastfcn_jax.serve import server
 
 pytestmark = pytest.mark.slow
@@ -22,32 +23,34 @@ SIZE = (64, 96)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    config = small.config("psp", "jpu", backbone="resnet18")
-    path = tmp_path_factory.mktemp("model") / "psp"
+def job_and_card():
+    config = small.config("psp", "jpu", backbone="resnet18", auxiliary=False)
     card = model_folder.model_card(config, datasets.info("cityscapes", ""), {})
-    model_folder.save_model(path, small.variables(config.model, 19), card)
-    return path
+    model = models.build(config.model, 19)
+    return writers.Job(model, small.variables(config.model, 19), 19, SIZE), card
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "options"),
+    ("name", "size", "precision"),
     [
-        ("m.stablehlo", SIZE, {}),
-        ("m.safetensors", SIZE, {}),
-        ("m.onnx", SIZE, {}),
-        ("free.onnx", None, {"precision": "float16", "min_agreement": 0.0}),
-        ("m.xml", SIZE, {}),
+        ("m.stablehlo", SIZE, "float32"),
+        ("m.safetensors", SIZE, "float32"),
+        ("m.onnx", SIZE, "float32"),
+        ("free.onnx", None, "float16"),
+        ("m.xml", SIZE, "float32"),
     ],
 )
-def test_an_exported_file_is_served(folder, tmp_path, name, size, options):
+def test_an_exported_file_is_served(job_and_card, tmp_path, name, size, precision):
     file_format = name.split(".")[1].replace("xml", "openvino")
     if file_format == "openvino" and importlib.util.find_spec("openvino") is None:
         pytest.skip("needs OpenVINO")
-    path = tmp_path / name
-    export.export(folder, path, size, file_format, **options)
+    (job, card), path = job_and_card, tmp_path / name
+    text = metadata.write(card, size, {}, precision=precision)
+    if precision == "float32":
+        writers.WRITERS[file_format](job, path, text)
+    else:
+        reduced.MAKERS[file_format, precision](job._replace(size=size), text, [])(path, text)
     loaded, tested = server._load(None, path, None)
-    precision = options.get("precision", "float32")
     assert tested == f"exported, {'any size' if size is None else '64x96'}, {precision}"
     photo = street_scene.Scene(np.random.default_rng(3), (80, 50)).draw()[0]
     upload = cv2.imencode(".png", photo[..., ::-1])[1].tobytes()
