@@ -22,18 +22,24 @@ MAX_NAME = 200  # bytes; most file systems take 255
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, beside: str = "") -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it to `path` at the end.
 
     The temporary name is short and ASCII with the suffix of `path`, so that it can be written
     wherever `path` can be.
 
+    Args:
+      beside: the suffix of a second file with the same stem, which is renamed first.
+
     Raises:
       UserError: the disk is full or the folder cannot be written.
     """
     temporary = _temporary(path)
+    second = temporary.with_suffix(beside) if beside else None
     try:
         yield temporary
+        if second is not None:
+            os.replace(second, path.with_suffix(beside))
         os.replace(temporary, path)
     except Exception as error:
         explained = unwritable(path, error)
@@ -43,6 +49,8 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # an error here would hide why the write failed
             temporary.unlink(missing_ok=True)
+            if second is not None:
+                second.unlink(missing_ok=True)
 
 
 def refuse_existing(path: Path) -> None:

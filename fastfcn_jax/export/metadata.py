@@ -16,26 +16,32 @@ from fastfcn_jax.errors import UserError
 MAX_BYTES = 1 << 20  # 150 classes with the whole configuration take 10 KiB
 MAX_PIXELS = 1 << 26  # of the program's input: 8192x8192
 MAX_NAME = 200  # characters
+PRECISIONS = ("float32", "float16", "bf16", "int8")
+FREE = "free"  # in the place of a size: the program takes images of any
 MAX_CLASSES = 255  # labels are bytes, and one value is the ignored one
 
 
 def write(
     card: dict[str, Any],
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     check: dict[str, Any],
     *,
     licence: str | None = None,
+    precision: str = "float32",
 ) -> str:
     """The content of `model.json` with the input size and the comparison with the source.
 
     Args:
+      size: (height, width) of the images that the program takes; None: any.
       licence: of the weights; None: not known.
+      precision: of the arithmetic; float32 is not mentioned.
     """
     pixel, _ = images(card)
     kind = "RGB images" if pixel == RGB else "images"
     content = {
         **card,
-        "size": list(size),
+        "size": FREE if size is None else list(size),
+        **({} if precision == "float32" else {"precision": precision}),
         "input": f"{kind}, {pixel.dtype}, (batch, height, width, {pixel.channels})",
         "license": licence,
         "producer": f"fastfcn_jax {__version__}",
@@ -58,9 +64,15 @@ def properties(text: str, *, normalizes: bool = True) -> dict[str, Any]:
         "palette": said["dataset"]["palette"],
         **said["preprocessing"],
         "normalization": inside if normalizes else "not in the file: (pixels - mean) / std",
-        **{key: said[key] for key in ("input", "license", "producer")},
+        **{key: said.get(key) for key in ("input", "precision", "license", "producer")},
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def described(text: str, *, normalizes: bool = True) -> dict[str, str]:
+    """The description whole, and each of its `properties` as JSON."""
+    found = properties(text, normalizes=normalizes)
+    return {"fastfcn_jax": text, **{name: json.dumps(value) for name, value in found.items()}}
 
 
 def read(text: str | bytes) -> dict[str, Any]:
@@ -77,10 +89,12 @@ def read(text: str | bytes) -> dict[str, Any]:
         raise ValueError("its description is nested too deeply") from error
     if not isinstance(content, dict):
         raise ValueError("its description is not a dictionary")
-    _check_size(content.get("size"))
+    size(content)
+    test_scale(content)
     info(content)
     images(content)
     threshold(content)
+    precision(content)
     if _in(content, "config", "model", "lineage") not in CHOICES["model.lineage"]:
         raise ValueError("its description names no known lineage")
     return content
@@ -140,11 +154,52 @@ def threshold(content: dict[str, Any]) -> float | None:
     return found
 
 
-def _check_size(size: Any) -> None:
-    if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int for n in size):
+def size(content: dict[str, Any]) -> tuple[int, int] | None:
+    """(height, width) of the images that the program takes; None: any.
+
+    Raises:
+      ValueError: as `read`.
+    """
+    found = content.get("size")
+    if found == FREE:
+        return None
+    if not _are_two_numbers(found):
         raise ValueError("its description has no size of two whole numbers")
-    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+    if min(found) < 1 or found[0] * found[1] > MAX_PIXELS:
         raise ValueError(f"its size is not one of 1 to {MAX_PIXELS} pixels")
+    return found[0], found[1]
+
+
+def precision(content: dict[str, Any]) -> str:
+    """The precision of the program's arithmetic.
+
+    Raises:
+      ValueError: as `read`.
+    """
+    found = content.get("precision", "float32")
+    if found not in PRECISIONS:
+        raise ValueError(f"its precision is not one of {', '.join(PRECISIONS)}")
+    return found
+
+
+def test_scale(content: dict[str, Any]) -> tuple[int, int]:
+    """What photographs are scaled to fit before a program of free size; (0, 0): their own size.
+
+    Raises:
+      ValueError: as `read`.
+    """
+    if size(content) is not None:
+        return 0, 0
+    found = _in(content, "config", "data", "test_scale")
+    if not _are_two_numbers(found):
+        raise ValueError("its description has no test scale of two whole numbers")
+    if min(found) < 0 or found[0] * found[1] > MAX_PIXELS:
+        raise ValueError(f"its test scale is larger than {MAX_PIXELS} pixels")
+    return found[0], found[1]
+
+
+def _are_two_numbers(found: Any) -> bool:
+    return isinstance(found, list) and len(found) == 2 and all(type(n) is int for n in found)
 
 
 def _is_name(name: Any) -> bool:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from fastfcn_jax import __version__
 from fastfcn_jax.data.pixel_type import PixelType
 from fastfcn_jax.export.onnx_heads import HEADS
-from fastfcn_jax.export.onnx_operators import Graph
+from fastfcn_jax.export.onnx_operators import Graph, Size
 from fastfcn_jax.models import jpu, segmentor
 from fastfcn_jax.models.resnet import BLOCKS, Bottleneck
 
@@ -26,20 +26,22 @@ def build(
     model: segmentor.Segmentor,
     variables: Mapping[str, Any],
     num_classes: int,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     scaling: segmentor.Scaling,
     pixel: PixelType,
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
     """The graph of a folded model (`models.folding`) for images of `size` in batches of any size.
 
+    size: (height, width) of the images; None: the graph takes any.
+
     Input `images`: (b, h, w, c) of type `pixel`. Outputs: `labels` uint8 (b, h, w), the classes at
     the input's size, and `logits` float32 (b, h/8, w/8, k).
     """
     graph = Graph(variables, model.backbone.common.align_corners)
+    own = graph.size_of("images", 1) if size is None else size
     x = _normalize(graph, scaling, pixel)
-    shape = size
-    everything = _backbone(graph, x, shape, model.backbone)
+    everything = _backbone(graph, x, own, model.backbone)
     _, *pyramid = everything
     if model.neck is None:
         x, shape = pyramid[-1]
@@ -52,10 +54,10 @@ def build(
     x = HEADS[type(model.decode_head)](graph, x, shape, model.decode_head, **fine)
     logits = graph.conv(x, "decode_head/conv_seg", bias="decode_head/conv_seg/bias")
     if model.threshold is None:
-        winner = graph.add("ArgMax", [graph.resize(logits, size)], axis=1, keepdims=0)
+        winner = graph.add("ArgMax", [graph.resize(logits, own)], axis=1, keepdims=0)
     else:
         limit = graph.constant(np.array(model.threshold, np.float32))
-        odds = graph.add("Sigmoid", [graph.resize(logits, size)])
+        odds = graph.add("Sigmoid", [graph.resize(logits, own)])
         above = graph.add("Greater", [odds, limit])
         winner = graph.add("Squeeze", [above, graph.constant(np.array([1]))])
         first = graph.add("Sub", [logits, logits])  # 0, of any batch size
@@ -63,10 +65,11 @@ def build(
     graph.add("Transpose", [logits], "logits", perm=[0, 2, 3, 1])
     graph.add("Cast", [winner], "labels", to=TensorProto.UINT8)
 
-    height, width = size
+    height, width = size or ("height", "width")
+    small = ("height/8", "width/8") if isinstance(shape, str) else shape
     outputs = [
         helper.make_tensor_value_info("labels", TensorProto.UINT8, ["batch", height, width]),
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", *shape, num_classes]),
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", *small, num_classes]),
     ]
     shape = ["batch", height, width, pixel.channels]
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(pixel.dtype))
@@ -94,11 +97,7 @@ def _normalize(graph: Graph, scaling: segmentor.Scaling, pixel: PixelType) -> st
     return graph.add("Transpose", [x], perm=[0, 3, 1, 2])
 
 
-def _halved(size: tuple[int, int]) -> tuple[int, int]:
-    return -(-size[0] // 2), -(-size[1] // 2)
-
-
-def _backbone(graph: Graph, x: str, size, backbone) -> list[tuple[str, tuple[int, int]]]:
+def _backbone(graph: Graph, x: str, size: Size, backbone) -> list[tuple[str, Size]]:
     """(feature map, its size) of every stage."""
 
     def layer(x, path, norm, **options):
@@ -111,7 +110,7 @@ def _backbone(graph: Graph, x: str, size, backbone) -> list[tuple[str, tuple[int
             stride = 2 if i == 0 else 1
             x = layer(x, f"stem_{3 * i}", f"stem_{3 * i + 1}", stride=stride, relu=True)
     x = graph.add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-    size = _halved(_halved(size))
+    size = graph.halved(graph.halved(size))
     block, counts, _, groups = BLOCKS[backbone.variant]
     pyramid = []
     for stage, count in enumerate(counts):
@@ -133,7 +132,7 @@ def _backbone(graph: Graph, x: str, size, backbone) -> list[tuple[str, tuple[int
                 x = graph.average_pairs(x, size) if stride == 2 else x
                 x = layer(x, f"{path}/downsample_1", f"{path}/downsample_2")
             x = graph.add("Relu", [graph.add("Add", [y, x])])
-            size = _halved(size) if stride == 2 else size
+            size = graph.halved(size) if stride == 2 else size
         pyramid.append((x, size))
     return pyramid
 
@@ -143,7 +142,7 @@ def _separable(graph: Graph, x: str, path: str, dilation: int) -> str:
     return graph.module(x, f"{path}/pointwise_conv")
 
 
-def _jpu(graph: Graph, pyramid, neck: jpu.JPU) -> tuple[str, tuple[int, int]]:
+def _jpu(graph: Graph, pyramid, neck: jpu.JPU) -> tuple[str, Size]:
     size = pyramid[0][1]
     maps = []
     for i, (x, own) in enumerate(pyramid):
@@ -157,7 +156,7 @@ def _jpu(graph: Graph, pyramid, neck: jpu.JPU) -> tuple[str, tuple[int, int]]:
     return graph.concat(branches), size
 
 
-def _jpu_x(graph: Graph, pyramid, neck: jpu.JPUX) -> tuple[str, tuple[int, int]]:
+def _jpu_x(graph: Graph, pyramid, neck: jpu.JPUX) -> tuple[str, Size]:
     (x, size), *lower = pyramid
     for unit, dilations in ((1, (1, 2, 4)), (2, (2, 4, 8))):
         path = f"neck/jum_{unit}"

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from fastfcn_jax.export.onnx_operators import Graph
+from fastfcn_jax.export.onnx_operators import Graph, Size
 from fastfcn_jax.models import heads
 
 _DENSE = ("kernel", "bias")
 
 
-def _fcn(graph: Graph, x: str, size, head: heads.FCNHead) -> str:
+def _fcn(graph: Graph, x: str, size: Size, head: heads.FCNHead) -> str:
     y = x
     for i in range(head.num_convs):
         y = graph.module(y, f"decode_head/convs_{i}")
@@ -17,7 +17,7 @@ def _fcn(graph: Graph, x: str, size, head: heads.FCNHead) -> str:
     return y
 
 
-def _psp(graph: Graph, x: str, size, head: heads.PSPHead) -> str:
+def _psp(graph: Graph, x: str, size: Size, head: heads.PSPHead) -> str:
     maps = [x]
     for i, scale in enumerate(head.scales):
         pooled = graph.module(graph.pool(x, scale, size), f"decode_head/psp_modules_{i}_1")
@@ -25,7 +25,7 @@ def _psp(graph: Graph, x: str, size, head: heads.PSPHead) -> str:
     return graph.module(graph.concat(maps), "decode_head/bottleneck")
 
 
-def _aspp(graph: Graph, x: str, size, head: heads.ASPPHead) -> str:
+def _aspp(graph: Graph, x: str, size: Size, head: heads.ASPPHead) -> str:
     pooled = graph.module(graph.pool(x, 1, size), "decode_head/image_pool_1")
     pooled = graph.resize(pooled, size)
     branches = [
@@ -38,7 +38,7 @@ def _aspp(graph: Graph, x: str, size, head: heads.ASPPHead) -> str:
     return graph.module(y, "decode_head/bottleneck")
 
 
-def _enc(graph: Graph, x: str, size, head: heads.EncHead, fine=()) -> str:
+def _enc(graph: Graph, x: str, size: Size, head: heads.EncHead, fine=()) -> str:
     path = "decode_head/enc_module"
     x = graph.module(x, "decode_head/bottleneck")
     if head.lateral:

@@ -1,4 +1,8 @@
-"""An ONNX graph under construction, with a method for each operator."""
+"""An ONNX graph under construction, with a method for each operator.
+
+The size of a map, (height, width), is a pair of numbers, or in a graph of free size the name of a
+tensor of two.
+"""
 
 import numpy as np
 import onnx
@@ -6,6 +10,8 @@ from flax import traverse_util
 from onnx import helper, numpy_helper
 
 from fastfcn_jax.models.pooling import pooling_weights
+
+Size = tuple[int, int] | str
 
 
 class Graph:
@@ -87,27 +93,64 @@ class Graph:
     def concat(self, maps: list[str]) -> str:
         return self.add("Concat", maps, axis=1)
 
-    def resize(self, x: str, size: tuple[int, int]) -> str:
+    def size_of(self, x: str, first_axis: int) -> str:
+        """The height and width of x, as a tensor; its channels stand before or behind them."""
+        return self.add("Shape", [x], start=first_axis, end=first_axis + 2)
+
+    def halved(self, size: Size) -> Size:
+        """The size after a stride of 2."""
+        if isinstance(size, str):
+            return self._divided(self.add("Add", [size, self._integers(1)]), 2)
+        return -(-size[0] // 2), -(-size[1] // 2)
+
+    def resize(self, x: str, size: Size) -> str:
         """Bilinear resize to `size`, like `ops.bilinear.resize`."""
         shape = self.add("Shape", [x], start=0, end=2)
-        sizes = self.add("Concat", [shape, self.constant(np.array(size, np.int64))], axis=0)
+        wanted = size if isinstance(size, str) else self.constant(np.array(size, np.int64))
+        sizes = self.add("Concat", [shape, wanted], axis=0)
         mode = "align_corners" if self.align_corners else "half_pixel"
         return self.add(
             "Resize", [x, "", "", sizes], mode="linear", coordinate_transformation_mode=mode
         )
 
-    def average_pairs(self, x: str, size: tuple[int, int]) -> str:
+    def average_pairs(self, x: str, size: Size) -> str:
         """Averages 2x2 with stride 2, an odd last row or column by what there is."""
+        # No window reaches a row of padding behind an even number of rows.
+        odd = (1, 1) if isinstance(size, str) else (size[0] % 2, size[1] % 2)
         return self.add(
             "AveragePool",
             [x],
             kernel_shape=[2, 2],
             strides=[2, 2],
-            pads=[0, 0, size[0] % 2, size[1] % 2],  # `ceil_mode` differs between runtimes
+            pads=[0, 0, *odd],  # `ceil_mode` differs between runtimes
         )
 
-    def pool(self, x: str, scale: int, size: tuple[int, int]) -> str:
+    def pool(self, x: str, scale: int, size: Size) -> str:
         """Adaptive average pooling to (scale, scale), as two matrix products."""
-        rows, columns = (pooling_weights(scale, n, n) for n in size)
-        by_row = self.add("MatMul", [self.constant(rows), x])
-        return self.add("MatMul", [by_row, self.constant(columns.T)])
+        if isinstance(size, str):
+            rows, columns = (self._pooling_weights(scale, size, axis) for axis in (0, 1))
+            columns = self.add("Transpose", [columns], perm=[1, 0])
+        else:
+            by_axis = [pooling_weights(scale, n, n) for n in size]
+            rows, columns = self.constant(by_axis[0]), self.constant(by_axis[1].T)
+        return self.add("MatMul", [self.add("MatMul", [rows, x]), columns])
+
+    def _pooling_weights(self, bins: int, size: str, axis: int) -> str:
+        """`models.pooling.pooling_weights` of an axis whose length the graph finds out."""
+        n = self.add("Gather", [size, self._integers(axis)], axis=0)
+        i = np.arange(bins, dtype=np.int64)[:, None]
+        start = self._divided(self.add("Mul", [n, self._integers(i)]), bins)
+        end = self.add("Mul", [n, self._integers(i + 1)])
+        end = self._divided(self.add("Add", [end, self._integers(bins - 1)]), bins)
+        position = self.add("Range", [self._integers(0), n, self._integers(1)])
+        behind = self.add("GreaterOrEqual", [position, start])
+        covered = self.add("And", [behind, self.add("Less", [position, end])])
+        covered = self.add("Cast", [covered], to=onnx.TensorProto.FLOAT)
+        count = self.add("Cast", [self.add("Sub", [end, start])], to=onnx.TensorProto.FLOAT)
+        return self.add("Div", [covered, count])
+
+    def _divided(self, x: str, divisor: int) -> str:
+        return self.add("Div", [x, self._integers(divisor)])
+
+    def _integers(self, value) -> str:
+        return self.constant(np.array(value, np.int64))

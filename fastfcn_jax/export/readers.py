@@ -1,10 +1,7 @@
-"""Runs exported files, with the same interface as `fastfcn_jax.load(DIR)`.
+"""Opens exported files, which then have the same interface as `fastfcn_jax.load(DIR)`.
 
-A file has one input size. A photograph of another size is scaled to fit, padded with the mean
-colour, and the scores are scaled back.
-
-StableHLO, ONNX and TFLite files are programs: whoever made one decides what it computes, how much
-memory it takes and when it ends. Only safetensors files contain nothing but numbers.
+StableHLO, ONNX, OpenVINO and TFLite files are programs: whoever made one decides what it computes,
+how much memory it takes and when it ends. Only safetensors files contain nothing but numbers.
 """
 
 import contextlib
@@ -12,135 +9,16 @@ import io
 import math
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num, UInt8
 
-from fastfcn_jax.data import pixel_type
-from fastfcn_jax.data.pixel_type import PixelType
-from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import metadata
-from fastfcn_jax.files import first_line
-from fastfcn_jax.inference.prediction import Prediction
-from fastfcn_jax.inference.rescale import bilinear_matrix, resize_image
-
-MEAN_COLOR = (124, 116, 104)  # normalises to about 0, mmsegmentation's padding value
-BLOCK_ROWS = 64  # rows of scores at full resolution held in memory at once
+from fastfcn_jax.export.exported import Exported, reason
 
 # The only custom call in our own StableHLO programs: it checks the batch size.
 HARMLESS_CALL = "stablehlo.custom_call @shape_assertion("
-
-
-class Exported:
-    """An exported file, to be used like `fastfcn_jax.api.Model`.
-
-    Attributes:
-      info: name of the data set, class names, palette.
-      size: (height, width) of the images that the program takes.
-      pixel: type of the images that it takes.
-      threshold: of a one-channel model; None: any other.
-      metadata: everything else in the file's description.
-    """
-
-    def __init__(self, path: Path, run, said: dict[str, Any]):
-        self._path = path
-        self._run = run
-        self.metadata = said
-        self.size = tuple(said["size"])
-        self.info: DatasetInfo = metadata.info(said)
-        self.pixel, mean = metadata.images(said)
-        self.threshold = metadata.threshold(said)
-        self._fill = np.round(mean or MEAN_COLOR)
-        self._align_corners = said["config"]["model"]["lineage"] == "official"
-
-    @property
-    def predictor(self) -> "Exported":
-        """The object with `stream`: this one, as for `fastfcn_jax.api.Model`."""
-        return self
-
-    def expect(self, sizes: Iterable[tuple[int, int]]) -> None:
-        """Does nothing: the program has one size."""
-
-    def run(self, images: Num[np.ndarray, "b h w c"]) -> dict[str, np.ndarray]:
-        """{"labels": uint8 (b, H, W), "logits": float32 (b, H/8, W/8, k)} of images of `size`.
-
-        Raises:
-          UserError: the file's program fails, or returns something else.
-        """
-        try:
-            answers = {name: np.asarray(value) for name, value in self._run(images).items()}
-        except Exception as error:  # each library raises kinds of its own
-            raise UserError(f"{self._path}: does not run ({_reason(error)}).") from error
-        labels, logits = answers["labels"], answers["logits"]
-        batch, classes = len(images), self.info.num_classes
-        is_map = logits.ndim == 4 and 0 < logits.size <= batch * math.prod(self.size) * classes
-        if labels.shape != (batch, *self.size) or not is_map or logits.shape[3] != classes:
-            raise UserError(
-                f"{self._path}: gives labels {labels.shape} and logits {logits.shape}, not those "
-                f"of {classes} classes for {batch}x{self.size[0]}x{self.size[1]} pixels."
-            )
-        return answers
-
-    def __call__(self, image: Num[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w"]:
-        """Class indices in the photograph's size."""
-        return self.predict(image).labels
-
-    def predict(self, image: Num[np.ndarray, "h w c"], *, confidence: bool = False) -> Prediction:
-        """Class indices and, if requested, the probability of each."""
-        labels = np.empty(image.shape[:2], np.uint8)
-        sure = np.empty(image.shape[:2], np.float32) if confidence else None
-        for top, scores in self._blocks(image):
-            rows = slice(top, top + len(scores))
-            if self.threshold is not None:  # one channel, as a second class beside one of logit 0
-                odds = 1 / (1 + np.exp(scores[..., 0] - scores[..., 1]))
-                labels[rows] = odds > self.threshold
-                if sure is not None:
-                    sure[rows] = np.where(labels[rows], odds, 1 - odds)
-                continue
-            labels[rows] = scores.argmax(-1)
-            if sure is not None:
-                sure[rows] = 1 / np.exp(scores - scores.max(-1, keepdims=True)).sum(-1)
-        return Prediction(labels, sure, image=image, info=self.info)
-
-    def stream(
-        self, images: Iterable[tuple[Any, np.ndarray]], *, confidence: bool = False
-    ) -> Iterator[tuple[Any, Prediction]]:
-        """Yields (key, prediction) for (key, photograph), in order."""
-        for key, image in images:
-            yield key, self.predict(image, confidence=confidence)
-
-    def logits(self, image: Num[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w k"]:
-        """Logits in the photograph's size."""
-        return np.concatenate([scores for _, scores in self._blocks(image)])
-
-    def _blocks(self, image) -> Iterator[tuple[int, Float[np.ndarray, "r w k"]]]:
-        """Yields (first row, logits) at full resolution, a few rows at a time."""
-        pixel_type.check(PixelType(image.shape[2], image.dtype.name), "the image", self.pixel)
-        height, width = image.shape[:2]
-        factor = min(self.size[0] / height, self.size[1] / width)
-        content = max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
-        batch = np.empty((1, *self.size, self.pixel.channels), self.pixel.dtype)
-        batch[:] = self._fill
-        batch[0, : content[0], : content[1]] = resize_image(image, content)
-        scores = self.run(batch)["logits"][0]
-        rows, columns = (
-            self._upsampling(*lengths)
-            for lengths in zip(scores.shape[:2], self.size, content, (height, width), strict=True)
-        )
-        across = np.einsum("Ww,hwk->hWk", columns, scores, optimize=True)
-        for top in range(0, height, BLOCK_ROWS):
-            part = rows[top : top + BLOCK_ROWS]
-            yield top, np.tensordot(part, across, axes=1)
-
-    def _upsampling(self, map_length: int, padded: int, content: int, own: int):
-        """Matrix from the 1/8 map of the padded input to the photograph: two resizes in one."""
-        to_input = bilinear_matrix(map_length, padded, align_corners=self._align_corners)
-        to_own = bilinear_matrix(content, own, align_corners=self._align_corners)
-        return to_own @ to_input[:content]
 
 
 def load(path: str | Path) -> Exported:
@@ -164,16 +42,12 @@ def load(path: str | Path) -> Exported:
         return Exported(path, run, metadata.read(said))
     except ImportError as error:
         raise UserError(f"{path}: needs {error.name}: pip install {error.name}.") from error
+    except UserError:
+        raise
     except Exception as error:  # each library raises kinds of its own for a broken file
         raise UserError(
-            f"{path}: not a file that this program exported ({_reason(error)})."
+            f"{path}: not a file that this program exported ({reason(error)})."
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    """The error's first line, escaped: its text may come from the file, with control characters."""
-    line = first_line(error)
-    return line if line.isprintable() else ascii(line)[1:-1]
 
 
 def _stablehlo(path: Path):
@@ -241,6 +115,12 @@ def _onnx(path: Path):
     return run, said
 
 
+def _openvino(path: Path):
+    from fastfcn_jax.export import openvino_file
+
+    return openvino_file.read(path)
+
+
 def _safetensors(path: Path):
     import jax
     from flax import traverse_util
@@ -292,6 +172,7 @@ def _tflite(path: Path):
 RUNNERS = {
     "stablehlo": _stablehlo,
     "onnx": _onnx,
+    "xml": _openvino,
     "safetensors": _safetensors,
     "tflite": _tflite,
 }

@@ -4,7 +4,6 @@ Every file contains the same description (`text`, of `metadata.write`), and take
 (b, H, W, c) of the type that the model was trained on, mostly uint8 RGB.
 """
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +15,7 @@ from flax import traverse_util
 from fastfcn_jax import models
 from fastfcn_jax.checkpoints import orbax_store
 from fastfcn_jax.data.pixel_type import RGB, PixelType
-from fastfcn_jax.errors import UserError
-from fastfcn_jax.export import metadata
+from fastfcn_jax.export import metadata, openvino_file, packages
 from fastfcn_jax.inference.merge import choose
 from fastfcn_jax.models import folding
 from fastfcn_jax.models.ops.bilinear import resize
@@ -26,12 +24,15 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 class Job(NamedTuple):
-    """What to export: a model with its variables for images of `size` (height, width)."""
+    """What to export: a model with its variables.
+
+    size: (height, width) of the images; None: any, which ONNX and OpenVINO can hold.
+    """
 
     model: models.Segmentor
     variables: dict[str, Any]
     num_classes: int
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     scaling: models.Scaling = models.IMAGENET
     pixel: PixelType = RGB
 
@@ -40,7 +41,7 @@ class Job(NamedTuple):
         model = folding.folded(self.model) if folded else self.model
         outputs: Any = model.apply(variables, models.normalize(images, None, self.scaling))
         align_corners = self.model.backbone.common.align_corners
-        full = resize(outputs.logits, self.size, align_corners=align_corners)
+        full = resize(outputs.logits, images.shape[1:3], align_corners=align_corners)
         threshold = self.model.threshold
         labels, _ = choose(full, probabilities=False, confidence=False, threshold=threshold)
         return {"labels": labels, "logits": outputs.logits}
@@ -49,6 +50,7 @@ class Job(NamedTuple):
 def stablehlo(job: Job, path: Path, text: str) -> None:
     """An `.npz` archive: the program for CPU, CUDA and TPU and any batch size, and its weights."""
     weights = traverse_util.flatten_dict(folding.fold(job.variables), sep="/")
+    assert job.size is not None
     (batch,) = jax.export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, *job.size, job.pixel.channels), job.pixel.dtype)
     shapes = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, w.dtype), weights)
@@ -67,17 +69,27 @@ def stablehlo(job: Job, path: Path, text: str) -> None:
 
 def onnx(job: Job, path: Path, text: str) -> None:
     """An ONNX graph for any batch size; see `onnx_graph`."""
-    graph = _import("fastfcn_jax.export.onnx_graph", "onnx")
-    made = graph.build(
+    path.write_bytes(onnx_model(job, text).SerializeToString())
+
+
+def onnx_model(job: Job, text: str, extra: str = "onnx"):
+    """The ONNX graph, in memory; `extra` is what its user needs."""
+    graph = packages.needed("fastfcn_jax.export.onnx_graph", extra)
+    return graph.build(
         folding.folded(job.model),
         folding.fold(job.variables),
         job.num_classes,
         job.size,
         job.scaling,
         job.pixel,
-        {"fastfcn_jax": text, **_as_json(metadata.properties(text))},
+        metadata.described(text),
     )
-    path.write_bytes(made.SerializeToString())
+
+
+def openvino(job: Job, path: Path, text: str) -> None:
+    """OpenVINO's format, for any batch size: the ONNX graph in two files, `.xml` and `.bin`."""
+    made = onnx_model(job, text, "openvino").SerializeToString()
+    openvino_file.write(openvino_file.converted(made), path)
 
 
 def safetensors(job: Job, path: Path, text: str) -> None:
@@ -85,16 +97,15 @@ def safetensors(job: Job, path: Path, text: str) -> None:
 
     There is no program, so the input size is only that of the comparison.
     """
-    library = _import("safetensors.numpy", "safetensors")
+    library = packages.needed("safetensors.numpy", "safetensors")
     weights = traverse_util.flatten_dict(job.variables, sep="/")
     tensors = {name: np.ascontiguousarray(w) for name, w in weights.items()}
     # Not `library.save_file`: its file could be read by its owner only.
-    described = {
-        "fastfcn_jax": text,
+    header = {
         "checksum": orbax_store.checksum(tensors),
-        **_as_json(metadata.properties(text, normalizes=False)),
+        **metadata.described(text, normalizes=False),
     }
-    path.write_bytes(library.save(tensors, described))
+    path.write_bytes(library.save(tensors, header))
 
 
 def tflite(job: Job, path: Path, text: str) -> None:
@@ -104,9 +115,10 @@ def tflite(job: Job, path: Path, text: str) -> None:
 
     The metadata are in a zip archive at its end, as with TensorFlow Lite's own tools.
     """
-    tf = _import("tensorflow", "tflite")
+    tf = packages.needed("tensorflow", "tflite")
     from jax.experimental import jax2tf
 
+    assert job.size is not None
     variables = jax.tree.map(np.asarray, folding.fold(job.variables))
 
     def run(images):
@@ -127,20 +139,10 @@ def tflite(job: Job, path: Path, text: str) -> None:
         archive.writestr("fastfcn_jax.json", text)
 
 
-WRITERS = {"stablehlo": stablehlo, "onnx": onnx, "safetensors": safetensors, "tflite": tflite}
-
-
-def _as_json(values: dict[str, Any]) -> dict[str, str]:
-    return {name: json.dumps(value) for name, value in values.items()}
-
-
-def _import(module: str, extra: str):
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"--format {extra} needs a package that is not installed ({error.name}): "
-            f"pip install 'fastfcn-jax[{extra}]'."
-        ) from error
+WRITERS = {
+    "stablehlo": stablehlo,
+    "onnx": onnx,
+    "openvino": openvino,
+    "safetensors": safetensors,
+    "tflite": tflite,
+}

@@ -10,7 +10,7 @@ PLANNED = 1000  # so many headers are read ahead
 
 
 def announce(model, photographs: Photographs, settings: Settings) -> None:
-    """Plans for a sample of the photographs and prints the plan; an exported file has one size.
+    """Plans for a sample of the photographs and prints the plan; an exported file has one way.
 
     Standard input, which can be read only once, is not announced.
     """

@@ -32,7 +32,9 @@ def load_model(
         raise UserError("--checkpoint and --model exclude each other; give one of them.")
     if model is not None:
         if protocol or tile or batch_size:
-            raise UserError("--model has one size: no --protocol, --tile or --batch-size with it.")
+            raise UserError(
+                "--model has one way to test images: no --protocol, --tile or --batch-size."
+            )
         from fastfcn_jax.export import readers
 
         return readers.load(model)
@@ -65,8 +67,8 @@ def checksum(loaded: Any, file: Path | None) -> str:
     info = loaded.info
     classes = [list(info.class_names), info.palette.tolist(), info.values]
     if file is not None:
-        with file.open("rb") as opened:
-            return manifest.checksum([hashlib.file_digest(opened, "sha256").hexdigest(), classes])
+        beside = [file.with_suffix(".bin")] if file.suffix == ".xml" else []  # OpenVINO's weights
+        return manifest.checksum([*map(_digest, [file, *beside]), classes])
     from fastfcn_jax.checkpoints import orbax_store
     from fastfcn_jax.config import experiment
 
@@ -74,6 +76,11 @@ def checksum(loaded: Any, file: Path | None) -> str:
     images = {key: config["data"][key] for key in ("channels", "dtype", "scaling")}
     weights = orbax_store.checksum(loaded.variables)
     return manifest.checksum([weights, config["model"], images, classes])
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def protocol(loaded: Any) -> dict[str, str]:

@@ -17,6 +17,7 @@ from fastfcn_jax.files import first_line
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 WAITING_CONNECTIONS = 2048  # that the system holds until they are accepted
+TRIED_SIZE = (64, 64)  # of an exported file that takes any
 ENDING_SECONDS = 60  # for requests that have begun when the server is told to stop
 
 
@@ -157,10 +158,11 @@ def _load(checkpoint: Path | None, model: Path | None, protocol: str | None) -> 
         loaded: Any = chosen_model.load_model(checkpoint, None, protocol=protocol, batch_size=1)
         return loaded, loaded.predictor.protocol.name
     exported: Any = chosen_model.load_model(checkpoint, model, protocol=protocol)
-    height, width = exported.size
+    height, width = exported.size or TRIED_SIZE
     # Compiles, and refuses a broken file before the first visitor comes.
     exported.run(np.zeros((1, height, width, exported.pixel.channels), exported.pixel.dtype))
-    return _File(exported), f"exported, {height}x{width}"
+    size = "any size" if exported.size is None else f"{height}x{width}"
+    return _File(exported), f"exported, {size}, {exported.precision}"
 
 
 def serve(

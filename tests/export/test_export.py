@@ -24,7 +24,7 @@ from fastfcn_jax.data.datasets import street_scene
 from fastfcn_jax.data.source import DatasetInfo
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.export import __main__ as command
-from fastfcn_jax.export import export, metadata, readers, writers
+from fastfcn_jax.export import export, exported, metadata, readers, writers
 from fastfcn_jax.inference.network import network
 from fastfcn_jax.models.ops.forms import FAST
 
@@ -117,7 +117,7 @@ def test_photographs_of_another_shape_are_not_distorted(files, file_format):
     image = scene(80, 50)
     assert file(image).shape == (80, 50)
     assert file.logits(image).shape == (80, 50, NUM_CLASSES)
-    padded = np.full((80, 107, 3), readers.MEAN_COLOR, np.uint8)
+    padded = np.full((80, 107, 3), exported.MEAN_COLOR, np.uint8)
     padded[:, :50] = image
     same = (file(padded)[:, :40] == file(image)[:, :40]).mean()
     assert same > 0.9

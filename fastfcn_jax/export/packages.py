@@ -1,0 +1,47 @@
+"""Imports of the packages that only some formats need."""
+
+import importlib
+import sys
+from typing import Any
+
+from fastfcn_jax.errors import UserError
+
+
+def needed(module: str, extra: str) -> Any:
+    """The module.
+
+    Raises:
+      UserError: it is not installed; the extra that installs it is named.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"--format {extra} needs a package that is not installed ({error.name}): "
+            f"pip install 'fastfcn-jax[{extra}]'."
+        ) from error
+
+
+def openvino() -> Any:
+    """OpenVINO, without the report that it sends to its makers at every import.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    _tell_nobody()
+    return needed("openvino", "openvino")
+
+
+def nncf() -> Any:
+    """NNCF, which reports as OpenVINO does.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    _tell_nobody()
+    return needed("nncf", "openvino")
+
+
+def _tell_nobody() -> None:
+    """Both take the absence of this package for a wish that nothing be sent."""
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
