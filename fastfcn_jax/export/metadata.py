@@ -160,14 +160,12 @@ def size(content: dict[str, Any]) -> tuple[int, int] | None:
     Raises:
       ValueError: as `read`.
     """
-    found = content.get("size")
-    if found == FREE:
+    if content.get("size") == FREE:
         return None
-    if not _are_two_numbers(found):
-        raise ValueError("its description has no size of two whole numbers")
-    if min(found) < 1 or found[0] * found[1] > MAX_PIXELS:
+    height, width = _two_numbers(content.get("size"), "size")
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"its size is not one of 1 to {MAX_PIXELS} pixels")
-    return found[0], found[1]
+    return height, width
 
 
 def precision(content: dict[str, Any]) -> str:
@@ -190,16 +188,16 @@ def test_scale(content: dict[str, Any]) -> tuple[int, int]:
     """
     if size(content) is not None:
         return 0, 0
-    found = _in(content, "config", "data", "test_scale")
-    if not _are_two_numbers(found):
-        raise ValueError("its description has no test scale of two whole numbers")
-    if min(found) < 0 or found[0] * found[1] > MAX_PIXELS:
-        raise ValueError(f"its test scale is larger than {MAX_PIXELS} pixels")
+    width, height = _two_numbers(_in(content, "config", "data", "test_scale"), "test scale")
+    if min(width, height) < 0 or width * height > MAX_PIXELS:
+        raise ValueError(f"its test scale is not one of 0 to {MAX_PIXELS} pixels")
+    return width, height
+
+
+def _two_numbers(found: Any, what: str) -> tuple[int, int]:
+    if not isinstance(found, list) or len(found) != 2 or not all(type(n) is int for n in found):
+        raise ValueError(f"its description has no {what} of two whole numbers")
     return found[0], found[1]
-
-
-def _are_two_numbers(found: Any) -> bool:
-    return isinstance(found, list) and len(found) == 2 and all(type(n) is int for n in found)
 
 
 def _is_name(name: Any) -> bool:

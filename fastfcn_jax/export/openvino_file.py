@@ -46,7 +46,7 @@ def read(path: Path):
       ValueError: the file with the weights is missing, or the description is not valid.
       UserError: OpenVINO is not installed.
     """
-    core = packages.openvino().Core()
+    core = packages.openvino(str(path)).Core()
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise ValueError(f"{weights.name}, which belongs to it, is not beside it")

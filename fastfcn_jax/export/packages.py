@@ -7,8 +7,11 @@ from typing import Any
 from fastfcn_jax.errors import UserError
 
 
-def needed(module: str, extra: str) -> Any:
+def needed(module: str, extra: str, what: str = "") -> Any:
     """The module.
+
+    Args:
+      what: needs it; "": the format that is called as the extra.
 
     Raises:
       UserError: it is not installed; the extra that installs it is named.
@@ -17,19 +20,22 @@ def needed(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f"--format {extra} needs a package that is not installed ({error.name}): "
+            f"{what or f'--format {extra}'} needs a package that is not installed ({error.name}): "
             f"pip install 'fastfcn-jax[{extra}]'."
         ) from error
 
 
-def openvino() -> Any:
+def openvino(what: str = "") -> Any:
     """OpenVINO, without the report that it sends to its makers at every import.
+
+    Args:
+      what: as `needed`.
 
     Raises:
       UserError: it is not installed.
     """
     _tell_nobody()
-    return needed("openvino", "openvino")
+    return needed("openvino", "openvino", what)
 
 
 def nncf() -> Any:

@@ -39,6 +39,12 @@ ABSURD = {
         changed([True, 48], "size"),
         changed(None, "size"),
     ],
+    "test scale": [
+        {**SAID, "size": "free"},
+        {**changed({"test_scale": [1 << 14, 1 << 13]}, "config", "data"), "size": "free"},
+        {**changed({"test_scale": [-1, 48]}, "config", "data"), "size": "free"},
+    ],
+    "its precision": [changed("int4", "precision"), changed(["int8"], "precision")],
     "list of 1 to 255 classes": [
         changed([], "dataset", "class_names"),
         changed(["a"] * 256, "dataset", "class_names"),

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import numpy as np
 import onnx
@@ -173,6 +174,22 @@ def test_both_files_of_openvino_belong_together(folder, photos, tmp_path):
     (tmp_path / "m.bin").unlink()
     with pytest.raises(UserError, match=r"m\.bin, which belongs to it, is not beside it"):
         readers.load(path)
+
+
+def test_missing_packages_are_named_with_their_extra(folder, photos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    remedy = r"not installed \({}\): pip install 'fastfcn-jax\[openvino\]'"
+    with pytest.raises(UserError, match="--format openvino needs .*" + remedy.format("openvino")):
+        export.export(folder, tmp_path / "m.xml", SIZE, "openvino")
+    with pytest.raises(UserError, match="--format openvino needs .*" + remedy.format("nncf")):
+        export.export(
+            *(folder, tmp_path / "m.xml", SIZE, "openvino"), precision="int8", calibration=photos
+        )
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "m.xml").write_text("<net/>")
+    with pytest.raises(UserError, match=r"m\.xml needs .*" + remedy.format("openvino")):
+        readers.load(tmp_path / "m.xml")
 
 
 def test_requests_that_cannot_be_met(folder, tmp_path):
