@@ -138,7 +138,8 @@ def test_every_key_that_holds_a_path_is_expanded():
 
     keys = dict(schema.flatten(base.get_config()))
     assert {f"{a}.{b}" for a, b in PATHS} <= keys.keys()
-    named = {key for key in keys if key.endswith((".root", ".cache", ".checkpoint", ".backbone"))}
+    endings = (".root", ".cache", ".checkpoint", ".backbone", ".local_checkpoints")
+    named = {key for key in keys if key.endswith(endings)}
     assert named - {"model.backbone"} == {f"{a}.{b}" for a, b in PATHS}
 
 
