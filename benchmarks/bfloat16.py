@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from fastfcn_jax import runtime  # noqa: E402
 from fastfcn_jax.config import experiment  # noqa: E402
 from fastfcn_jax.data import datasets, pipeline  # noqa: E402
-from fastfcn_jax.training import setup, strategy  # noqa: E402
+from fastfcn_jax.training import assembly, strategy  # noqa: E402
 
 PLAN = strategy.Strategy("jit", (jax.devices()[0],))
 RUNS = {  # name: (precision, seed of dropout, factor on the initial weights)
@@ -38,7 +38,7 @@ def losses(config, source, params, precision: str, seed: int, factor: float) -> 
     """The loss of each step, float64; `params` are the initial weights."""
     c = config.copy_and_resolve_references()
     c.seed, c.model.precision = seed, precision
-    built = setup.build_training(c, source, PLAN)
+    built = assembly.build(c, source, PLAN)
     scaled = jax.tree.map(lambda p: np.asarray(p) * np.float32(factor), params)
     state = PLAN.put_state(built.state.replace(params=scaled))
     batches = pipeline.build_train(config, source)
@@ -68,7 +68,7 @@ def main() -> int:
     config.train.steps = arguments.steps
     config.data.update(root=arguments.root, crop_size=tuple(arguments.crop), threads=1)
     source = datasets.load(config.data.name, config.data.root, config.data.train_split)
-    params = setup.build_training(config, source, PLAN).state.params
+    params = assembly.build(config, source, PLAN).state.params
     curves, differences = {}, {}
     for name, options in RUNS.items():
         curve = curves[name] = losses(config, source, params, *options)

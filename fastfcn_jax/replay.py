@@ -31,7 +31,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     """
     from fastfcn_jax import runtime
     from fastfcn_jax.terminal import console
-    from fastfcn_jax.training import loop, run_card, setup, stored_state, strategy
+    from fastfcn_jax.training import assembly, loop, run_card, setup, stored_state, strategy
 
     card = run_card.read(workdir)
     if card is None:
@@ -57,7 +57,7 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     source, _ = setup.open_sources(config, terminal)
     if (found := run_card.fingerprint(source)) != card["data"]:
         terminal.say(f"the data differ from those of the run: {found} instead of {card['data']}")
-    built = setup.build_training(config, source, plan)
+    built = assembly.build(config, source, plan)
     state = built.state
     if start:
         state = stored_state.restore(workdir, start, state).state

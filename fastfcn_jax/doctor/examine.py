@@ -17,7 +17,7 @@ from fastfcn_jax.doctor import balance, checks
 from fastfcn_jax.doctor.checks import Finding
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import name_of, write_image
-from fastfcn_jax.training import setup, strategy
+from fastfcn_jax.training import assembly, strategy
 from fastfcn_jax.weights import store
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
@@ -139,7 +139,7 @@ def loading(config: ConfigDict, source: datasets.Source, seconds: float = 4.0) -
 def memory(config: ConfigDict, source: datasets.Source, workdir: Path) -> list[Finding]:
     """Device memory of the training step by XLA's own analysis, and disk for its checkpoints."""
     plan = strategy.choose(config.train.strategy, config.train.batch_size)
-    built = setup.build_training(config, source, plan)
+    built = assembly.build(config, source, plan)
     height, width = config.data.crop_size
     count, pixel = config.train.batch_size, pixel_type.of(config.data)
     batch = {

@@ -1,32 +1,28 @@
 """Builds all parts of a run from its configuration, or restores its state from a checkpoint."""
 
 import contextlib
-import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
-from fastfcn_jax import models, provenance, runtime
+from fastfcn_jax import provenance, runtime
 from fastfcn_jax.checkpoints import model_folder
-from fastfcn_jax.config import experiment, schema
+from fastfcn_jax.config import experiment
 from fastfcn_jax.data import datasets, pipeline, sets
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.inference import predictor
-from fastfcn_jax.models.ops.forms import Forms
 from fastfcn_jax.terminal import console
 from fastfcn_jax.training import (
+    assembly,
     checkpointer,
-    class_weights,
-    initial_weights,
     metrics_log,
-    optim,
     run_card,
     run_outputs,
     sinks,
@@ -37,7 +33,6 @@ from fastfcn_jax.training import (
 from fastfcn_jax.training import state as states
 from fastfcn_jax.training.callbacks import Callbacks
 from fastfcn_jax.training.local_checkpoints import LocalCheckpoints
-from fastfcn_jax.training.region_losses import Terms
 
 
 @dataclass
@@ -112,7 +107,7 @@ def _prepare(
     card = runtime.together(lambda: _card(config, workdir, source, terminal))
     runtime.agree({"training data": card["data"], "validation data": _outline(validation)})
     terminal.say("building the model and its initial weights")
-    built = runtime.together(lambda: build_training(config, source, plan))
+    built = runtime.together(lambda: assembly.build(config, source, plan))
     state, notes = built.state, built.notes
     card["parameters"] = sum(int(x.size) for x in jax.tree.leaves(state.params))
     card["id"] = runtime.gather(card["id"])[0]
@@ -203,52 +198,6 @@ def _outline(source: Source | None) -> list[Any]:
     return [source.info.name, list(source.info.class_names), len(source), ids]
 
 
-class Training(NamedTuple):
-    """What trains: `state, metrics = train_step(state, batch, numbers(index of the step))`."""
-
-    model: nn.Module
-    state: states.TrainState  # on the host, with the initial weights
-    train_step: Any  # a step.TrainStep, to be compiled at its first call
-    numbers: Callable[[int], step.Numbers]
-    notes: list[str]  # for the user
-
-
-def build_training(config: ConfigDict, source: Source, plan: strategy.Strategy) -> Training:
-    """The model, the optimiser and the training step that a configuration describes."""
-    num_classes = _num_classes(config, source)
-    model = models.build(config.model, num_classes, axis_name=strategy.AXIS)
-    variables, notes = initial_weights.variables(config, model, source.info)
-    optimizer = optim.build(config, variables)
-    s = config.loss
-    train_step = step.make_train_step(
-        model,
-        optimizer,
-        num_classes=num_classes,
-        loss={
-            "terms": Terms(
-                weights=schema.loss_terms(s.terms),
-                **{key: s[key] for key in Terms._fields if key != "weights"},
-            ),
-            "auxiliary_weight": s.auxiliary_weight,
-            "se_weight": s.se_weight,
-            "class_weights": class_weights.resolve(s.class_weights, source, config.model),
-            "ohem_threshold": s.ohem_threshold,
-            "ohem_min_kept": s.ohem_min_kept,
-            "align_corners": config.model.lineage == "official",
-            "threshold": config.model.threshold,
-        },
-        forms=Forms(config.model.forms),
-        normalization=s.normalization,
-        accumulate=config.train.accumulate,
-        ema_decay=config.train.ema_decay,
-        axis_name=strategy.AXIS,
-        scaling=models.scaling(config.data),
-    )
-    state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
-    numbers = functools.partial(step.numbers, optimizer, config.seed)
-    return Training(model, state, plan.compile(train_step), numbers, notes)
-
-
 def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source, Source | None]:
     """Opens the training data, and the validation data unless there is no evaluation."""
     d = config.data
@@ -263,17 +212,6 @@ def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source,
     if note := pipeline.left_out(d):
         terminal.say(note)
     return source, validation
-
-
-def _num_classes(config: ConfigDict, source: Source) -> int:
-    found = len(source.info.class_names)
-    wanted = config.model.num_classes or found
-    if wanted != found and not models.is_one_channel(config.model, found):
-        raise UserError(
-            f"config.model.num_classes={wanted}, but {source.info.name} has {found} classes; "
-            "set it to 0 to follow the data set."
-        )
-    return found
 
 
 def _card(config, workdir: Path, source: Source, terminal) -> dict[str, Any]:
