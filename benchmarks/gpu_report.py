@@ -33,7 +33,7 @@ def figures(kernels: list[hlo.Kernel], launches: ptx.Launches, memory: Any) -> d
         "issue_ms": 1e3 * sum(launch.issue_seconds for launch in launches.kernels),
         "floor_ms": 1e3 * sum(_floor(k, codes.get(k.name)) for k in kernels),
         "outside": launches.outside,
-        "spilling": sum(launch.code.spilled > 0 for launch in launches.kernels),
+        "spilled": max((launch.code.spilled for launch in launches.kernels), default=0),
     }
 
 
@@ -43,7 +43,7 @@ def _floor(kernel: hlo.Kernel, launch: ptx.Launch | None) -> float:
 
 def header() -> None:
     names = ["peak GiB", "temp GiB", "TFLOP", "GB", "matrix ms", "rest ms", "issue ms", "floor ms"]
-    names += ["outside", "spilling"]
+    names += ["outside", "spilled B"]
     print(f"{'program':44} kernels " + " ".join(f"{n:>9}" for n in names))
 
 
@@ -52,7 +52,7 @@ def row(found: dict[str, Any]) -> None:
         f"{found['name']:44} {found['kernels']:7} {found['peak_gib']:9.2f} "
         f"{found['temporary_gib']:9.2f} {found['tflop']:9.3f} {found['gigabytes']:9.2f} "
         f"{found['matrix_ms']:9.3f} {found['rest_ms']:9.3f} {found['issue_ms']:9.3f} "
-        f"{found['floor_ms']:9.3f} {found['outside']:9} {found['spilling']:9}",
+        f"{found['floor_ms']:9.3f} {found['outside']:9} {found['spilled']:9}",
         flush=True,
     )
 
