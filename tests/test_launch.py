@@ -1,11 +1,14 @@
 """Several processes on this machine by `--processes`, and how a process finds the others."""
 
+import concurrent.futures
 import os
 import re
 import signal
 import subprocess
+import threading
 import time
 
+import numpy as np
 import pytest
 from jax._src.clusters import cloud_tpu_cluster
 from processes import finish, start
@@ -89,6 +92,26 @@ def test_the_status_is_that_of_the_process_that_ended_badly_first(monkeypatch):
     running = [ended("exit 0"), ended("sleep 0.5; exit 75"), ended("kill -9 $$"), ended("sleep 60")]
     assert launch.wait(running) == 137
     assert time.monotonic() - begun < 30  # the last one is not waited for
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (5, 0), (1024, 1023), (1025, 3000)])
+def test_bytes_of_any_length_are_exchanged_in_pieces(monkeypatch, sizes):
+    """Two threads in place of two processes."""
+    meet, shown = threading.Barrier(2), [None, None]
+
+    def allgather(array):
+        shown[int(threading.current_thread().name[-1])] = array
+        meet.wait(10)
+        both = np.stack(shown)
+        meet.wait(10)
+        return both
+
+    monkeypatch.setattr(runtime, "PIECE", 1024)
+    monkeypatch.setattr(runtime.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(runtime.multihost_utils, "process_allgather", allgather)
+    data = [np.random.default_rng(i).bytes(size) for i, size in enumerate(sizes)]
+    with concurrent.futures.ThreadPoolExecutor(2, "process") as pool:
+        assert list(pool.map(runtime.gather_bytes, data)) == [data, data]
 
 
 def test_open_mpi_5_says_where_process_0_is_on_one_host_alone():
