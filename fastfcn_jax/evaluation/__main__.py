@@ -43,6 +43,13 @@ def define(parser: cli.Parser) -> None:
         help="Evaluate nothing: print mean and deviation of stored scores of runs, one per seed.",
     )
     parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="On a Ray cluster: of this HOST:PORT, of RAY_ADDRESS, or of this host.",
+    )
+    parser.add_argument(
         "--calibration", action="store_true", help="Also compute the calibration error (ECE)."
     )
     parser.add_argument("--boundary", action="store_true", help="Also compute boundary IoU.")
@@ -66,6 +73,7 @@ def run(arguments: Namespace) -> None:
         compare=arguments.compare,
         calibration=arguments.calibration,
         boundary=arguments.boundary,
+        ray=arguments.ray,
     )
 
 

@@ -127,7 +127,7 @@ def evaluate(
     """
     names = source.info.class_names
     if hasattr(source, "image_size") and not predictor.is_planned:
-        plan = predictor.announce(_image_sizes(source, max_images))
+        plan = predictor.announce(image_sizes(source, max_images))
         if announce is not None:
             announce(plan)
     total = min(len(source), max_images) if max_images else len(source)
@@ -167,7 +167,7 @@ def evaluate(
     )
 
 
-def _image_sizes(source: Source, max_images: int) -> list[Size]:
+def image_sizes(source: Source, max_images: int) -> list[Size]:
     """(height, width) of every image, from the files' headers."""
     size: Any = source  # its type does not show the optional `image_size`
     total = min(len(source), max_images) if max_images else len(source)

@@ -1,16 +1,20 @@
 """Evaluates a checkpoint folder: the scores on the terminal, metrics.json and report.html."""
 
+import functools
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from fastfcn_jax import models, runtime
+from fastfcn_jax import models, ray_cluster, runtime
 from fastfcn_jax.checkpoints import model_folder, preprocessing
 from fastfcn_jax.config import experiment
 from fastfcn_jax.data import datasets
+from fastfcn_jax.data.source import Source
+from fastfcn_jax.evaluation import ray_eval
 from fastfcn_jax.evaluation.boundaries import BoundaryIoU
 from fastfcn_jax.evaluation.calibration import Calibration
 from fastfcn_jax.evaluation.evaluate import Extra, Result, evaluate
@@ -30,6 +34,7 @@ def evaluate_folder(
     compare: str | Path | None = None,
     calibration: bool = False,
     boundary: bool = False,
+    ray: str | None = None,
 ) -> Result:
     """Evaluates the model of a checkpoint folder on its validation split.
 
@@ -43,27 +48,25 @@ def evaluate_folder(
       compare: metrics.json of another evaluation, for the report.
       calibration: also compute the expected calibration error.
       boundary: also compute boundary IoU.
+      ray: "HOST:PORT" of a Ray cluster that predicts; see `ray_cluster.joined` for "". All nodes
+        have to see the data and the model.
 
     Raises:
       UserError: no checkpoint, no data, other classes than the model has, or no output folder.
     """
+    if ray is not None:
+        ray_eval.refuse(calibration=calibration, boundary=boundary)
+        ray_cluster.stay_on_cpu()
     given, folder = folder, store.checkpoint(folder)
-    runtime.cache_compilations()
     compare = None if compare is None else Path(compare).expanduser()
     other = [] if compare is None else [baselines.read(compare)]
     # Now, since the output may replace the file.
     counts = None if compare is None else paired.read(compare)
-    loaded = model_folder.load_model(folder)
-    if config is None:
-        config = loaded.config
-    else:
-        chosen = config if isinstance(config, ConfigDict) else experiment.load(str(config))
-        config = preprocessing.as_trained(loaded.config, chosen)
-    source = datasets.open_split(config.data, config.data.val_split)
+    if config is not None and not isinstance(config, ConfigDict):
+        config = experiment.load(str(config))
+    loaded, config, source, tested = opened(folder, config, protocol)
     if note := model_folder.compare_classes(folder, loaded.info, source.info):
         print(note)
-    model = models.build(loaded.config.model, loaded.info.num_classes)
-    tested = predictor.build(config, model, loaded.variables, protocol=protocol)
     output = Path(output or output_folder(given, folder, "eval")).expanduser()
     make_folder(output)  # fails now, not after the evaluation
     extras: list[Extra] = []
@@ -71,7 +74,12 @@ def evaluate_folder(
         extras.append(Calibration(source.info.num_classes))
     if boundary:
         extras.append(BoundaryIoU(source.info.class_names))
-    result = evaluate(tested, source, announce=print, extras=extras)
+    if ray is None:
+        result = evaluate(tested, source, announce=print, extras=extras)
+    else:
+        there = folder.absolute() if Path(given).expanduser() == folder else given
+        load = functools.partial(opened, there, ray_eval.with_whole_path(config), protocol)
+        result = ray_eval.evaluate(ray, load, tested, source)
     write_json(output / "metrics.json", result.metrics())
     paired.save(output, result)
     print_table(result)
@@ -81,6 +89,30 @@ def evaluate_folder(
     )
     print(f"{said}wrote {output / 'metrics.json'}, {paired.NAME} and report.html")
     return result
+
+
+class Opened(NamedTuple):
+    """A model with the data that it is tested on, and the configuration of both."""
+
+    loaded: model_folder.LoadedModel
+    config: ConfigDict
+    source: Source
+    tested: predictor.Predictor
+
+
+def opened(folder: str | Path, config: ConfigDict | None, protocol: str | None) -> Opened:
+    """Loads a model and opens its validation split; see `evaluate_folder`.
+
+    Raises:
+      UserError: no checkpoint, or no data.
+    """
+    runtime.cache_compilations()
+    loaded = model_folder.load_model(store.checkpoint(folder))
+    config = loaded.config if config is None else preprocessing.as_trained(loaded.config, config)
+    source = datasets.open_split(config.data, config.data.val_split)
+    model = models.build(loaded.config.model, loaded.info.num_classes)
+    tested = predictor.build(config, model, loaded.variables, protocol=protocol)
+    return Opened(loaded, config, source, tested)
 
 
 def output_folder(given: str | Path, folder: Path, kind: str) -> Path:
