@@ -4,7 +4,7 @@ import functools
 import posixpath
 import re
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from fastfcn_jax.errors import UserError
@@ -63,6 +63,16 @@ def beside(address: str, path: str) -> str:
 def read(address: str) -> bytes:
     """The bytes of a file; UserError if it cannot be read."""
     return _asked(address, lambda files, path: files.cat_file(path))
+
+
+def copy(address: str, target: Path) -> None:
+    """Copies a file here; UserError if it cannot be read."""
+    _asked(address, lambda files, path: files.get_file(path, str(target)))
+
+
+def below(address: str) -> dict[str, dict[str, Any]]:
+    """All files below an address: their paths, and what is known about each, such as its `size`."""
+    return _asked(address, lambda files, path: files.find(path, detail=True))
 
 
 def is_folder(address: str) -> bool:

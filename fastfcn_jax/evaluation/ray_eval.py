@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax import ray_cluster
+from fastfcn_jax import addresses, ray_cluster
 from fastfcn_jax.data.sets import Selection
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
@@ -31,7 +31,7 @@ def refuse(**extras: bool) -> None:
 def with_whole_path(config: ConfigDict) -> ConfigDict:
     """The configuration with the whole path of its data: actors have folders of their own."""
     config = copy.deepcopy(config)
-    if config.data.root:
+    if config.data.root and not addresses.is_address(config.data.root):
         config.data.root = os.path.abspath(config.data.root)
     return config
 

@@ -93,8 +93,7 @@ def of_tables(ray: Any, files: list[str], settings: Settings) -> tuple[Any, int]
         )
     names = PATH if PATH in wanted else f"{IMAGE}.{PATH}"
     count = _count(system, places, names, settings, is_read=wanted != [PATH])
-    rows = ray.data.read_parquet(places, filesystem=system, columns=wanted)
-    return rows, count
+    return ray.data.read_parquet(places, filesystem=system).select_columns(wanted), count
 
 
 def _count(

@@ -1,4 +1,4 @@
-"""`predict --ray` on a real cluster on this machine: the same results, each picture once."""
+"""`predict --ray` and `eval --ray` on a real cluster here: the results of one process."""
 
 import io
 import json
@@ -9,13 +9,21 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed")
 import fsspec
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import ray_nodes
+import ray_tiny
+import tiny
 import toy
 
 from fastfcn_jax import ray_cluster
+from fastfcn_jax.checkpoints import model_folder
+from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
+from fastfcn_jax.evaluation import run
 from fastfcn_jax.predict import chosen_model, ray_job, ray_rows
 
 pytestmark = pytest.mark.slow
@@ -147,3 +155,40 @@ def test_addresses_are_read_in_the_actors(call, tmp_path):
     assert call("out", f"local://{tmp_path}/zip").total == 1
     call("here", ray=False)
     assert (tmp_path / "out" / "a.png").read_bytes() == (tmp_path / "here" / "0.png").read_bytes()
+
+
+@pytest.mark.usefixtures("tiny_model", "cluster")
+def test_scores_are_those_of_one_process_to_the_last_digit(tmp_path, monkeypatch):
+    c = tiny.config()
+    c.data.test_scale = (48, 32)
+    model, info = tiny.build(c.model, 9), datasets.info("synthetic", "")
+    variables = dict(model.init(jax.random.key(0), jnp.zeros((1, 32, 48, 3))))
+    card = model_folder.model_card(c, info, {})
+    model_folder.save_model(tmp_path / "run", jax.tree.map(np.asarray, variables), card)
+    here = run.evaluate_folder(tmp_path / "run", output=tmp_path / "here")
+    monkeypatch.setattr(run, "opened", ray_tiny.opened)
+    there = run.evaluate_folder(tmp_path / "run", output=tmp_path / "there", ray="")
+    np.testing.assert_array_equal(there.matrix, here.matrix)
+    np.testing.assert_array_equal(there.counts, here.counts)
+    assert (there.ids, there.num_images) == (here.ids, 64)
+    names = ("metrics.json", "report.html")
+    assert (tmp_path / "there" / names[0]).read_bytes() == (
+        tmp_path / "here" / names[0]
+    ).read_bytes()
+    assert (tmp_path / "there" / names[1]).is_file()
+    with pytest.raises(UserError, match="leave --boundary out"):
+        run.evaluate_folder(tmp_path / "run", output=tmp_path / "c", ray="", boundary=True)
+
+
+@pytest.mark.usefixtures("tiny_model", "cluster")
+def test_a_damaged_file_ends_an_evaluation_with_its_name(camvid_root, tmp_path, monkeypatch):
+    c = tiny.config()
+    c.data.update(name="camvid", root=str(camvid_root), val_split="train", test_scale=(48, 32))
+    model, info = tiny.build(c.model, 11), datasets.info("camvid", "")
+    variables = dict(model.init(jax.random.key(0), jnp.zeros((1, 32, 48, 3))))
+    card = model_folder.model_card(c, info, {})
+    model_folder.save_model(tmp_path / "run", jax.tree.map(np.asarray, variables), card)
+    (camvid_root / "trainannot" / "1.png").write_bytes(b"no picture")
+    monkeypatch.setattr(run, "opened", ray_tiny.opened)
+    with pytest.raises(UserError, match=r"trainannot/1\.png"):
+        run.evaluate_folder(tmp_path / "run", output=tmp_path / "out", ray="")
