@@ -50,7 +50,12 @@ def joined(address: str) -> Iterator[Any]:
     was_joined = ray.is_initialized()
     if not was_joined:
         try:
-            ray.init(address or None, logging_level="error", log_to_driver=False)
+            ray.init(
+                address or None,
+                logging_level="error",
+                log_to_driver=False,
+                include_dashboard=False,
+            )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"--ray {address}: no cluster answers ({first_line(error)}); start one by "
@@ -121,7 +126,7 @@ def through(
                 if row[REFUSED]:
                     raise UserError(row[REFUSED])
                 yield row
-    except ray.exceptions.ActorDiedError as error:
+    except ray.exceptions.RayActorError as error:
         raise UserError(
             f"--ray: an actor died {RETRIES + 1} times on the same pictures "
             f"({first_line(error)}); Ray's logs have the reason. The others are done as far as "
