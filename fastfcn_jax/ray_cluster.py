@@ -52,7 +52,7 @@ def joined(address: str) -> Iterator[Any]:
         try:
             ray.init(
                 address or None,
-                logging_level="error",
+                logging_level=logging.ERROR,
                 log_to_driver=False,
                 include_dashboard=False,
             )
@@ -101,6 +101,7 @@ def through(
       UserError: an actor has refused to work, or died again and again on the same rows.
     """
     import ray.data
+    import ray.exceptions
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the command has its own

@@ -129,20 +129,26 @@ def of_shards(ray: Any, files: list[str], settings: Settings) -> Any:
     """A data set of the pictures in tar files (WebDataset), opened as they are reached."""
     import pyarrow
 
-    def members(table: Any) -> Iterator[Any]:
-        for shard in table["shard"].to_pylist():
-            for address, stem, content, reason in _members(shard, settings):
-                yield pyarrow.table(
-                    {
-                        "address": [os.fsencode(address)],
-                        "stem": [os.fsencode(stem)],
-                        "content": pyarrow.array([content], pyarrow.large_binary()),
-                        "reason": [reason],
-                    }
-                )
-
     shards = ray.data.from_arrow([pyarrow.table({"shard": [file]}) for file in files])
-    return shards.map_batches(members, batch_size=1, batch_format="pyarrow")
+    return shards.map_batches(
+        _pictures, fn_kwargs={"settings": settings}, batch_size=1, batch_format="pyarrow"
+    )
+
+
+def _pictures(table: Any, settings: Settings) -> Iterator[Any]:
+    """A table of one row for each picture in the tar files of a table."""
+    import pyarrow
+
+    for shard in table["shard"].to_pylist():
+        for address, stem, content, reason in _members(shard, settings):
+            yield pyarrow.table(
+                {
+                    "address": [os.fsencode(address)],
+                    "stem": [os.fsencode(stem)],
+                    "content": pyarrow.array([content], pyarrow.large_binary()),
+                    "reason": [reason],
+                }
+            )
 
 
 def _members(shard: str, settings: Settings) -> Iterator[tuple[str, str, bytes, str]]:
@@ -191,7 +197,7 @@ def photographs(table: Any, settings: Settings) -> Iterator[Photograph | Failed]
             yield _of_listed(row)
         else:
             image = row.get(IMAGE) or {}
-            path = row.get(PATH) or image.get(PATH)
+            path = row[PATH] if PATH in row else image[PATH]
             content = row.get(BYTES) or image.get(BYTES)
             stem = _stem(path, settings)
             if content is None and not addresses.is_address(path):
