@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "fastfcn_jax"
 # From the lowest layer up: a subpackage or module imports only from its own and lower layers.
 LAYERS = [
     ["errors", "rooms", "provenance", "text", "polygons", "relay", "share"],
-    ["files", "runtime", "peers", "stored", "terminal", "pictures"],
+    ["files", "runtime", "peers", "stored", "terminal", "pictures", "addresses", "ray_cluster"],
     ["config"],
     ["cli", "launch"],
     ["models", "data"],

@@ -10,7 +10,7 @@ from fastfcn_jax.errors import UserError
 # Flags of an evaluation, which --merge would not heed, and --mean neither.
 EVALUATING = (
     *("checkpoint", "config", "protocol", "calibration", "boundary", "shard"),
-    *("processes", "coordinator", "num_processes", "process_id"),
+    *("processes", "coordinator", "num_processes", "process_id", "ray"),
 )
 WRITING = ("output", "compare")
 
@@ -60,6 +60,13 @@ def define(parser: cli.Parser) -> None:
         help="Evaluate nothing: add the counts of all shards; needs --output.",
     )
     launch.define(parser)
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="On a Ray cluster: of this HOST:PORT, of RAY_ADDRESS, or of this host.",
+    )
 
 
 def run(arguments: Namespace) -> int | None:
@@ -79,6 +86,8 @@ def run(arguments: Namespace) -> int | None:
         return None
     if arguments.shard and arguments.compare:
         raise UserError("--shard has no scores to compare; give --compare to --merge.")
+    if arguments.ray is not None and arguments.processes is not None:
+        raise UserError("--ray divides the images itself; leave --processes out.")
     if (status := launch.several(arguments)) is not None:
         return status
     from fastfcn_jax.evaluation.run import evaluate_folder
@@ -95,6 +104,7 @@ def run(arguments: Namespace) -> int | None:
         coordinator=arguments.coordinator,
         num_processes=arguments.num_processes,
         process_id=arguments.process_id,
+        ray=arguments.ray,
     )
     return None
 

@@ -181,8 +181,33 @@ def count(
     All processes divide the share and return the same.
     """
     total = min(len(source), max_images) if max_images else len(source)
-    parts = jax.process_count() * share[1]
-    divides = parts > 1 and predictor.batch_size > 1
+    is_whole = jax.process_count() * share[1] == 1
+    passes = plan_passes(predictor, source, total, is_whole=is_whole, announce=announce)[0]
+    mine = passes[share[0] :: share[1]][jax.process_index() :: jax.process_count()]
+    indices = sorted(index for together in mine for index in together)
+    shown = progress and jax.process_index() == 0
+    counted = _count(predictor, source, indices, extras, shown)
+    runtime.wait_for_all()  # one process may be far slower than the others
+    return tally.join([tally.unpack(x) for x in runtime.gather_bytes(tally.pack(counted))])
+
+
+def plan_passes(
+    predictor: Predictor,
+    source: Source,
+    total: int,
+    *,
+    is_whole: bool,
+    announce: Callable[[str], None] | None,
+) -> tuple[list[list[int]], list[Size]]:
+    """Which of the first images are predicted together, and all sizes if they were needed for that.
+
+    The images of a pass stay together: in another place of a batch an image may be computed by
+    operations that round differently. Plans the padded sizes, if they are not planned yet.
+
+    Args:
+      is_whole: all images are predicted here, in order; the passes are then single images.
+    """
+    divides = not is_whole and predictor.batch_size > 1
     sizes: list[Size] = []
     if hasattr(source, "image_size") and (divides or not predictor.is_planned):
         sizes = _image_sizes(source, total)
@@ -190,15 +215,7 @@ def count(
         plan = predictor.announce(sizes)
         if announce is not None:
             announce(plan)
-    # The images of a pass stay together: in another place of a batch an image may be computed by
-    # operations that round differently.
-    passes = predictor.passes(sizes) if sizes and divides else [[i] for i in range(total)]
-    mine = passes[share[0] :: share[1]][jax.process_index() :: jax.process_count()]
-    indices = sorted(index for together in mine for index in together)
-    shown = progress and jax.process_index() == 0
-    counted = _count(predictor, source, indices, extras, shown)
-    runtime.wait_for_all()  # one process may be far slower than the others
-    return tally.join([tally.unpack(x) for x in runtime.gather_bytes(tally.pack(counted))])
+    return predictor.passes(sizes) if sizes and divides else [[i] for i in range(total)], sizes
 
 
 def _count(

@@ -8,12 +8,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from fastfcn_jax import peers, provenance, runtime, share
+from fastfcn_jax import peers, provenance, ray_cluster, runtime, share
 from fastfcn_jax.config import experiment
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import stored_shares, subject, tally
-from fastfcn_jax.evaluation.boundaries import BoundaryIoU
-from fastfcn_jax.evaluation.calibration import Calibration
+from fastfcn_jax.evaluation import extras, ray_eval, stored_shares, subject, tally
 from fastfcn_jax.evaluation.evaluate import Result, count, result_of
 from fastfcn_jax.evaluation.outcome import Comparison, write
 from fastfcn_jax.evaluation.subject import Subject
@@ -21,10 +19,6 @@ from fastfcn_jax.files import make_folder
 from fastfcn_jax.weights import store
 
 AGAIN = "nothing is written; start the evaluation again in all processes, this one by: "
-EXTRAS = {
-    "calibration": lambda names: Calibration(len(names)),
-    "boundary": BoundaryIoU,
-}  # by the names of the flags
 
 
 def evaluate_folder(
@@ -40,6 +34,7 @@ def evaluate_folder(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    ray: str | None = None,
 ) -> Result:
     """Evaluates the model of a checkpoint folder on its validation split.
 
@@ -56,6 +51,8 @@ def evaluate_folder(
       shard: "I/N", to count share I of N and store the counts for `merge_shards`.
       coordinator, num_processes, process_id: of several processes that divide the images, as in
         `train`; process 0 writes.
+      ray: "HOST:PORT" of a Ray cluster that predicts; see `ray_cluster.joined` for "". All nodes
+        have to see the data and the model.
 
     Returns:
       The scores, the same in all processes; with `shard` those of the share.
@@ -64,9 +61,14 @@ def evaluate_folder(
       UserError: no checkpoint, no data, other classes than the model has, or no output folder.
     """
     part = None if shard is None else share.parse(shard)
-    relay = runtime.join_processes(coordinator, num_processes, process_id)
+    if ray is not None:
+        ray_eval.refuse(shard=shard, coordinator=coordinator, num_processes=num_processes)
+        ray_cluster.stay_on_cpu()
+        relay = None
+    else:
+        relay = runtime.join_processes(coordinator, num_processes, process_id)
     asked = {"calibration": calibration, "boundary": boundary}
-    chosen = [name for name in EXTRAS if asked[name]]
+    chosen = [name for name in extras.EXTRAS if asked[name]]
     with peers.watch(AGAIN + provenance.command(), relay):
         given, folder = folder, runtime.together(lambda: store.checkpoint(folder))
         target = Path(output or output_folder(given, folder, "eval")).expanduser()
@@ -75,7 +77,11 @@ def evaluate_folder(
         found = runtime.together(lambda: subject.prepare(folder, config, protocol))
         # Fails now, not after the evaluation.
         runtime.together(lambda: make_folder(target) if jax.process_index() == 0 else None)
-        return _evaluate(found, target, chosen, part, compared)
+        if ray is None:
+            return _evaluate(found, target, chosen, part, compared)
+        there = folder.absolute() if Path(given).expanduser() == folder else given
+        counted = ray_eval.count(ray, there, found, protocol, chosen)
+        return _written(found, target, chosen, counted, compared)
 
 
 def _evaluate(
@@ -91,13 +97,17 @@ def _evaluate(
     say = print if first else (lambda _: None)
     if found.note:
         say(found.note)
-    names = found.source.info.class_names
-    extras = [EXTRAS[name](names) for name in chosen]
     counted = count(
-        found.predictor, found.source, share=part or (0, 1), extras=extras, announce=say
+        found.predictor,
+        found.source,
+        share=part or (0, 1),
+        extras=extras.build(chosen, found.source.info.class_names),
+        announce=say,
     )
-    test = found.predictor.protocol
-    result = result_of(counted, test.name, names, extras, test.is_official)
+    if part is None:
+        result = _written(found, output, chosen, counted, compared)
+    else:
+        result = _result(found, chosen, counted)
     if first and part is not None:
         file = output / stored_shares.file_name(part)
         about = {
@@ -108,17 +118,34 @@ def _evaluate(
             "step": found.loaded.step,
             "config": experiment.to_json(found.config),
             "palette": found.source.info.palette.tolist(),
-            "absent_counts_zero": test.is_official,
+            "absent_counts_zero": found.predictor.protocol.is_official,
         }
         stored_shares.write(file, counted, about)
         print(
             f"wrote {file}: {len(counted.ids)} of {len(found.source)} images; when all "
             f"{part[1]} shares are there: fastfcn eval --merge {output} --output SCORES"
         )
-    elif first:
+    runtime.wait_for_all()
+    return result
+
+
+def _result(found: Subject, chosen: Sequence[str], counted: tally.Tally) -> Result:
+    test, names = found.predictor.protocol, found.source.info.class_names
+    return result_of(counted, test.name, names, extras.build(chosen, names), test.is_official)
+
+
+def _written(
+    found: Subject,
+    output: Path,
+    chosen: Sequence[str],
+    counted: tally.Tally,
+    compared: Comparison | None,
+) -> Result:
+    """The scores of all images; process 0 writes them."""
+    result = _result(found, chosen, counted)
+    if jax.process_index() == 0:
         write(output, result, found.config, found.folder, found.loaded.step,
               found.source.info.palette, compared, found)  # fmt: skip
-    runtime.wait_for_all()
     return result
 
 
@@ -147,9 +174,9 @@ def merge_shards(
     target = make_folder(Path(output).expanduser())
     about = found[0].about
     facts, names = about["facts"], about["facts"]["classes"]
-    extras = [EXTRAS[name](names) for name in about["scores"]]
     counted = tally.join([one.counted for one in found])
-    result = result_of(counted, facts["protocol"], names, extras, about["absent_counts_zero"])
+    scores = extras.build(about["scores"], names)
+    result = result_of(counted, facts["protocol"], names, scores, about["absent_counts_zero"])
     config = experiment.from_json(about["config"], found[0].file)
     folder = Path(about["folder"])
     again = _again(folder, config, facts)

@@ -5,6 +5,7 @@ import sys
 from argparse import Namespace
 
 from fastfcn_jax import cli, text
+from fastfcn_jax.errors import UserError
 from fastfcn_jax.predict.settings import POLYGONS, VALUES
 
 SOME_FAILED = 1
@@ -44,6 +45,13 @@ def define(parser: cli.Parser) -> None:
     add("--keep-suffix", "a.jpg gives a.jpg.png, so that a.jpg and a.png stay apart.")
     add("--skip-existing", "Go on: leave out what this model and these settings have done.")
     parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="On a Ray cluster: of this HOST:PORT, of RAY_ADDRESS, or of this host.",
+    )
+    parser.add_argument(
         "--shard", metavar="I/N", help="Share I (from 0) of N; by itself under srun and mpirun."
     )
 
@@ -53,27 +61,34 @@ def _switch(parser: cli.Parser, name: str, words: str) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from fastfcn_jax.predict import outputs
+    choices = {
+        "checkpoint": arguments.checkpoint,
+        "model": arguments.model,
+        "protocol": arguments.protocol,
+        "batch_size": arguments.batch_size,
+        "overlay": not arguments.no_overlay,
+        "legend": arguments.legend,
+        "confidence": arguments.confidence,
+        "save_logits": arguments.save_logits,
+        "values": arguments.values,
+        "polygons": arguments.polygons,
+        "georeference": not arguments.no_georeference,
+        "keep_suffix": arguments.keep_suffix,
+        "tile": arguments.tile,
+        "skip_existing": arguments.skip_existing,
+    }
+    if arguments.ray is None:
+        from fastfcn_jax.predict import outputs
 
-    summary = outputs.predict(
-        arguments.input,
-        arguments.output,
-        checkpoint=arguments.checkpoint,
-        model=arguments.model,
-        protocol=arguments.protocol,
-        batch_size=arguments.batch_size,
-        overlay=not arguments.no_overlay,
-        legend=arguments.legend,
-        confidence=arguments.confidence,
-        save_logits=arguments.save_logits,
-        values=arguments.values,
-        polygons=arguments.polygons,
-        georeference=not arguments.no_georeference,
-        keep_suffix=arguments.keep_suffix,
-        tile=arguments.tile,
-        skip_existing=arguments.skip_existing,
-        shard=arguments.shard,
-    )
+        summary = outputs.predict(
+            arguments.input, arguments.output, shard=arguments.shard, **choices
+        )
+    else:
+        from fastfcn_jax.predict import ray_job
+
+        if arguments.shard:
+            raise UserError("--ray divides the work itself; leave --shard out.")
+        summary = ray_job.predict(arguments.input, arguments.output, arguments.ray, **choices)
     for failure in summary.failures:
         print(f"skipped: {text.shown(failure)}", file=sys.stderr)
     return SOME_FAILED if summary.failures else 0

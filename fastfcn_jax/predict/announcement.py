@@ -7,16 +7,22 @@ from fastfcn_jax.predict.inputs import Photograph, Photographs
 from fastfcn_jax.predict.settings import Settings
 
 PLANNED = 1000  # so many headers are read ahead
+PLANNED_REMOTE = 32  # of files at addresses, each of which is read as a whole for it
 
 
-def announce(model, photographs: Photographs, settings: Settings) -> None:
+def announce(model, photographs: Photographs, settings: Settings) -> list[tuple[int, int]]:
     """Plans for a sample of the photographs and prints the plan; an exported file has one way.
 
     Standard input, which can be read only once, is not announced.
+
+    Returns:
+      The sizes with which another process makes the same plan.
     """
     if not hasattr(model.predictor, "announce"):
-        return
-    chosen = inputs.sample((p for p in photographs if p.path is not None), PLANNED)
+        return []
+    first = next(iter(photographs), None)
+    at_most = PLANNED if first is None or first.path else PLANNED_REMOTE
+    chosen = inputs.sample((p for p in photographs if not p.is_stdin), at_most)
     sizes = overlap.in_threads(lambda p: _size(p, settings, model.pixel), chosen, weigh=lambda _: 0)
     known = [size for size in sizes if size is not None]
     if settings.tile:
@@ -24,10 +30,11 @@ def announce(model, photographs: Photographs, settings: Settings) -> None:
 
         known = [size for whole in known for size in tile_sizes(whole, settings.tile)]
     if not known:
-        return
+        return []
     print(model.predictor.announce(known, "tile" if settings.tile else "image"))
-    if len(photographs) > PLANNED:
-        print(f"(of {PLANNED} among {len(photographs)} images; others are planned as they come)")
+    if len(photographs) > at_most:
+        print(f"(of {at_most} among {len(photographs)} images; others are planned as they come)")
+    return known
 
 
 def _size(photograph: Photograph, settings: Settings, pixel: PixelType) -> tuple[int, int] | None:

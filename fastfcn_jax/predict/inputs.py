@@ -1,18 +1,20 @@
-"""Finds the inputs of `predict --input`: photographs, folders, patterns, videos, standard input."""
+"""Finds the inputs of `predict`: photographs, folders, patterns, addresses, videos, stdin."""
 
 import glob
 import heapq
 import itertools
 import os
+import posixpath
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Num
 
+from fastfcn_jax import addresses
 from fastfcn_jax.data import listing, rasters
 from fastfcn_jax.data.pixel_type import PixelType
 from fastfcn_jax.errors import UserError
@@ -24,26 +26,43 @@ STDIN = "-"
 
 
 class Photograph(NamedTuple):
-    """An image file (standard input if `path` is None) and the stem of its results' names."""
+    """An image and the stem of its results' names.
+
+    path: its file; None: it is at `address`, or comes from standard input.
+    content: the bytes, if they are known already; `address` then only names them.
+    """
 
     path: Path | None
     stem: str
+    address: str = STDIN
+    content: bytes | None = None
 
     @property
     def source(self) -> str:
         """The file as the manifest names it."""
-        return STDIN if self.path is None else os.path.abspath(self.path)
+        return self.address if self.path is None else os.path.abspath(self.path)
 
     @property
     def name(self) -> str:
         """The file's path below the input."""
-        own = "stdin" if self.path is None else self.path.name
-        return os.path.join(os.path.dirname(self.stem), own)
+        own = posixpath.basename(self.address) if self.path is None else self.path.name
+        return os.path.join(os.path.dirname(self.stem), "stdin" if self.is_stdin else own)
+
+    @property
+    def is_stdin(self) -> bool:
+        """Whether it can be read only once."""
+        return self.path is None and self.address == STDIN
+
+    @property
+    def _shown(self) -> str:
+        return "standard input" if self.is_stdin else str(self.path or self.address)
 
     def read(self) -> bytes:
         """The file's bytes; UserError if it cannot be read."""
+        if self.content is not None:
+            return self.content
         if self.path is None:
-            return sys.stdin.buffer.read()
+            return sys.stdin.buffer.read() if self.is_stdin else addresses.read(self.address)
         try:
             return self.path.read_bytes()
         except OSError as error:
@@ -51,11 +70,11 @@ class Photograph(NamedTuple):
 
     def decode(self, pixel: PixelType) -> Num[np.ndarray, "h w c"]:
         """Pixels; UserError if the file is damaged, not an image, or not of type `pixel`."""
-        return rasters.image(self.read(), str(self.path or "standard input"), pixel)
+        return rasters.image(self.read(), self._shown, pixel)
 
     def size(self, pixel: PixelType) -> tuple[int, int]:
         """(height, width) from the file's header; UserError if it is not an image."""
-        return rasters.size(self.read(), str(self.path), pixel)
+        return rasters.size(self.read(), self._shown, pixel)
 
 
 @runtime_checkable
@@ -76,6 +95,7 @@ class Found:
     Args:
       base: the folder whose sub-folders are kept in the stems.
       folders: yields each folder with the names of its photographs.
+      beside: the paths are in the file system of this address; None: they are files here.
 
     Raises:
       UserError: the results of two photographs would have the same name.
@@ -83,12 +103,13 @@ class Found:
 
     def __init__(
         self,
-        base: Path,
-        folders: Callable[[], Iterable[tuple[Path, list[str]]]],
+        base: PurePath,
+        folders: Callable[[], Iterable[tuple[PurePath, list[str]]]],
         settings: Settings,
         shard: Shard,
+        beside: str | None = None,
     ):
-        self._base, self._folders = base, folders
+        self._base, self._folders, self._beside = base, folders, beside
         self._settings, self._shard = settings, shard
         self._count = 0
         for folder, inside in folders():
@@ -104,9 +125,14 @@ class Found:
             place = self._place(folder)
             for name in inside:
                 if self._shard.takes(place + name):
-                    yield Photograph(folder / name, place + self._settings.stem(name))
+                    yield self._photograph(folder / name, place + self._settings.stem(name))
 
-    def _place(self, folder: Path) -> str:
+    def _photograph(self, path: PurePath, stem: str) -> Photograph:
+        if self._beside is None:
+            return Photograph(Path(path), stem)
+        return Photograph(None, stem, addresses.beside(self._beside, str(path)))
+
+    def _place(self, folder: PurePath) -> str:
         """The folder below `base`, to be put before a name."""
         place = str(folder.relative_to(self._base))
         return "" if place == "." else f"{place}/"
@@ -153,6 +179,8 @@ def find(
     settings = settings or Settings()
     if source == STDIN:
         return StandardInput()
+    if addresses.is_address(source):
+        return _found_at(source, settings, shard)
     path = Path(source).expanduser()
     if path.is_dir():
         return Found(path, tree.Tree(path, output), settings, shard)
@@ -164,6 +192,29 @@ def find(
     if not matches:
         raise UserError(f"--input {source}: no such image, folder or video.")
     return Found(base, lambda: _by_folder(matches), settings, shard)
+
+
+def _found_at(source: str, settings: Settings, shard: Shard) -> Found:
+    """The photographs at an address: of one file, below a folder, or of a pattern."""
+    base = PurePosixPath(addresses.place(source))
+    if any(sign in source for sign in "*?["):
+        matches = addresses.matches(source)
+        base = PurePosixPath(*itertools.takewhile(lambda p: not set("*?[") & set(p), base.parts))
+    elif addresses.is_folder(source):
+        return Found(base, lambda: _images(addresses.walk(source)), settings, shard, source)
+    else:
+        matches = [str(base)] if addresses.is_file(source) else []
+        base = base.parent
+    if not matches:
+        raise UserError(f"--input {source}: no such image or folder.")
+    return Found(base, lambda: _by_folder(matches), settings, shard, source)
+
+
+def _images(
+    folders: Iterable[tuple[PurePath, list[str]]],
+) -> Iterator[tuple[PurePath, list[str]]]:
+    for here, inside in folders:
+        yield here, [n for n in inside if PurePath(n).suffix.lower() in listing.IMAGE_SUFFIXES]
 
 
 def _by_folder(paths: list[str]) -> Iterator[tuple[Path, list[str]]]:

@@ -44,7 +44,34 @@ def checksum(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Manifest:
+class Records:
+    """Records of photographs, kept in `lines`."""
+
+    def __init__(self, call: Call):
+        self.call = call
+        self.lines: list[dict[str, Any]] = []
+
+    def ok(self, name: str, source: str, outputs: Sequence[str]) -> None:
+        """Records a photograph whose results are complete, by their names below the folder."""
+        line = {"name": name, "input": source, "outputs": list(outputs), "status": OK}
+        self.append(line | self._sums())
+
+    def kept(self, name: str, source: str, outputs: Sequence[str]) -> None:
+        """Records results of which nothing tells who made them, so that they go on counting."""
+        self.append({"name": name, "input": source, "outputs": list(outputs), "status": KEPT})
+
+    def failed(self, name: str, source: str, reason: str) -> None:
+        line = {"name": name, "input": source, "outputs": [], "status": FAILED}
+        self.append(line | {"reason": text.shown(reason)} | self._sums())
+
+    def append(self, record: dict[str, Any]) -> None:
+        self.lines.append(record)
+
+    def _sums(self) -> dict[str, str]:
+        return {"model": self.call.model, "settings": self.call.settings}
+
+
+class Manifest(Records):
     """The open manifest of a process; `with` closes it.
 
     Each shard has a file of its own: lines of two processes could mix on a file server.
@@ -54,8 +81,8 @@ class Manifest:
     """
 
     def __init__(self, folder: Path, call: Call, shard: Shard = ALL, **about: Any):
+        super().__init__(call)
         self.path = folder / file_name(_STEM, _SUFFIX, shard)
-        self.call = call
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
@@ -70,29 +97,17 @@ class Manifest:
     def __exit__(self, *_) -> None:
         os.close(self._file)
 
-    def ok(self, name: str, source: str, outputs: Sequence[str]) -> None:
-        """Records a photograph whose results are complete, by their names below the folder."""
-        line = {"name": name, "input": source, "outputs": list(outputs), "status": OK}
-        self._append(line | self._sums())
+    def append(self, record: dict[str, Any]) -> None:
+        self.begin()
+        self._write(record)
 
-    def kept(self, name: str, source: str, outputs: Sequence[str]) -> None:
-        """Records results of which nothing tells who made them, so that they go on counting."""
-        self._append({"name": name, "input": source, "outputs": list(outputs), "status": KEPT})
-
-    def failed(self, name: str, source: str, reason: str) -> None:
-        line = {"name": name, "input": source, "outputs": [], "status": FAILED}
-        self._append(line | {"reason": text.shown(reason)} | self._sums())
-
-    def _sums(self) -> dict[str, str]:
-        return {"model": self.call.model, "settings": self.call.settings}
-
-    def _append(self, record: dict[str, Any]) -> None:
+    def begin(self) -> None:
+        """Writes the first line of the call; the first record does it otherwise."""
         if self._first is not None:
             time = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
             started = {"status": STARTED, "time": time, **self._first, **self._sums()}
             self._first = None
             self._write({**started, "choices": self.call.choices})
-        self._write(record)
 
     def _write(self, record: dict[str, Any]) -> None:
         """One write of a whole line: a kill leaves it complete, or cut and ignored."""
@@ -133,8 +148,10 @@ class Past:
         self.other: dict[str, Any] | None = None  # the last call with another model or settings
         names, times, makers = array("q"), array("d"), array("q")
         newest = -1.0
+        self.has_begun = False  # whether any call has left a line
         for path in sorted(folder.glob(_ANY)):
             for record in _records(path):
+                self.has_begun = True
                 if record["status"] != STARTED:
                     names.append(hash(record["name"]))
                     times.append(record["at"])

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.predict.settings import Settings
 
 
-def refuse_clash(folder: Path, names: Sequence[str], settings: Settings) -> None:
+def refuse_clash(folder: PurePath, names: Sequence[str], settings: Settings) -> None:
     """Raises UserError if results of two files of one folder would have the same name.
 
     Only hashes of all results' names are kept: eight bytes each, whatever the folder holds.

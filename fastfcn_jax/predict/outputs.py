@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastfcn_jax import addresses
 from fastfcn_jax.data.pixel_type import PixelType
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import make_folder
@@ -23,7 +24,7 @@ from fastfcn_jax.predict import (
 )
 from fastfcn_jax.predict.announcement import announce
 from fastfcn_jax.predict.inputs import Photograph, Photographs
-from fastfcn_jax.predict.manifest import Call, Manifest
+from fastfcn_jax.predict.manifest import Call, Manifest, Records
 from fastfcn_jax.predict.settings import Settings
 from fastfcn_jax.predict.unfinished import Unfinished
 from fastfcn_jax.predict.writer import Result, Writer
@@ -60,7 +61,8 @@ def predict(
     """Predicts the labels of photographs or a video and writes them into the folder `output`.
 
     Args:
-      input: an image, a folder, a pattern of names, a video, or "-" for standard input.
+      input: an image, a folder, a pattern of names, a video, "-" for standard input, or the
+        address of a file, folder or pattern, such as s3://bucket/photos.
       output: the folder of the results, created if missing.
       checkpoint: a checkpoint folder or a published name; this or `model`.
       model: an exported file.
@@ -94,7 +96,7 @@ def predict(
         tile=tile,
     )
     share, said = shards.choose(shard, os.environ)
-    source, folder = str(Path(input).expanduser()), Path(output).expanduser()
+    source, folder = where(input, output)
     is_video = inputs.is_video(source)
     if is_video:
         _check_video(source, settings)
@@ -116,13 +118,28 @@ def predict(
         left: Photographs = Unfinished(found, writer, manifest) if skip_existing else found
         if is_video:
             return Summary(video.predict(loaded, left, writer, manifest), ())
+        announce(loaded, left, settings)
         step = tiled.predict if tile else predict_photographs
         failures = step(loaded, left, writer, manifest)
     if polygons == "coco":
         path = folder / shards.file_name("predictions_coco", ".json", share)
-        coco_results.write(path, _predicted(found, writer), loaded.info)
+        coco_results.write(path, predicted(found, writer), loaded.info)
     print(f"{len(found) - len(failures)} of {len(found)} images -> {folder}")
     return Summary(len(found), failures)
+
+
+def where(input: str | Path, output: str | Path) -> tuple[str, Path]:
+    """The input, a path or an address, and the folder of the results.
+
+    Raises:
+      UserError: the output is an address.
+    """
+    source, target = addresses.local(str(input)), addresses.local(str(output))
+    if addresses.is_address(target):
+        raise UserError(f"--output {target}: results go into a folder; give one, and copy it.")
+    if not addresses.is_address(source):
+        source = str(Path(source).expanduser())
+    return source, Path(target).expanduser()
 
 
 def _check_video(source: str, settings: Settings) -> None:
@@ -131,13 +148,12 @@ def _check_video(source: str, settings: Settings) -> None:
 
 
 def predict_photographs(
-    model, photographs: Photographs, writer: Writer, manifest: Manifest
+    model, photographs: Photographs, writer: Writer, manifest: Records
 ) -> list[str]:
     """Writes the results of all readable images; returns a message about each of the others.
 
     Threads decode the next images and write the last results while the device computes.
     """
-    announce(model, photographs, writer.settings)
     failures: list[str] = []
     held: dict[Photograph, np.ndarray] = {}
 
@@ -179,7 +195,7 @@ def _decode(photograph: Photograph, pixel: PixelType) -> tuple[Photograph, np.nd
     return photograph, image, image.nbytes
 
 
-def _predicted(found: Photographs, writer: Writer) -> Iterator[tuple[str, np.ndarray]]:
+def predicted(found: Photographs, writer: Writer) -> Iterator[tuple[str, np.ndarray]]:
     """(name of the file, labels) of each photograph that has all its results."""
     for photograph in found:
         if writer.is_complete(photograph):

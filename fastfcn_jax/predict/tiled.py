@@ -10,19 +10,17 @@ from fastfcn_jax import pictures
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.files import make_folder
 from fastfcn_jax.predict import geotiff
-from fastfcn_jax.predict.announcement import announce
 from fastfcn_jax.predict.inputs import Photograph, Photographs
 from fastfcn_jax.predict.label_maps import STRIP_ROWS
-from fastfcn_jax.predict.manifest import Manifest
+from fastfcn_jax.predict.manifest import Records
 from fastfcn_jax.predict.writer import Result, Writer
 from fastfcn_jax.terminal.progress import track
 
 LEGEND_LINES = 2  # below a raster whose classes are not known when its overlay begins
 
 
-def predict(model, photographs: Photographs, writer: Writer, manifest: Manifest) -> list[str]:
+def predict(model, photographs: Photographs, writer: Writer, manifest: Records) -> list[str]:
     """Writes the results of all readable images; returns a message about each of the others."""
-    announce(model, photographs, writer.settings)
     failures: list[str] = []
     for photograph in track(photographs, len(photographs), "predicting"):
         try:

@@ -1,12 +1,13 @@
 """Several processes divide the photographs between them."""
 
 import json
+import sys
 
 import pytest
 import toy
 
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.predict import shards
+from fastfcn_jax.predict import ray_job, shards
 from fastfcn_jax.predict.shards import ALL, Shard
 
 SRUN = {"SLURM_PROCID": "1", "SLURM_NTASKS": "3", "SLURM_STEP_NUM_TASKS": "3"}
@@ -72,3 +73,26 @@ def test_names_of_other_shards_clash_as_well(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"would both give a\.png"):
             toy.predict(monkeypatch, tmp_path / "in", tmp_path / "out", shard=f"{index}/2")
     assert not (tmp_path / "out").exists()
+
+
+def test_ray_without_its_package_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    toy.lay(tmp_path / "in", "a.png")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r'--ray needs ray: pip install "fastfcn-jax\[ray\]"'):
+        ray_job.predict(tmp_path / "in", tmp_path / "out", checkpoint="toy")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"input": "-"}, "--input -: one picture or video is not for --ray"),
+        ({"input": "absent"}, "--input .*absent: no such image"),
+        ({"legend": True, "overlay": False}, "--legend stands below the overlay"),
+        ({"output": "s3://bucket/out"}, "results go into a folder"),
+    ],
+)
+def test_what_ray_cannot_do_is_refused_before_it_starts(tmp_path, options, said):
+    arguments = {"input": str(tmp_path), "output": tmp_path / "out", **options}
+    with pytest.raises(UserError, match=said):
+        ray_job.predict(**arguments, checkpoint="toy")

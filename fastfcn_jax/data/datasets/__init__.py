@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from fastfcn_jax.data import pixel_type
+from fastfcn_jax.data import mirror, pixel_type
 from fastfcn_jax.data.datasets import (
     ade20k,
     camvid,
@@ -63,7 +63,7 @@ def load(name: str, root: str, split: str, pixel: PixelType = RGB) -> Source:
     """Opens a split of the data set in `root`.
 
     `root` holds the data set in its own published layout, or as prepared by TensorFlow Datasets
-    in ArrayRecord files (`fastfcn prepare`).
+    in ArrayRecord files (`fastfcn prepare`). What is at an address, s3://…, is copied first.
 
     Args:
       pixel: type of the images; only `folder` has others than 8-bit RGB.
@@ -72,6 +72,7 @@ def load(name: str, root: str, split: str, pixel: PixelType = RGB) -> Source:
       UserError: unknown name, missing folder, or an image without a label.
     """
     module = _module(name)
+    root = mirror.folder_of(root)
     if module is folder:
         return folder.load(root, split, pixel)
     if pixel != RGB:
@@ -93,7 +94,7 @@ def info(name: str, root: str) -> DatasetInfo:
     """
     module = _module(name)
     if module is folder:
-        return class_list.read(class_list.file_of(Path(root))).info
+        return class_list.read(class_list.file_of(Path(mirror.folder_of(root)))).info
     return module.INFO
 
 

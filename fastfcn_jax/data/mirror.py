@@ -1,0 +1,54 @@
+"""A data set at an address such as s3://bucket/camvid: copied once, then read as a folder."""
+
+import functools
+import hashlib
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fastfcn_jax import addresses, files
+from fastfcn_jax.errors import UserError
+
+THREADS = 8
+
+
+@functools.cache  # the train and val splits ask for the same root, one after the other
+def folder_of(root: str) -> str:
+    """The folder of `data.root`: itself, or the copy of what is at an address.
+
+    The copy is below `$XDG_CACHE_HOME/fastfcn_jax/data` (`~/.cache/…`). A file that is there with
+    the size of the original is not copied again, so that an interrupted copy goes on. A change that
+    keeps the size is not noticed.
+
+    Raises:
+      UserError: there is no file at the address, it cannot be read, or the copy cannot be written.
+    """
+    root = addresses.local(root)
+    if not addresses.is_address(root):
+        return root
+    base = addresses.place(root)
+    entries = {path: about["size"] for path, about in addresses.below(root).items()}
+    if not entries:
+        raise UserError(f"data.root {root}: no files there.")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(root.rstrip("/").encode()).hexdigest()[:16]
+    copy = cache / "fastfcn_jax" / "data" / name
+    targets = {path: copy / os.path.relpath(path, base) for path in entries}
+    missing = [path for path, to in targets.items() if _size(to) != entries[path]]
+    if missing:
+        total = sum(entries[path] for path in missing) / 1e6
+        print(f"{root}: copying {len(missing)} files, {total:.0f} MB, to {copy}", file=sys.stderr)
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(lambda path: _fetch(root, path, targets[path]), missing))
+    return str(copy)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _fetch(root: str, path: str, target: Path) -> None:
+    files.make_folder(target.parent)
+    with files.replacing(target) as temporary:
+        addresses.copy(addresses.beside(root, path), temporary)

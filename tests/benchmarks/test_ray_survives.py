@@ -1,0 +1,21 @@
+"""`benchmarks/ray_survives.py` in small: an actor, a machine for good and the driver are killed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="Ray is not installed")
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import ray_survives
+
+
+@pytest.mark.slow
+def test_each_picture_is_done_once_whatever_is_killed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ray_survives, "KINDS", ("actor", "node", "driver"))
+    monkeypatch.setattr(ray_survives, "JOINS", 1e9)  # no other machine comes
+    flags = ["--pictures=1500", "--kills=3", "--every=4", f"--output={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["ray_survives.py", *flags])
+    assert ray_survives.main() == 0, (tmp_path / "driver.log").read_text()
+    assert "killed: 1 actors, 1 nodes, 1 drivers (2 starts)" in capsys.readouterr().out
