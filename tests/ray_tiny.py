@@ -3,11 +3,11 @@
 import tiny
 
 from fastfcn_jax import models
-from fastfcn_jax.evaluation import run
+from fastfcn_jax.evaluation import ray_eval
 from fastfcn_jax.predict import chosen_model
 
 # As this module is imported: later a test may have put the functions below in their places.
-_LOAD_MODEL, _OPENED = chosen_model.load_model, run.opened
+_LOAD_MODEL, _LOAD = chosen_model.load_model, ray_eval.load
 
 
 def load_model(*arguments, **options):
@@ -15,6 +15,6 @@ def load_model(*arguments, **options):
     return _LOAD_MODEL(*arguments, **options)
 
 
-def opened(*arguments):
+def load(*arguments):
     models.build = tiny.build
-    return _OPENED(*arguments)
+    return _LOAD(*arguments)

@@ -23,7 +23,7 @@ from fastfcn_jax import ray_cluster
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import datasets
 from fastfcn_jax.errors import UserError
-from fastfcn_jax.evaluation import run
+from fastfcn_jax.evaluation import ray_eval, run
 from fastfcn_jax.predict import chosen_model, ray_job, ray_rows
 
 pytestmark = pytest.mark.slow
@@ -165,9 +165,10 @@ def test_scores_are_those_of_one_process_to_the_last_digit(tmp_path, monkeypatch
     variables = dict(model.init(jax.random.key(0), jnp.zeros((1, 32, 48, 3))))
     card = model_folder.model_card(c, info, {})
     model_folder.save_model(tmp_path / "run", jax.tree.map(np.asarray, variables), card)
-    here = run.evaluate_folder(tmp_path / "run", output=tmp_path / "here")
-    monkeypatch.setattr(run, "opened", ray_tiny.opened)
-    there = run.evaluate_folder(tmp_path / "run", output=tmp_path / "there", ray="")
+    scores = {"calibration": True, "boundary": True}
+    here = run.evaluate_folder(tmp_path / "run", output=tmp_path / "here", **scores)
+    monkeypatch.setattr(ray_eval, "load", ray_tiny.load)
+    there = run.evaluate_folder(tmp_path / "run", output=tmp_path / "there", ray="", **scores)
     np.testing.assert_array_equal(there.matrix, here.matrix)
     np.testing.assert_array_equal(there.counts, here.counts)
     assert (there.ids, there.num_images) == (here.ids, 64)
@@ -176,8 +177,8 @@ def test_scores_are_those_of_one_process_to_the_last_digit(tmp_path, monkeypatch
         tmp_path / "here" / names[0]
     ).read_bytes()
     assert (tmp_path / "there" / names[1]).is_file()
-    with pytest.raises(UserError, match="leave --boundary out"):
-        run.evaluate_folder(tmp_path / "run", output=tmp_path / "c", ray="", boundary=True)
+    with pytest.raises(UserError, match="leave --shard out"):
+        run.evaluate_folder(tmp_path / "run", output=tmp_path / "c", ray="", shard="0/2")
 
 
 @pytest.mark.usefixtures("tiny_model", "cluster")
@@ -189,6 +190,6 @@ def test_a_damaged_file_ends_an_evaluation_with_its_name(camvid_root, tmp_path, 
     card = model_folder.model_card(c, info, {})
     model_folder.save_model(tmp_path / "run", jax.tree.map(np.asarray, variables), card)
     (camvid_root / "trainannot" / "1.png").write_bytes(b"no picture")
-    monkeypatch.setattr(run, "opened", ray_tiny.opened)
+    monkeypatch.setattr(ray_eval, "load", ray_tiny.load)
     with pytest.raises(UserError, match=r"trainannot/1\.png"):
         run.evaluate_folder(tmp_path / "run", output=tmp_path / "out", ray="")

@@ -38,7 +38,8 @@ def _with_whole_path(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def _load(model: str | Path, config: ConfigDict, protocol: str | None) -> Subject:
+def load(model: str | Path, config: ConfigDict, protocol: str | None) -> Subject:
+    """Loads a published name or a folder, and opens the images, on the machine of an actor."""
     runtime.cache_compilations()
     return subject.prepare(store.checkpoint(model), config, protocol)
 
@@ -47,7 +48,7 @@ class Counter:
     """Counts the pixels of images, given by their places in the data set.
 
     Args:
-      load: returns the model and the data.
+      opens: returns the model and the data.
       sizes: of all images, for which padded sizes are planned.
       count: how many images there have to be.
       chosen: names of the scores that need more than the confusion matrix.
@@ -56,7 +57,7 @@ class Counter:
 
     def __init__(
         self,
-        load: Callable[[], Subject],
+        opens: Callable[[], Subject],
         sizes: Sequence[tuple[int, int]],
         count: int,
         chosen: Sequence[str],
@@ -65,7 +66,7 @@ class Counter:
         self._refusal, self._chosen = "", chosen
         try:
             ray_cluster.use_device(given)
-            found = load()
+            found = opens()
             self._predictor, self._source = found.predictor, found.source
             if len(self._source) != count:
                 raise UserError(f"{len(self._source)} images here instead of {count}.")
@@ -113,8 +114,8 @@ def count(
         found.predictor, found.source, total, is_whole=False, announce=print
     )
     parts = list(_joined(passes))
-    load = functools.partial(_load, model, _with_whole_path(found.config), protocol)
-    arguments = {"load": load, "sizes": sizes, "count": total, "chosen": chosen}
+    opens = functools.partial(load, model, _with_whole_path(found.config), protocol)
+    arguments = {"opens": opens, "sizes": sizes, "count": total, "chosen": chosen}
     done: dict[int, Tally] = {}
     with ray_cluster.joined(address) as ray:
         rows = ray.data.from_arrow([pyarrow.table({"places": [part]}) for part in parts])
