@@ -41,8 +41,8 @@ def joined(address: str) -> Iterator[Any]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it writes onto the terminal
     try:
-        import ray
-        import ray.data
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(
             f'--ray needs {error.name}: pip install "fastfcn-jax[ray]", here and on every node.'
@@ -100,8 +100,8 @@ def through(
     Raises:
       UserError: an actor has refused to work, or died again and again on the same rows.
     """
-    import ray.data
-    import ray.exceptions
+    import ray.data  # pyright: ignore[reportMissingImports]
+    import ray.exceptions  # pyright: ignore[reportMissingImports]
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the command has its own

@@ -49,8 +49,9 @@ def evaluate_folder(
       calibration: also compute the expected calibration error.
       boundary: also compute boundary IoU.
       shard: "I/N", to count share I of N and store the counts for `merge_shards`.
-      coordinator, num_processes, process_id: of several processes that divide the images, as in
-        `train`; process 0 writes.
+      coordinator: address of process 0, if several divide the images as in `train`; it writes.
+      num_processes: how many there are.
+      process_id: which of them this is.
       ray: "HOST:PORT" of a Ray cluster that predicts; see `ray_cluster.joined` for "". All nodes
         have to see the data and the model.
 
