@@ -79,7 +79,7 @@ def start(
 ) -> Process | subprocess.Popen:
     """Starts a training; `fresh`: in a Python of its own, whose hashes of strings differ."""
     config = f"--config=tests/tiny.py{':' if variant else ''}{variant}"
-    xla_flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}"
+    xla_flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}".strip()
     environment = {
         **os.environ, "TINY_DEVICES": str(devices), "XLA_FLAGS": xla_flags, **environment
     }  # fmt: skip
