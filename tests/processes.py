@@ -1,95 +1,21 @@
 """Starts trainings of the tiny model in processes of their own."""
 
-import functools
-import json
 import os
-import select
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@functools.cache
-def nursery() -> socket.socket:
-    """Starts `nursery.py`, which ends with this process; returns the way to it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    subprocess.Popen(
-        [sys.executable, "tests/nursery.py", str(theirs.fileno())],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,  # as that of the children, or Python would buffer it otherwise
-        stderr=subprocess.STDOUT,
-        pass_fds=[theirs.fileno()],
-    )
-    theirs.close()
-    return ours
-
-
-class Process:
-    """A training of the tiny model; offers what the tests need of `subprocess.Popen`."""
-
-    def __init__(self, flags, environment):
-        reading, output = os.pipe()
-        self._status, status = os.pipe()
-        request = json.dumps({"flags": flags, "environment": environment}).encode()
-        socket.send_fds(nursery(), [request], [output, status])
-        os.close(output)
-        os.close(status)
-        self.stdout = os.fdopen(reading)
-        self.pid = int(self._line())
-        self.returncode = None
-
-    def _line(self):
-        line = b""
-        while not line.endswith(b"\n"):
-            line += (more := os.read(self._status, 1))
-            assert more, "the nursery has ended"
-        return line
-
-    def poll(self):
-        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
-            self.returncode = int(self._line())
-        return self.returncode
-
-    def send_signal(self, number):
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def communicate(self, timeout=None):
-        """(all output, None) after the end; kills the process if that takes longer."""
-        late = threading.Timer(timeout or threading.TIMEOUT_MAX, self.send_signal, [9])
-        late.start()
-        try:
-            output = self.stdout.read()
-            if self.returncode is None:
-                self.returncode = int(self._line())
-        finally:
-            late.cancel()
-        return output, None
-
-    def __del__(self):
-        os.close(self._status)
-
-
-def start(
-    folder, *flags, devices=1, variant="", xla_flags="", fresh=False, **environment
-) -> Process | subprocess.Popen:
-    """Starts a training; `fresh`: in a Python of its own, whose hashes of strings differ."""
+def start(folder, *flags, devices=1, variant="", xla_flags="", **environment):
     config = f"--config=tests/tiny.py{':' if variant else ''}{variant}"
     xla_flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}".strip()
-    environment = {
-        **os.environ, "TINY_DEVICES": str(devices), "XLA_FLAGS": xla_flags, **environment
-    }  # fmt: skip
-    flags = [config, f"--workdir={folder}", *flags]
-    if not fresh:
-        return Process(flags, environment)
     return subprocess.Popen(
-        [sys.executable, "tests/tiny.py", *flags],
+        [sys.executable, "tests/tiny.py", config, f"--workdir={folder}", *flags],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "TINY_DEVICES": str(devices), "XLA_FLAGS": xla_flags, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
