@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def start(folder, *flags, devices=1, variant="", xla_flags="", **environment):
     config = f"--config=tests/tiny.py{':' if variant else ''}{variant}"
+    xla_flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}".strip()
     return subprocess.Popen(
         [sys.executable, "tests/tiny.py", config, f"--workdir={folder}", *flags],
         cwd=ROOT,
