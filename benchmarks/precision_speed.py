@@ -6,10 +6,8 @@ python benchmarks/precision_speed.py --head psp --size 512 1024 --photos FOLDER 
 --head takes the published network of this head (ResNet-50, full width, 19 classes) with random
 weights, which says nothing of labels and the same of time. int8 is calibrated on the first eight
 photographs of the folder. Every round runs each program once on one image, so that other load
-meets all of them. The table has medians of the seconds on the clock and of the seconds of processor
-time, and the fastest round, each also over our own. On a busy machine programs whose threads wait
-for each other lose more of the clock than others; processor time and the fastest rounds do not show
-that.
+meets all of them. The table has the median and the fastest round, each also over our own: programs
+whose threads wait for each other lose more to other load, and the fastest rounds have least of it.
 """
 
 import argparse
@@ -60,21 +58,12 @@ def main() -> None:
             arguments.photos,
         )
         seconds = timed(runs, arguments.rounds)
-    print("| program | precision | median, s | over ours | processor, s | over ours | fastest, s |")
-    print("|---|---|---|---|---|---|---|")
-    own = figures(seconds["ours", "float32"])
-    for (program, precision), rounds in seconds.items():
-        clock, processor, fastest = figures(rounds)
-        print(
-            f"| {program} | {precision} | {clock:.4f} | {clock / own[0]:.2f} | {processor:.4f} "
-            f"| {processor / own[1]:.2f} | {fastest:.4f} |"
-        )
-
-
-def figures(rounds: list[tuple[float, float]]) -> tuple[float, float, float]:
-    """Median seconds of the clock and of the processor, and the fewest of the clock."""
-    clock, processor = zip(*rounds, strict=True)
-    return statistics.median(clock), statistics.median(processor), min(clock)
+    print("| program | precision | median, s | over ours | fastest, s | over ours |")
+    print("|---|---|---|---|---|---|")
+    own = seconds["ours", "float32"]
+    for (program, precision), times in seconds.items():
+        cells = [f"{f(times):.4f} | {f(times) / f(own):.2f}" for f in (statistics.median, min)]
+        print(f"| {program} | {precision} | {' | '.join(cells)} |")
 
 
 def made(checkpoint, folder: Path, size: tuple[int, int], photos: Path) -> dict:
@@ -110,16 +99,14 @@ def read(photo: Path, pixel):
 
 
 def timed(runs: dict, rounds: int) -> dict:
-    """Seconds (clock, processor) of every round, run in turns; a round before them warms up."""
+    """Seconds of every round of each, run in turns; a round before them warms up."""
     seconds: dict = {name: [] for name in runs}
     for round_number in range(rounds + 1):
         for name, run in runs.items():
-            start = time.perf_counter(), time.process_time()
+            start = time.perf_counter()
             run()
             if round_number:
-                seconds[name].append(
-                    (time.perf_counter() - start[0], time.process_time() - start[1])
-                )
+                seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
