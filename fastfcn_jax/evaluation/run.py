@@ -54,8 +54,9 @@ def evaluate_folder(
       calibration: also compute the expected calibration error.
       boundary: also compute boundary IoU.
       shard: "I/N", to count share I of N and store the counts for `merge_shards`.
-      coordinator, num_processes, process_id: of several processes that divide the images, as in
-        `train`; process 0 writes.
+      coordinator: "host:port" of process 0 if several divide the images, as in `train`.
+      num_processes: how many there are.
+      process_id: index of this one; process 0 writes.
 
     Returns:
       The scores, the same in all processes; with `shard` those of the share.
