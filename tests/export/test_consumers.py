@@ -27,7 +27,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
 SIZE = (64, 96)
 INFO = datasets.info("cityscapes", "")
-WITHOUT = "import sys; sys.modules['fastfcn_jax'] = None; exec(open(sys.argv[1]).read())"
+# OpenVINO would report each import to its makers, so what it reports with is missing too.
+WITHOUT = (
+    "import sys; sys.modules.update(fastfcn_jax=None, openvino_telemetry=None); "
+    "exec(open(sys.argv[1]).read())"
+)
 
 
 def program(file: str) -> str:
@@ -67,11 +71,12 @@ def run(folder: Path, file: str) -> str:
 
 
 def test_openvino_takes_over_what_the_onnx_file_says(folder):
-    pytest.importorskip("openvino")
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("needs OpenVINO")
     exported(folder, "model.onnx")
     (folder / "labels.png").unlink(missing_ok=True)
     (folder / "convert.py").write_text(program('model.onnx"), "model.xml'))
-    subprocess.run([sys.executable, "convert.py"], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-c", WITHOUT, "convert.py"], cwd=folder, check=True)
     said = run(folder, 'model.xml")\nsaid')
     photo = np.asarray(Image.open(folder / "photo.png"))
     expected = readers.load(folder / "model.onnx")(photo)

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -190,6 +192,15 @@ def test_missing_packages_are_named_with_their_extra(folder, photos, tmp_path, m
     (tmp_path / "m.xml").write_text("<net/>")
     with pytest.raises(UserError, match=r"m\.xml needs .*" + remedy.format("openvino")):
         readers.load(tmp_path / "m.xml")
+
+
+@needs_openvino
+def test_nothing_is_reported_to_the_makers_of_openvino(tmp_path):
+    """Their reports begin with an identity in the home folder."""
+    program = "from fastfcn_jax.export import packages; packages.openvino(), packages.nncf()"
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    assert not (tmp_path / "intel").exists()
 
 
 def test_requests_that_cannot_be_met(folder, tmp_path):
