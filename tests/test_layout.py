@@ -13,7 +13,7 @@ LAYERS = [
     ["errors", "rooms", "provenance", "text", "polygons", "relay"],
     ["files", "runtime", "peers", "stored", "terminal", "pictures"],
     ["config"],
-    ["cli"],
+    ["cli", "measured_forms"],
     ["models", "data"],
     ["inference", "checkpoints"],
     ["convert", "weights"],

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from fastfcn_jax import models, runtime
+from fastfcn_jax import measured_forms, models, runtime
 from fastfcn_jax.checkpoints import model_folder, preprocessing
 from fastfcn_jax.config import experiment
 from fastfcn_jax.data import datasets
@@ -62,7 +62,10 @@ def evaluate_folder(
     source = datasets.open_split(config.data, config.data.val_split)
     if note := model_folder.compare_classes(folder, loaded.info, source.info):
         print(note)
-    model = models.build(loaded.config.model, loaded.info.num_classes)
+    computed, choice = measured_forms.resolved(loaded.config)
+    if choice.file is not None:
+        print(choice.note)
+    model = models.build(computed.model, loaded.info.num_classes)
     tested = predictor.build(config, model, loaded.variables, protocol=protocol)
     output = Path(output or output_folder(given, folder, "eval")).expanduser()
     make_folder(output)  # fails now, not after the evaluation

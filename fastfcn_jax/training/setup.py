@@ -27,6 +27,7 @@ from fastfcn_jax.training import (
     metrics_log,
     optim,
     run_card,
+    run_forms,
     run_outputs,
     sinks,
     step,
@@ -108,6 +109,7 @@ def _prepare(
     if runtime.has_unused_gpu():
         terminal.say("note: " + runtime.UNUSED_GPU)
     terminal.say(f"compiled programs are kept in {cache}" if cache else "compilations are not kept")
+    asked, config = config, run_forms.decided(config, workdir, terminal.say)
     source, validation = runtime.together(lambda: open_sources(config, terminal))
     card = runtime.together(lambda: _card(config, workdir, source, terminal))
     runtime.agree({"training data": card["data"], "validation data": _outline(validation)})
@@ -130,7 +132,7 @@ def _prepare(
     if jax.process_count() > 1:
         runtime.agree({"state to start from": checkpointer.checksums(state)})
     outputs = runtime.together(
-        lambda: run_outputs.open_outputs(config, workdir, source, card, start, terminal.curves)
+        lambda: run_outputs.open_outputs(asked, workdir, source, card, start, terminal.curves)
     )
     outputs.records.also(callbacks.record)
     for tracker in outputs.trackers:
@@ -220,7 +222,7 @@ def build_training(config: ConfigDict, source: Source, plan: strategy.Strategy) 
             "align_corners": config.model.lineage == "official",
             "threshold": config.model.threshold,
         },
-        forms=Forms(config.model.forms),
+        forms=Forms(*schema.forms(config.model.forms)),
         normalization=s.normalization,
         accumulate=config.train.accumulate,
         ema_decay=config.train.ema_decay,
@@ -261,7 +263,7 @@ def _num_classes(config: ConfigDict, source: Source) -> int:
 
 def _card(config, workdir: Path, source: Source, terminal) -> dict[str, Any]:
     """Creates the card of this run and reports what changed since the run began."""
-    earlier = run_card.read(workdir) if (workdir / "checkpoints").is_dir() else None
+    earlier = run_card.earlier(workdir)
     card = run_card.create(config, source)
     if earlier is not None:
         changed = run_card.check_resume(earlier, config, workdir)
