@@ -105,7 +105,8 @@ BELOW = {
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for a value that is not allowed for its key."""
-    values = dict(flatten(config)) | {"model.forms": forms(config.model.forms)[0]}
+    values: dict[str, Any] = dict(flatten(config))
+    values["model.forms"], _ = forms(config.model.forms)
     for key, choices in CHOICES.items():
         given = values[key] if isinstance(values[key], tuple) else (values[key],)
         if not set(given) <= set(choices):
