@@ -33,8 +33,10 @@ def decided(config: ConfigDict, workdir: Path, say: Callable[[str], None]) -> Co
 
 def _choice(config: ConfigDict, workdir: Path) -> tuple[str, str]:
     choice = measured_forms.chosen(config.model)
+    if config.model.forms != "auto":
+        return choice.forms, ""
     earlier = run_card.earlier(workdir)
-    if earlier is None or config.model.forms != "auto":
+    if earlier is None:
         # A CPU's shipped forms were measured on CPUs, a GPU's were read from its programs.
         told = choice.file is not None or jax.default_backend() != "cpu"
         return choice.forms, choice.note if told else ""
