@@ -163,7 +163,7 @@ def timed(
         columns.setdefault(call.operation, []).append(row)
     found = {name: [sum(c) for c in zip(*rows, strict=True)] for name, rows in columns.items()}
     return {
-        name: Times(calls, float(fast), float(plain), bool((differences < 0).all()))
+        name: Times(calls, float(fast), float(plain), bool(np.all(differences < 0)))
         for name, (calls, fast, plain, differences) in found.items()
     }
 
