@@ -11,6 +11,7 @@ import pytest
 
 from fastfcn_jax import measured_forms, models
 from fastfcn_jax.bench import tune
+from fastfcn_jax.bench.__main__ import COMMAND
 from fastfcn_jax.config import base, experiment, schema
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.jpu import JPU
@@ -197,6 +198,27 @@ def test_tuning_writes_a_file_for_this_device_version_and_precision(cache, monke
     config.model.precision = "float32"
     monkeypatch.setattr(jax, "__version__", "99.0")
     assert measured_forms.chosen(config.model).file is None
+
+
+def test_the_command_prints_the_table_and_keeps_the_choice(cache, tmp_path, monkeypatch, capsys):
+    rows = {"1x1": tune.Times(3, 2.0, 1.0, True), "resize": tune.Times(2, 1.0, 3.0, False)}
+    monkeypatch.setattr(tune, "recorded", lambda config: collections.Counter())
+    monkeypatch.setattr(tune, "timed", lambda calls, rounds, timer: rows)
+    flags = (
+        "--tune",
+        "--config",
+        "jpu_psp_cityscapes",
+        "--batch=2",
+        f"--json={tmp_path / 'f.json'}",
+    )
+    assert COMMAND.main(flags) == 0
+    (path,) = cache.rglob("forms.json")
+    assert json.loads(json_file.read_text())["file"] == str(path)
+    printed = capsys.readouterr().out
+    assert "psp, batch 2 of 512x1024" in printed
+    assert printed.endswith(
+        f"{path}: from now on config.model.forms='auto' is 'fast without 1x1' here\n"
+    )
 
 
 def test_only_auto_takes_what_was_measured():
