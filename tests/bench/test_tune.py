@@ -204,13 +204,8 @@ def test_the_command_prints_the_table_and_keeps_the_choice(cache, tmp_path, monk
     rows = {"1x1": tune.Times(3, 2.0, 1.0, True), "resize": tune.Times(2, 1.0, 3.0, False)}
     monkeypatch.setattr(tune, "recorded", lambda config: collections.Counter())
     monkeypatch.setattr(tune, "timed", lambda calls, rounds, timer: rows)
-    flags = (
-        "--tune",
-        "--config",
-        "jpu_psp_cityscapes",
-        "--batch=2",
-        f"--json={tmp_path / 'f.json'}",
-    )
+    json_file = tmp_path / "found.json"
+    flags = ("--tune", "--config", "jpu_psp_cityscapes", "--batch=2", f"--json={json_file}")
     assert COMMAND.main(flags) == 0
     (path,) = cache.rglob("forms.json")
     assert json.loads(json_file.read_text())["file"] == str(path)
