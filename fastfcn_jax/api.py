@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Float, Num, UInt8
 from ml_collections import ConfigDict
 
-from fastfcn_jax import described, models, photographs, pictures
+from fastfcn_jax import described, measured_forms, models, photographs, pictures
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment
 from fastfcn_jax.convert import convert
@@ -57,7 +57,10 @@ class Model:
     ):
         self.config = config
         self.info = info
-        self.module = models.build(config.model, info.num_classes)
+        computed, choice = measured_forms.resolved(config)
+        if choice.file is not None and not quiet:
+            _print(choice.note)
+        self.module = models.build(computed.model, info.num_classes)
         self.variables = variables
         self.pixel = pixel_type.of(config.data)
         self.predictor = predictor.build(

@@ -57,6 +57,8 @@ def replay(workdir: Path, *, steps: int, start: int | None = None) -> int:
     source, _ = setup.open_sources(config, terminal)
     if (found := run_card.fingerprint(source)) != card["data"]:
         terminal.say(f"the data differ from those of the run: {found} instead of {card['data']}")
+    if config.model.forms != "fast":
+        terminal.say(f"forms: {config.model.forms}, as in the run")
     built = assembly.build(config, source, plan)
     state = built.state
     if start:

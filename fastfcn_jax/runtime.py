@@ -240,6 +240,12 @@ def together(action: Callable[[], T]) -> T:
     return result
 
 
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/fastfcn_jax` (`~/.cache/...`); it may not exist yet."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "fastfcn_jax"
+
+
 def cache_compilations() -> Path | None:
     """Keeps compiled programs in a private folder, so that a second start need not compile.
 
@@ -249,8 +255,7 @@ def cache_compilations() -> Path | None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return Path(given) if (given := os.environ["JAX_COMPILATION_CACHE_DIR"]) else None
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "fastfcn_jax" / "xla"
+    folder = cache_folder() / "xla"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if folder.stat().st_uid != os.getuid():

@@ -13,7 +13,7 @@ LAYERS = [
     ["errors", "rooms", "provenance", "text", "polygons", "relay", "share"],
     ["files", "runtime", "peers", "stored", "terminal", "pictures", "addresses", "ray_cluster"],
     ["config"],
-    ["cli", "launch"],
+    ["cli", "launch", "measured_forms"],
     ["models", "data"],
     ["inference", "checkpoints"],
     ["convert", "weights"],

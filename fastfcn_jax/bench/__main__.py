@@ -31,22 +31,28 @@ def define(parser: cli.Parser) -> None:
     parser.add_argument(
         "--notwin", dest="twin", action="store_false", help="Leave out the dilated twin of a JPU."
     )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="Time the forms of each operation instead, and keep the faster for this device.",
+    )
     parser.add_argument("--json", type=cli.path, metavar="FILE", help="File for the figures.")
 
 
 def run(arguments: Namespace) -> None:
     from fastfcn_jax import files
-    from fastfcn_jax.bench import parts
+    from fastfcn_jax.bench import parts, tune
 
     if (arguments.config is None) == (arguments.checkpoint is None):
         raise UserError("give --config or --checkpoint; for example --config jpu_psp_cityscapes.")
-    found = parts.measured(
-        arguments.config or experiment_of(arguments.checkpoint),
-        batch=arguments.batch,
-        rounds=arguments.rounds,
-        with_twin=arguments.twin,
-    )
-    print(parts.table(found))
+    config = arguments.config or experiment_of(arguments.checkpoint)
+    batch, rounds = arguments.batch, arguments.rounds
+    if arguments.tune:
+        found = tune.tuned(config, batch=batch, rounds=rounds)
+        print(tune.table(found))
+    else:
+        found = parts.measured(config, batch=batch, rounds=rounds, with_twin=arguments.twin)
+        print(parts.table(found))
     if arguments.json is not None:
         files.write_json(arguments.json, found)
 
@@ -75,7 +81,12 @@ COMMAND = cli.Command(
 
 "training" is one forward and backward pass of the part; "roofline" the share of its time that its
 arithmetic or memory traffic takes at the rates measured on this device. The image size is
-config.data.crop_size.""",
+config.data.crop_size.
+
+With --tune it times each operation that has a fast form, forward and backward, against the plain
+form, and writes which is faster to forms.json in the cache folder, for this kind of device, version
+of jax and config.model.precision. Training and prediction take it unless config.model.forms says
+otherwise.""",
     define=define,
     run=run,
 )

@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from fastfcn_jax import models, runtime
+from fastfcn_jax import measured_forms, models, runtime
 from fastfcn_jax.bench import measure
 from fastfcn_jax.data import datasets, pipeline, pixel_type, sets
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.ops.bilinear import resize
-from fastfcn_jax.models.ops.forms import Forms
 from fastfcn_jax.training import initial_weights, losses, optim, step
 from fastfcn_jax.training import state as states
 
@@ -146,7 +145,7 @@ def whole(network: Network) -> dict[str, measure.Compiled]:
             "ohem_min_kept": config.loss.ohem_min_kept,
             "align_corners": network.align_corners,
         },
-        forms=Forms(config.model.forms),
+        forms=model.backbone.common.forms,
         normalization=config.loss.normalization,
         ema_decay=config.train.ema_decay,
         scaling=network.scaling,
@@ -206,9 +205,8 @@ def measured(
       with_twin: also time the dilated twin of a model with a JPU.
     """
     runtime.cache_compilations()
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.train.batch_size = batch or config.train.batch_size
+    config, choice = measured_forms.resolved(config)
+    config.train.batch_size = batch or config.train.batch_size
     network = Network(config)
     compiled = {**parts(network), "whole": whole(network)}
     functions = {
@@ -227,6 +225,7 @@ def measured(
         "crop_size": list(config.data.crop_size),
         "flops_per_second": attained.flops,
         "bytes_per_second": attained.bandwidth,
+        "forms": choice.note,
         "input_seconds": input_seconds(config),
         "parts": {},
     }
@@ -272,6 +271,7 @@ def table(found: dict) -> str:
     lines = [
         f"{found['device']}: {found['flops_per_second'] / 1e9:.0f} GFLOP/s in matrix products, "
         f"{found['bytes_per_second'] / 1e9:.1f} GB/s; batch {found['batch']} of {height}x{width}",
+        found["forms"],
         f"{'part':15} {'kind':9} {'ms':>10} {'GFLOP':>9} {'GB':>8} {'MiB':>8} {'roofline':>8}"
         "  bound by",
     ]

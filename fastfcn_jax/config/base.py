@@ -38,7 +38,10 @@ def get_config() -> ConfigDict:
     m.num_classes = 0
     m.threshold = 0.3  # one channel: probability above which a pixel is of the second class
     m.precision = "float32"  # float32 | bfloat16: compute type; parameters stay float32
-    m.forms = "fast"  # fast | plain: XLA's standard operations, to work around compiler errors
+    # auto: as `fastfcn bench --tune` measured on this device, else fast | fast: the shipped table |
+    # fast without OPERATION, OPERATION | plain: XLA's standard operations, to work around compiler
+    # errors
+    m.forms = "auto"
     m.remat = False  # recompute activations per block: less memory, about 11 % more work
 
     d = c.data = ConfigDict()  # the data set, its augmentation, and how it is read

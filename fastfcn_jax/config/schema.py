@@ -20,7 +20,7 @@ CHOICES = {
     "model.neck": ("jpu", "jpu_x", "none"),
     "model.head": ("psp", "aspp", "enc", "fcn"),
     "model.precision": ("float32", "bfloat16"),
-    "model.forms": ("fast", "plain"),
+    "model.forms": ("auto", "fast", "plain"),
     "data.dtype": ("uint8", "uint16", "float32"),
     "data.augmentation": ("mmseg", "official", "paddleseg"),
     "data.padding_label": (255, 0),
@@ -37,6 +37,11 @@ CHOICES = {
         *("official", "official_ms", "paddleseg_ms"),
     ),
 }
+# The rows of models/ops/forms.py.
+OPERATIONS = (
+    *("1x1", "3x3", "wide 3x3", "dilated 3x3", "far dilated 3x3", "depthwise 3x3", "grouped 3x3"),
+    *("pyramid", "batch norm", "batch norm before 1x1", "max pool", "resize", "barrier"),
+)
 LOSS_TERMS = ("cross_entropy", "dice", "class_dice", "lovasz", "focal", "tversky", "boundary")
 AT_LEAST = {
     "seed": 0,
@@ -101,7 +106,8 @@ BELOW = {
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for a value that is not allowed for its key."""
-    values = dict(flatten(config))
+    values: dict[str, Any] = dict(flatten(config))
+    values["model.forms"], _ = forms(config.model.forms)
     for key, choices in CHOICES.items():
         given = values[key] if isinstance(values[key], tuple) else (values[key],)
         if not set(given) <= set(choices):
@@ -140,6 +146,25 @@ def check(config: ConfigDict) -> None:
         )
     check_images(config.data)
     check_model(config.model)
+
+
+def forms(value: str) -> tuple[str, frozenset[str]]:
+    """`config.model.forms` as (kind, operations that are plain although the others are fast).
+
+    The kind is "fast" or "plain"; "auto" is "fast" for whoever asks for no measurement.
+
+    Raises:
+      UserError: it is neither of these nor "fast without OPERATION, OPERATION".
+    """
+    kind, without, listed = value.partition(" without ")
+    plain = frozenset(name.strip() for name in listed.split(",")) if without else frozenset()
+    known = kind == "fast" if without else kind in CHOICES["model.forms"]
+    if not known or not plain <= set(OPERATIONS):
+        raise UserError(
+            f"config.model.forms={value!r} is not one of: {', '.join(CHOICES['model.forms'])}, "
+            f"'fast without OPERATION, OPERATION'; operations are {', '.join(OPERATIONS)}."
+        )
+    return "fast" if kind == "auto" else kind, plain
 
 
 def loss_terms(terms: Sequence[Any]) -> tuple[tuple[str, float], ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Num
 from ml_collections import ConfigDict
 
-from fastfcn_jax import models, runtime
+from fastfcn_jax import measured_forms, models, runtime
 from fastfcn_jax.checkpoints import model_folder, preprocessing
 from fastfcn_jax.data import datasets, pixel_type
 from fastfcn_jax.data.pixel_type import PixelType
@@ -68,7 +68,8 @@ def load(given: Path, config: ConfigDict | None = None) -> Trained:
     runtime.cache_compilations()
     loaded = model_folder.load_model(folder)
     config = loaded.config if config is None else preprocessing.as_trained(loaded.config, config)
-    model = models.build(loaded.config.model, loaded.info.num_classes)
+    computed, _ = measured_forms.resolved(loaded.config)
+    model = models.build(computed.model, loaded.info.num_classes)
     built = predictor.build(config, model, loaded.variables)
     return Trained(given, folder, config, loaded.info, built)
 

@@ -80,6 +80,8 @@ def evaluate_folder(
         runtime.together(lambda: make_folder(target) if jax.process_index() == 0 else None)
         if ray is None:
             return _evaluate(found, target, chosen, part, compared)
+        for note in found.notes:
+            print(note)
         there = folder.absolute() if Path(given).expanduser() == folder else given
         counted = ray_eval.count(ray, there, found, protocol, chosen)
         return _written(found, target, chosen, counted, compared)
@@ -96,8 +98,8 @@ def _evaluate(
     runtime.agree({**facts, "choice of scores": chosen, "--shard": part}, "evaluation")
     first = jax.process_index() == 0
     say = print if first else (lambda _: None)
-    if found.note:
-        say(found.note)
+    for note in found.notes:
+        say(note)
     counted = count(
         found.predictor,
         found.source,

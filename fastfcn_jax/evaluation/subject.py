@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from fastfcn_jax import models, provenance
+from fastfcn_jax import measured_forms, models, provenance
 from fastfcn_jax.checkpoints import model_folder, orbax_store, preprocessing
 from fastfcn_jax.checkpoints.model_folder import LoadedModel
 from fastfcn_jax.config import experiment
@@ -19,14 +19,15 @@ PACKAGES = ("fastfcn_jax", "jax", "jaxlib", "numpy")  # those that compute the s
 
 
 class Subject(NamedTuple):
-    """folder: of the checkpoint. note: how the classes of model and data differ; "" if not."""
+    """folder: of the checkpoint. forms: how operations are computed. notes: for the user."""
 
     folder: Path
     loaded: LoadedModel
     config: ConfigDict
     source: Source
     predictor: Predictor
-    note: str
+    forms: str
+    notes: tuple[str, ...]
 
 
 def prepare(folder: Path, config: str | Path | ConfigDict | None, protocol: str | None) -> Subject:
@@ -47,9 +48,13 @@ def prepare(folder: Path, config: str | Path | ConfigDict | None, protocol: str 
         config = preprocessing.as_trained(loaded.config, chosen)
     source = datasets.open_split(config.data, config.data.val_split)
     note = model_folder.compare_classes(folder, loaded.info, source.info)
-    model = models.build(loaded.config.model, loaded.info.num_classes)
+    computed, choice = measured_forms.resolved(loaded.config)
+    notes = (note, choice.note if choice.file is not None else "")
+    model = models.build(computed.model, loaded.info.num_classes)
     tested = predictor.build(config, model, loaded.variables, protocol=protocol)
-    return Subject(folder, loaded, config, source, tested, note)
+    return Subject(
+        folder, loaded, config, source, tested, choice.forms, tuple(x for x in notes if x)
+    )
 
 
 def facts(found: Subject) -> dict[str, Any]:
@@ -75,4 +80,5 @@ def facts(found: Subject) -> dict[str, Any]:
 
 
 def _network(found: Subject) -> dict[str, Any]:
-    return experiment.to_json(found.loaded.config)["model"]
+    # Forms round differently; another machine may have measured others.
+    return {**experiment.to_json(found.loaded.config)["model"], "forms": found.forms}

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from fastfcn_jax.config.schema import check_model
+from fastfcn_jax.config import schema
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.heads import HEADS, FCNHead
 from fastfcn_jax.models.jpu import JPU, JPUX
@@ -45,7 +45,7 @@ def build(
     axis_name: mapped axis over which BatchNorm takes its statistics in training.
     Raises UserError for a combination that no reference has.
     """
-    check_model(config)
+    schema.check_model(config)
     common = Common(
         align_corners=config.lineage == "official",
         kernel_init=_KERNEL_INIT[config.lineage],
@@ -53,7 +53,7 @@ def build(
         paddle_start=config.lineage == "paddleseg",
         dtype=jnp.dtype(config.precision),
         axis_name=axis_name,
-        forms=Forms(config.forms),
+        forms=Forms(*schema.forms(config.forms)),
     )
     auxiliary_head = None
     one_channel = is_one_channel(config, num_classes)

@@ -55,7 +55,7 @@ def build(config: ConfigDict, source: Source, plan: strategy.Strategy) -> Traini
             "align_corners": config.model.lineage == "official",
             "threshold": config.model.threshold,
         },
-        forms=Forms(config.model.forms),
+        forms=Forms(*schema.forms(config.model.forms)),
         normalization=s.normalization,
         accumulate=config.train.accumulate,
         ema_decay=config.train.ema_decay,

@@ -108,6 +108,15 @@ def read(workdir: Path) -> dict[str, Any] | None:
     return stored.read(path, CARD, "fix it or move it away")
 
 
+def earlier(workdir: Path) -> dict[str, Any] | None:
+    """The card of the run that a start in this workdir resumes; None if it begins a new one.
+
+    Raises:
+      UserError: the file is invalid.
+    """
+    return read(workdir) if (workdir / "checkpoints").is_dir() else None
+
+
 def write(workdir: Path, card: dict[str, Any], step: int) -> None:
     """Adds this start to the card and writes run.json."""
     start = {

@@ -24,6 +24,7 @@ from fastfcn_jax.training import (
     checkpointer,
     metrics_log,
     run_card,
+    run_forms,
     run_outputs,
     sinks,
     step,
@@ -103,6 +104,7 @@ def _prepare(
     if runtime.has_unused_gpu():
         terminal.say("note: " + runtime.UNUSED_GPU)
     terminal.say(f"compiled programs are kept in {cache}" if cache else "compilations are not kept")
+    asked, config = config, run_forms.decided(config, workdir, terminal.say)
     source, validation = runtime.together(lambda: open_sources(config, terminal))
     card = runtime.together(lambda: _card(config, workdir, source, terminal))
     runtime.agree({"training data": card["data"], "validation data": _outline(validation)})
@@ -121,7 +123,7 @@ def _prepare(
     if jax.process_count() > 1:
         runtime.agree({"state to start from": stored_state.checksums(state)})
     outputs = runtime.together(
-        lambda: run_outputs.open_outputs(config, workdir, source, card, start, terminal.curves)
+        lambda: run_outputs.open_outputs(asked, workdir, source, card, start, terminal.curves)
     )
     outputs.records.also(callbacks.record)
     for tracker in outputs.trackers:
@@ -216,7 +218,7 @@ def open_sources(config: ConfigDict, terminal: console.Console) -> tuple[Source,
 
 def _card(config, workdir: Path, source: Source, terminal) -> dict[str, Any]:
     """Creates the card of this run and reports what changed since the run began."""
-    earlier = run_card.read(workdir) if (workdir / "checkpoints").is_dir() else None
+    earlier = run_card.earlier(workdir)
     card = run_card.create(config, source)
     if earlier is not None:
         changed = run_card.check_resume(earlier, config, workdir)

@@ -109,13 +109,19 @@ def _of_platform(row: Row, take: Callable = lambda form: form) -> Any:
     return lambda *arrays: jax.lax.platform_dependent(*arrays, cpu=cpu, default=gpu)
 
 
-def operation(x: Float[Array, "b h w c"], kernel: Float[Array, "p q _ k"], dilation: int) -> str:
-    """Returns the row of a convolution at stride 1.
+def operation(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "p q _ k"], stride: int, dilation: int
+) -> str:
+    """Returns the row of a convolution; "strided", which has none, unless it is in groups.
 
     Far dilated are those that would spend 15 % of their products on the padding; wide enough for
     Winograd's tiles those of 128 channels and 256 pixels, in float32.
     """
     (b, h, w, c), (size, _, c_in, k) = x.shape, kernel.shape
+    if 1 < c_in < c:
+        return "grouped 3x3"
+    if stride > 1:
+        return "strided"
     if size == 1:
         return "1x1"
     if c_in == 1:
@@ -132,18 +138,23 @@ def operation(x: Float[Array, "b h w c"], kernel: Float[Array, "p q _ k"], dilat
 class Forms:
     """The operations of a network, `kind` "fast" (by the table) or "plain".
 
-    Plain are XLA's own operations with jax's gradients of them, alike for every platform.
+    Plain are XLA's own operations with jax's gradients of them, alike for every platform; `plain`
+    names those that are so although the others are by the table.
     `forms["barrier"](*arrays)` returns its arrays; a GPU has computed all of them before anything
     reads one.
     """
 
     kind: str
+    plain: frozenset[str] = frozenset()
 
     def __getitem__(self, operation: str) -> Any:
         """Returns an operation of `PLAIN` in its form: see the function named there."""
-        if self.kind == "plain" or operation not in TABLE:
+        if self.is_plain(operation):
             return PLAIN[operation]
         return _of_platform(TABLE[operation])
+
+    def is_plain(self, operation: str) -> bool:
+        return self.kind == "plain" or operation in self.plain or operation not in TABLE
 
     def convolve(
         self,
@@ -163,32 +174,41 @@ class Forms:
             # for GPUs on a strided slice in a matrix product.
             (x,) = self["barrier"](x[:, ::stride, ::stride])
             dilation, stride = max(dilation // stride, 1), 1
-        if 1 < kernel.shape[2] < x.shape[-1]:
-            if "grouped 3x3" in TABLE:
-                return _convolve_grouped(x, kernel, stride, dilation)
+        return self.convolve_by_row(x, kernel, stride, dilation)
+
+    def convolve_by_row(
+        self,
+        x: Float[Array, "b h w c"],
+        kernel: Float[Array, "p q _ k"],
+        stride: int,
+        dilation: int,
+    ) -> Float[Array, "b h2 w2 k"]:
+        """The same of an x without the pixels that no tap meets, by the row of the table."""
+        name = operation(x, kernel, stride, dilation)
+        if self.is_plain(name):
             return convolution.convolve(x, kernel, dilation, stride)
-        if stride > 1 or operation(x, kernel, dilation) not in TABLE:
-            return convolution.convolve(x, kernel, dilation, stride)
-        return _convolve(x, kernel, dilation)
+        if name == "grouped 3x3":
+            return _convolve_grouped(x, kernel, stride, dilation)
+        return _convolve(x, kernel, dilation, self)
 
 
 FAST = Forms("fast")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(x, kernel, dilation):
-    row = TABLE[operation(x, kernel, dilation)]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x, kernel, dilation, forms):
+    row = TABLE[operation(x, kernel, 1, dilation)]
     by_form = _of_platform(row, lambda form: lambda x, kernel: form.convolve(x, kernel, dilation))
     return by_form(x, kernel)
 
 
-def _forward(x, kernel, dilation):
-    return _convolve(x, kernel, dilation), (x, kernel)
+def _forward(x, kernel, dilation, forms):
+    return _convolve(x, kernel, dilation, forms), (x, kernel)
 
 
-def _backward(dilation, saved, gradient):
+def _backward(dilation, forms, saved, gradient):
     x, kernel = saved
-    row = TABLE[operation(x, kernel, dilation)]
+    row = TABLE[operation(x, kernel, 1, dilation)]
 
     def by_kernel(form):
         return lambda x, gradient: form.kernel_gradient(
@@ -201,7 +221,7 @@ def _backward(dilation, saved, gradient):
     of_kernel = _of_platform(row, by_kernel)(x, gradient)
     # The kernel's first: XLA would leave what only the update waits for to the end, and keep both
     # maps until then. Flat, or the update takes it in cuDNN's order of axes and not in place.
-    of_kernel, gradient = FAST["barrier"](of_kernel.ravel(), gradient)
+    of_kernel, gradient = forms["barrier"](of_kernel.ravel(), gradient)
     return _of_platform(row, by_input)(gradient, kernel), of_kernel.reshape(kernel.shape)
 
 
