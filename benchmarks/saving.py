@@ -37,12 +37,12 @@ def open_run(arguments: argparse.Namespace, workdir: Path) -> setup.Run:
 
 
 def block(run: setup.Run, batches, steps: int, saves: bool) -> dict[str, float]:
-    """Runs `steps` steps as the loop does; seconds a step, and of processor time, and blocked."""
+    """Runs `steps` steps as the loop does; seconds and processor time a step, seconds blocked."""
     in_flight: deque = deque()
     started, worked, blocked = time.monotonic(), time.process_time(), 0.0
     for index in range(steps):
         batch, indices = next(batches)
-        run.state, metrics = run.train_step(run.state, batch)
+        run.state, metrics = run.train_step(run.state, batch, run.numbers(run.step))
         run.step += 1
         in_flight.append((run.step, metrics, indices))
         loop._read_metrics(run, in_flight, leave=0 if index == 0 else loop.IN_FLIGHT)
