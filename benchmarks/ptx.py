@@ -128,12 +128,7 @@ def assembled(path: Path, ptxas: Path) -> list[tuple[str, Code]]:
     for part in told.split("Compiling entry function '")[1:]:
         name = part[: part.index("'")]
         spilled, registers, shared = (
-            int(match[1]) if (match := re.search(pattern, part)) else 0
-            for pattern in (
-                r"(\d+) bytes spill stores",
-                r"Used (\d+) registers",
-                r"(\d+) bytes smem",
-            )
+            int(match[1]) if (match := re.search(pattern, part)) else 0 for pattern in _TOLD
         )
         count = sizes[name] // INSTRUCTION_BYTES
         found.append((name, Code(registers, spilled, shared, count, loops)))

@@ -33,7 +33,7 @@ JOINS = 5.0  # seconds until a new node takes the place of one that was killed
 
 
 def draw(folder: Path, pictures: int) -> None:
-    """Lays the pictures; the folder `different` beside them has one of each."""
+    """Writes the pictures into `in`, and one of each into the folder `different` beside it."""
     import toy
 
     different = folder / "different"
@@ -80,7 +80,7 @@ def kill(kind: str, nodes, driver: subprocess.Popen, dice: random.Random) -> boo
 
 
 def run(folder: Path, kills: int, every: float, dice: random.Random) -> collections.Counter:
-    """Predicts everything; returns how often what was killed."""
+    """Predicts everything; returns how often each kind was killed, and how often it started."""
     import ray_nodes
 
     done: collections.Counter = collections.Counter()

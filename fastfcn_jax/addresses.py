@@ -98,7 +98,7 @@ def matches(pattern: str) -> list[str]:
 def walk(address: str) -> Iterator[tuple[PurePosixPath, list[str]]]:
     """Each folder below an address with the sorted names of its files; hidden ones are left out.
 
-    Memory for one folder. Raises UserError if a folder cannot be listed.
+    Holds one folder in memory. Raises UserError if a folder cannot be listed.
     """
     files = filesystem(address)
     waiting = [place(address)]

@@ -97,7 +97,7 @@ class Parser(argparse.ArgumentParser):
     ) -> None:
         """Adds a required flag; the error for a missing flag shows `example`.
 
-        unless: the names of values of which each, if given, replaces the flag.
+        unless: the names of other values; if one of them is given, the flag may be missing.
         """
         name = flag.lstrip("-").replace("-", "_")
         self._examples[name], self._unless[name] = f"{flag} {example}", unless

@@ -18,7 +18,7 @@ from fastfcn_jax import cli, provenance
 from fastfcn_jax.errors import UserError
 
 WAIT = 0.2  # seconds between two looks at the processes
-PATIENCE = 60.0  # seconds after the first bad end in which the others end by themselves
+PATIENCE = 60.0  # seconds for the others to end by themselves when one has failed
 SHOWN = 4000  # bytes of the errors of a process
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -115,7 +115,7 @@ def without_flag(words: Sequence[str], flag: str) -> list[str]:
 
 
 def share_of(cores: Sequence[T], index: int, count: int) -> Sequence[T]:
-    """The cores (or devices) of process `index`; others have them, too, if there are too few."""
+    """The cores (or devices) of process `index`; shared with others if there are too few."""
     if len(cores) < count:
         return cores[index % len(cores) :][:1] if cores else ()
     return cores[index * len(cores) // count : (index + 1) * len(cores) // count]
@@ -136,7 +136,7 @@ def _limited_to(cores: Sequence[int]) -> Iterator[None]:
 
 
 def devices(count: int) -> list[dict[str, str]]:
-    """For each process the variables that give it GPUs of its own, or none to all of them."""
+    """For each process the variables that give it GPUs of its own, or keep all on the CPU."""
     names = _gpus()
     if names and len(names) < count and "JAX_PLATFORMS" not in os.environ:
         print(f"note: {count} processes and {len(names)} GPUs: they compute on the CPU")

@@ -107,7 +107,7 @@ def through(
     context.enable_progress_bars = False  # the command has its own
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the retries: Ray 2.64 shall name them otherwise
+        warnings.simplefilter("ignore")  # that Ray 2.64 will rename the options of retries
         done = rows.map_batches(
             actor,
             fn_constructor_kwargs={**arguments, "given": given},
@@ -130,8 +130,7 @@ def through(
     except ray.exceptions.RayActorError as error:
         raise UserError(
             f"--ray: an actor died {RETRIES + 1} times on the same pictures "
-            f"({first_line(error)}); Ray's logs have the reason. The others are done as far as "
-            "the results tell."
+            f"({first_line(error)}); Ray's logs have the reason."
         ) from error
 
 

@@ -6,7 +6,7 @@ from fastfcn_jax import models
 from fastfcn_jax.evaluation import ray_eval
 from fastfcn_jax.predict import chosen_model
 
-# As this module is imported: later a test may have put the functions below in their places.
+# Taken now: later a test may have put the functions below in their places, which would recurse.
 _LOAD_MODEL, _LOAD = chosen_model.load_model, ray_eval.load
 
 

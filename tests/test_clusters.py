@@ -74,7 +74,7 @@ def test_the_batch_file_goes_on_after_a_killed_process(slurm):
     assert "2 x cpu in 2 processes" in result.stdout
     assert "resuming from the checkpoint of step" in result.stdout
     assert len(tiny.losses(slurm / "run")) == 14
-    # As within a job: the line of the page.
+    # As within a job: the command that the page shows.
     task = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2", "SLURM_RESTART_COUNT": "0"}
     command = ("srun", "fastfcn", "eval", f"--checkpoint={slurm}/run")
     result = subprocess.run(command, env={**os.environ, **task}, capture_output=True, text=True)

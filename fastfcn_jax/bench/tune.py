@@ -20,9 +20,9 @@ from fastfcn_jax.models import folding
 from fastfcn_jax.models.ops.forms import FAST, PLAIN, Forms, operation
 from fastfcn_jax.training import losses
 
-# Of the fast form's time: plain is taken up to this, so that noise changes nothing.
+# Plain is taken up to this share of the fast form's time, so that noise decides nothing.
 MOST = 0.97
-# They act on what XLA makes of the operations around them.
+# Not timed: they only act on what XLA makes of the operations around them.
 NOT_ALONE = ("batch norm before 1x1", "barrier")
 
 

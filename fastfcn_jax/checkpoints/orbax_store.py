@@ -126,8 +126,8 @@ def open_manager(folder: Path, policy: Any) -> ocp.CheckpointManager:
 
 
 def _arrays(alone: ocp.options.MultiprocessingOptions) -> ocp.PyTreeCheckpointHandler:
-    # Compressing float32 weights takes a second of processor time for 400 MB and saves a tenth;
-    # the copy is for callers that change the arrays while they are written.
+    # Compressing float32 weights takes a second of processor time for 400 MB and saves a tenth.
+    # Orbax's own copy of the arrays is for callers that change them while they are written.
     numpy = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
     return ocp.PyTreeCheckpointHandler(
         use_compression=False,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fastfcn_jax import cli, launch
 from fastfcn_jax.errors import UserError
 
-# Flags of an evaluation, which --merge would not heed, and --mean neither.
+# Flags of an evaluation, which --merge and --mean would ignore.
 EVALUATING = (
     *("checkpoint", "config", "protocol", "calibration", "boundary", "shard"),
     *("processes", "coordinator", "num_processes", "process_id", "ray"),
@@ -65,7 +65,7 @@ def define(parser: cli.Parser) -> None:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="On a Ray cluster: of this HOST:PORT, of RAY_ADDRESS, or of this host.",
+        help="Use the Ray cluster at HOST:PORT; without it that of RAY_ADDRESS or this host.",
     )
 
 

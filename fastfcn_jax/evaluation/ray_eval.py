@@ -70,14 +70,14 @@ class Counter:
             self._predictor, self._source = found.predictor, found.source
             if len(self._source) != count:
                 raise UserError(f"{len(self._source)} images here instead of {count}.")
-        except UserError as error:  # said with the first table: Ray tries a constructor again
+        except UserError as error:  # told with the first table: Ray repeats a failed constructor
             self._refusal = f"{platform.node()}: {error}"
             return
         if sizes:
             self._predictor.expect(sizes)
 
     def __call__(self, table: Any) -> dict[str, list]:
-        """One row: the counts of the images of one row, packed."""
+        """Returns one row: the counts of the images that the given row lists, packed."""
         (places,) = table["places"].to_pylist()
         said, packed = self._refusal, b""
         if not said:
@@ -123,7 +123,7 @@ def count(
         answers = ray_cluster.through(rows, Counter, arguments, team, batch=1)
         for answer in track(answers, len(parts), "evaluating, in batches"):
             counted = tally.unpack(answer["tally"])
-            # Once, whatever was done twice because an actor was lost.
+            # Ray repeats what a lost actor may have done already: counted once.
             done.setdefault(int(counted.positions[0]), counted)
     return tally.join(list(done.values()))
 

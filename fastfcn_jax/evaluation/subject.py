@@ -19,7 +19,12 @@ PACKAGES = ("fastfcn_jax", "jax", "jaxlib", "numpy")  # those that compute the s
 
 
 class Subject(NamedTuple):
-    """folder: of the checkpoint. forms: how operations are computed. notes: for the user."""
+    """A loaded model and the images that it is evaluated on.
+
+    folder: of the checkpoint.
+    forms: how operations are computed, a value of `config.model.forms`.
+    notes: for the user.
+    """
 
     folder: Path
     loaded: LoadedModel

@@ -11,7 +11,7 @@ def needed(module: str, extra: str, what: str = "") -> Any:
     """The module.
 
     Args:
-      what: needs it; "": the format that is called as the extra.
+      what: names what needs it, in the error; "": the format with the name of the extra.
 
     Raises:
       UserError: it is not installed; the extra that installs it is named.

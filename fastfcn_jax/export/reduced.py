@@ -21,9 +21,9 @@ from fastfcn_jax.export import metadata, openvino_file, packages, writers
 Images = Iterable[Num[np.ndarray, "1 h w c"]]  # inputs of the program, to calibrate on
 Write = Callable[[Path, str], None]  # the file with this description
 
-# Of the maps all that ONNX Runtime hands on in eight bits; sums only where they are of two maps.
+# All operators that ONNX Runtime computes or passes on in eight bits, but for sums with a constant
+# (`_with_constants`).
 QUANTIZED = ["Conv", "Add", "Relu", "MaxPool", "Concat", "Resize"]
-UNCALIBRATED = ("float16", "bf16")
 
 
 def _onnx_float16(job: writers.Job, text: str, images: Images) -> Write:

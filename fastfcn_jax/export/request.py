@@ -79,6 +79,6 @@ class Request:
 
 
 def files_of(output: Path, file_format: str) -> tuple[Path, ...]:
-    """The files that make up an export, the one that is opened first."""
+    """The files that make up an export, beginning with the one that readers open."""
     beside = BESIDE.get(file_format)
     return (output,) if beside is None else (output, output.with_suffix(beside))

@@ -48,7 +48,7 @@ def find(folder: Path, data: ConfigDict, *, calibrates: bool) -> Given:
 
     Args:
       data: `config.data` of the model; its name, splits and kind of images count.
-      calibrates: whether some are needed for that; else all are compared.
+      calibrates: whether some are needed to calibrate on; else all are to compare on.
 
     Raises:
       UserError: the folder holds neither photographs nor that data set.

@@ -41,7 +41,7 @@ class JPU(nn.Module):
             _upsample(x, maps[0], size, sizes[0], self.common)
             for x, size in zip(maps, sizes, strict=True)
         ]
-        # Written once: each branch's kernel for a GPU would choose between the maps at every tap.
+        # Without the barrier each branch's GPU kernel would choose between the maps at every tap.
         (joint,) = self.common.forms["barrier"](
             jnp.concatenate(maps[::-1] if self.coarse_first else maps, axis=-1)
         )

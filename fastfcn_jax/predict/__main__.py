@@ -49,7 +49,7 @@ def define(parser: cli.Parser) -> None:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="On a Ray cluster: of this HOST:PORT, of RAY_ADDRESS, or of this host.",
+        help="Use the Ray cluster at HOST:PORT; without it that of RAY_ADDRESS or this host.",
     )
     parser.add_argument(
         "--shard", metavar="I/N", help="Share I (from 0) of N; by itself under srun and mpirun."

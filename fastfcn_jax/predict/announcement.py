@@ -7,11 +7,11 @@ from fastfcn_jax.predict.inputs import Photograph, Photographs
 from fastfcn_jax.predict.settings import Settings
 
 PLANNED = 1000  # so many headers are read ahead
-PLANNED_REMOTE = 32  # of files at addresses, each of which is read as a whole for it
+PLANNED_REMOTE = 32  # photographs at addresses, which are read whole for their headers
 
 
 def announce(model, photographs: Photographs, settings: Settings) -> list[tuple[int, int]]:
-    """Plans for a sample of the photographs and prints the plan; an exported file has one way.
+    """Plans for a sample of the photographs and prints the plan; an exported file needs none.
 
     Standard input, which can be read only once, is not announced.
 

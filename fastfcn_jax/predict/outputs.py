@@ -136,7 +136,7 @@ def where(input: str | Path, output: str | Path) -> tuple[str, Path]:
     """
     source, target = addresses.local(str(input)), addresses.local(str(output))
     if addresses.is_address(target):
-        raise UserError(f"--output {target}: results go into a folder; give one, and copy it.")
+        raise UserError(f"--output {target}: results go into a folder; give one, then copy it.")
     if not addresses.is_address(source):
         source = str(Path(source).expanduser())
     return source, Path(target).expanduser()

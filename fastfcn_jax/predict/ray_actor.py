@@ -25,7 +25,7 @@ class Labeller:
       checksum: returns its checksum, which has to be that of `call`.
       folder: of the results, the same one on all nodes.
       sizes: of images, for which padded sizes are planned.
-      skips: leaves out what is done already; for rows that were not looked at before.
+      skips: whether to leave out what is done already; False if the driver has done so.
       given: what Ray gives to the actor.
     """
 
@@ -44,7 +44,7 @@ class Labeller:
         self._refusal = ""
         try:
             self._prepare(load, checksum, folder, sizes, skips, given)
-        except UserError as error:  # said with the first table: Ray tries a constructor again
+        except UserError as error:  # told with the first table: Ray repeats a failed constructor
             self._refusal = f"{platform.node()}: {error}"
 
     def _prepare(self, load, checksum, folder, sizes, skips, given) -> None:

@@ -109,7 +109,9 @@ def predict(
 def _find(source: str, folder: Path, settings: Settings) -> Given:
     """Looks for the input; UserError if it is nothing that actors can share."""
     if source == inputs.STDIN or inputs.is_video(source):
-        raise UserError(f"--input {source}: one picture or video is not for --ray; leave it out.")
+        raise UserError(
+            f"--input {source}: one picture or video is not for --ray; leave --ray out."
+        )
     if not addresses.is_address(source):
         source = str(Path(source).absolute())
     tables = ray_rows.packed(source, ray_rows.TABLE)
@@ -119,7 +121,7 @@ def _find(source: str, folder: Path, settings: Settings) -> Given:
         names.refuse_to_overwrite(found, folder, settings)
         return Given(found, [], [])
     if settings.polygons == "coco":
-        raise UserError("--polygons coco needs single files as its input; leave it out.")
+        raise UserError("--polygons coco needs single files as its input; leave --polygons out.")
     return Given(None, tables, shards)
 
 
@@ -145,7 +147,7 @@ def _work(
 
 
 def _record(answers: Iterable[dict[str, Any]], manifest: Manifest) -> Summary:
-    """Writes each record once, whatever was done twice as something was lost meanwhile."""
+    """Writes each record once: Ray repeats what a lost actor may have done already."""
     seen: set[int] = set()
     failures, skipped = [], 0
     for answer in answers:

@@ -1,4 +1,4 @@
-"""Runs one job at a time beside the training steps, and raises its error in the training itself."""
+"""Runs one job at a time beside the training steps, and raises its error in the training loop."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -15,9 +15,9 @@ from fastfcn_jax.training import run_card
 def decided(config: ConfigDict, workdir: Path, say: Callable[[str], None]) -> ConfigDict:
     """Returns the experiment with another `model.forms` than "auto"; all processes call this.
 
-    A run that resumes keeps its forms, as others round otherwise; a new one takes what process 0
-    has measured. Says so if it is not the shipped table, and on a device that is not measured what
-    would measure it.
+    A run that resumes keeps its forms, as others round differently; a new one takes those that were
+    measured on the device of process 0. Tells which they are unless they are the shipped ones, and
+    on a GPU without a measurement which command makes one.
 
     Raises:
       UserError: in every process, if run.json is invalid.

@@ -130,7 +130,7 @@ def test_every_row_of_the_table_can_be_named_plain():
     arguments = jnp.ones((1, 6, 6, 4)), jnp.ones((3, 3, 1, 4))
     assert "custom_vjp" in str(jax.make_jaxpr(FAST.convolve)(*arguments))
     assert "custom_vjp" not in str(jax.make_jaxpr(forms.convolve)(*arguments))
-    config.model.forms = "auto"  # who builds a network alone, or a file for other devices
+    config.model.forms = "auto"  # for a network built alone, or a file for other devices
     assert models.build(config.model, 9).backbone.common.forms == FAST
     for wrong in ("fast without 5x5", "plain without 1x1", "auto without 1x1", "faster", ""):
         config.model.forms = wrong

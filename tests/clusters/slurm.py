@@ -1,4 +1,4 @@
-"""Stands in for sbatch, srun, squeue and scontrol on one host, by the name that it is called by.
+"""Stands in for sbatch, srun, squeue and scontrol on one host, whichever name it is called by.
 
 It sets the variables that Slurm sets. The folder FAKE_SLURM holds its state. At the first start of
 a job the last task gets TINY_FAILURE from LAST_FAILS.

@@ -109,7 +109,7 @@ def _check_graph(made, exact, precision):
 
 
 def test_with_labels_both_scores_are_stored(folder, tmp_path, monkeypatch):
-    """An empty folder is as good a root of the generated scenes as any."""
+    """The generated scenes read no files, so an empty folder is the root of their data set."""
     monkeypatch.setattr(users_photographs, "COMPARED", 6)
     monkeypatch.setattr(users_photographs, "CALIBRATED", 4)
     (tmp_path / "root").mkdir()

@@ -113,7 +113,7 @@ def test_a_copy_stands_in_for_a_damaged_shared_checkpoint(tmp_path):
 def test_copies_of_another_run_are_not_restored(tmp_path, capsys):
     save(tmp_path, shared=(4,))
     save(tmp_path / "other", local=(10,), run="b")
-    assert restored(tmp_path, "new") == (4, False)  # another folder, which is none of its business
+    assert restored(tmp_path, "new") == (4, False)  # copies of another run do not count
     shutil.copy(tmp_path / "other/local/b/10.npz", tmp_path / "local/a/10.npz")
     assert restored(tmp_path) == (4, True)
     assert "local/a/10.npz is skipped: it is of another run, b" in capsys.readouterr().out

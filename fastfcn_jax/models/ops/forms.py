@@ -112,7 +112,9 @@ def _of_platform(row: Row, take: Callable = lambda form: form) -> Any:
 def operation(
     x: Float[Array, "b h w c"], kernel: Float[Array, "p q _ k"], stride: int, dilation: int
 ) -> str:
-    """Returns the row of a convolution; "strided", which has none, unless it is in groups.
+    """Returns the row of a convolution; "strided", for which there is none, at strides above 1.
+
+    A convolution in groups has the row "grouped 3x3" at any stride.
 
     Far dilated are those that would spend 15 % of their products on the padding; wide enough for
     Winograd's tiles those of 128 channels and 256 pixels, in float32.
@@ -183,7 +185,7 @@ class Forms:
         stride: int,
         dilation: int,
     ) -> Float[Array, "b h2 w2 k"]:
-        """The same of an x without the pixels that no tap meets, by the row of the table."""
+        """As `convolve`, of an x from which pixels that no tap reads have been removed."""
         name = operation(x, kernel, stride, dilation)
         if self.is_plain(name):
             return convolution.convolve(x, kernel, dilation, stride)
