@@ -42,7 +42,7 @@ def block(run: setup.Run, batches, steps: int, saves: bool) -> dict[str, float]:
     started, worked, blocked = time.monotonic(), time.process_time(), 0.0
     for index in range(steps):
         batch, indices = next(batches)
-        run.state, metrics = run.train_step(run.state, batch)
+        run.state, metrics = run.train_step(run.state, batch, run.numbers(run.step))
         run.step += 1
         in_flight.append((run.step, metrics, indices))
         loop._read_metrics(run, in_flight, leave=0 if index == 0 else loop.IN_FLIGHT)

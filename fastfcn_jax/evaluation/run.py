@@ -63,7 +63,12 @@ def evaluate_folder(
     """
     part = None if shard is None else share.parse(shard)
     if ray is not None:
-        ray_eval.refuse(shard=shard, coordinator=coordinator, num_processes=num_processes)
+        ray_eval.refuse(
+            shard=shard,
+            coordinator=coordinator,
+            num_processes=num_processes,
+            process_id=process_id,
+        )
         ray_cluster.stay_on_cpu()
         relay = None
     else:
