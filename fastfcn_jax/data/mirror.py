@@ -58,6 +58,12 @@ def _is_copied(path: Path, size: int | None) -> bool:
 
 
 def _fetch(root: str, path: str, target: Path) -> None:
-    files.make_folder(target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{target.parent} cannot be created ({error.strerror}); set XDG_CACHE_HOME to a folder "
+            "that can be written."
+        ) from error
     with files.replacing(target) as temporary:
         addresses.copy(addresses.beside(root, path), temporary)

@@ -197,9 +197,11 @@ def _again(folder: Path, config: ConfigDict, facts: dict[str, Any]) -> Subject |
     runtime.cache_compilations()
     try:
         found = subject.prepare(folder, config, facts["protocol"])
-        if subject.facts(found) == facts:
+        now = subject.facts(found)
+        if now == facts:
             return found
-        why = f"{folder} or the images have changed since"
+        other = next(name for name in facts if now.get(name) != facts[name])
+        why = f"{folder} or the images have changed since, or this machine is another: {other}"
     except UserError as error:
         why = str(error).rstrip(".")
     print(f"the report has no pictures of images: {why}")
