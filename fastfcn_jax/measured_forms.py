@@ -58,8 +58,8 @@ def chosen(model: ConfigDict) -> Choice:
     forms = in_words(plain)
     return Choice(
         forms,
-        f"forms: {forms}, as measured on this {_device()} ({path}); --config.model.forms=fast "
-        "takes those of the package",
+        f"forms: {forms}, as measured on this {_device()} ({path}); a training with "
+        "--config.model.forms=fast, and all else without this file, takes those of the package",
         path,
     )
 

@@ -79,7 +79,7 @@ def _end(status: int, text: str) -> NoReturn:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError):
-        os.write(2, text.encode() + b"\n")
+        os.write(2, text.encode(errors="backslashreplace") + b"\n")
     os._exit(status)
 
 
@@ -93,7 +93,7 @@ class _Link:
 
     def send(self, line: str) -> None:
         with contextlib.suppress(OSError):  # `read` notices a closed connection
-            self.connection.sendall(line.encode() + b"\n")
+            self.connection.sendall(line.encode(errors="backslashreplace") + b"\n")
 
     def read(self) -> list[str] | None:
         """The lines that have arrived; None if the other side has closed the connection."""

@@ -76,7 +76,8 @@ def workers(ray: Any, *, reads: bool) -> Workers:
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if gpus := int(sum(node.get("GPU", 0) for node in nodes)):
-        return Workers(gpus, 1, 1)
+        # Without a CPU of their own if that took all: actors would never start, or nothing be read.
+        return Workers(gpus, int(sum(node.get("CPU", 0) for node in nodes) > gpus), 1)
     counts = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
     if not counts:
         raise UserError("--ray: no node of the cluster has a CPU; start them without --num-cpus=0.")
@@ -141,8 +142,9 @@ def use_device(given: Workers) -> None:
 
     if not given.gpus:
         jax.config.update("jax_platforms", "cpu")
-    os.environ["NPROC"] = str(given.cpus)  # XLA's threads; else one for each core of the node
-    cv2.setNumThreads(given.cpus)
+    threads = max(given.cpus, 1)
+    os.environ["NPROC"] = str(threads)  # of XLA; else one for each core of the node
+    cv2.setNumThreads(threads)
 
 
 def stay_on_cpu() -> None:

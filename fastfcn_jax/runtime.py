@@ -148,8 +148,12 @@ def _by_open_mpi(
 
 
 def gather(text: str) -> list[str]:
-    """Returns the text of every process, in order of process index; all must call this."""
-    return [data.decode() for data in gather_bytes(text.encode())]
+    """Returns the text of every process, in order of process index; all must call this.
+
+    It may hold file names that are not UTF-8.
+    """
+    kept = "surrogateescape"
+    return [data.decode(errors=kept) for data in gather_bytes(text.encode(errors=kept))]
 
 
 def gather_bytes(mine: bytes) -> list[bytes]:

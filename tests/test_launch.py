@@ -114,6 +114,17 @@ def test_bytes_of_any_length_are_exchanged_in_pieces(monkeypatch, sizes):
         assert list(pool.map(runtime.gather_bytes, data)) == [data, data]
 
 
+def test_an_error_may_name_a_file_that_is_no_utf_8():
+    name = os.fsdecode(b"stra\xdfe.png")
+    assert runtime.gather(name) == [name]
+
+    def refuse():
+        raise UserError(name)
+
+    with pytest.raises(UserError, match=name):
+        runtime.together(refuse)
+
+
 def test_open_mpi_5_says_where_process_0_is_on_one_host_alone():
     told = {
         "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "1",

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import types
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,20 @@ def test_what_is_done_is_not_done_again(call, tmp_path, capsys):
     assert "4 of 4 are done already" not in capsys.readouterr().out  # names of another folder
     names = [record["name"] for record in records(tmp_path / "out")]
     assert len(names) == len(set(names)) == len(list((tmp_path / "in" / "x").rglob("*.png")))
+
+
+def test_results_without_a_manifest_count_as_done(call, tmp_path, capsys):
+    call("out")
+    (tmp_path / "out" / "predictions.jsonl").unlink()
+    call("out", skip_existing=True)
+    assert "12 of 13 are done already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("cpus", "each"), [(8, 1), (2, 0), (1, 0)])
+def test_actors_on_gpus_leave_a_cpu_to_read(cpus, each):
+    node = {"Alive": True, "Resources": {"CPU": cpus, "GPU": 2}}
+    ray = types.SimpleNamespace(nodes=lambda: [node])
+    assert ray_cluster.workers(ray, reads=True) == (2, each, 1)
 
 
 def test_a_table_of_addresses_and_one_of_pictures(call, tmp_path):

@@ -19,10 +19,11 @@ def folder_of(root: str) -> str:
 
     The copy is below `$XDG_CACHE_HOME/fastfcn_jax/data` (`~/.cache/…`). A file that is there with
     the size of the original is not copied again, so that an interrupted copy goes on. A change that
-    keeps the size is not noticed.
+    keeps the size is not noticed, and none where sizes are not known (https://…).
 
     Raises:
-      UserError: there is no file at the address, it cannot be read, or the copy cannot be written.
+      UserError: there is no file at the address, it cannot be read, or the copy cannot be written;
+        or a name there leads out of the copy.
     """
     root = addresses.local(root)
     if not addresses.is_address(root):
@@ -34,21 +35,35 @@ def folder_of(root: str) -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(root.rstrip("/").encode()).hexdigest()[:16]
     copy = cache / "fastfcn_jax" / "data" / name
-    targets = {path: copy / os.path.relpath(path, base) for path in entries}
-    missing = [path for path, to in targets.items() if _size(to) != entries[path]]
+    targets = {path: copy / _below(root, os.path.relpath(path, base)) for path in entries}
+    missing = [path for path, to in targets.items() if not _is_copied(to, entries[path])]
     if missing:
-        total = sum(entries[path] for path in missing) / 1e6
+        total = sum(entries[path] or 0 for path in missing) / 1e6
         print(f"{root}: copying {len(missing)} files, {total:.0f} MB, to {copy}", file=sys.stderr)
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda path: _fetch(root, path, targets[path]), missing))
     return str(copy)
 
 
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+def _below(root: str, place: str) -> str:
+    """The place of a file below the root; a bucket may hold names with `..`."""
+    if place.split(os.sep)[0] == os.pardir:
+        raise UserError(f"data.root {root}: the name {place} leads out of it.")
+    return place
+
+
+def _is_copied(path: Path, size: int | None) -> bool:
+    """Whether the copy is there; size: of the original, None if that is not known."""
+    return path.is_file() and size in (None, path.stat().st_size)
 
 
 def _fetch(root: str, path: str, target: Path) -> None:
-    files.make_folder(target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{target.parent} cannot be created ({error.strerror}); set XDG_CACHE_HOME to a folder "
+            "that can be written."
+        ) from error
     with files.replacing(target) as temporary:
         addresses.copy(addresses.beside(root, path), temporary)

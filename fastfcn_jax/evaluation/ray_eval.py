@@ -4,7 +4,7 @@ import copy
 import functools
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,16 @@ from fastfcn_jax.terminal.progress import track
 from fastfcn_jax.weights import store
 
 BATCH = 16  # images that an actor takes at a time, or more if they are predicted together
+# What an actor has to find as it is where the command runs; a training may have saved meanwhile.
+SAME = ("checksum of the weights", "set of images")
 
 
 def refuse(**flags: Any) -> None:
     """Raises UserError for flags that divide the images in another way."""
     for name, value in flags.items():
         if value is not None:
-            raise UserError(f"--ray divides the images itself; leave --{name} out.")
+            flag = name.replace("_", "-")
+            raise UserError(f"--ray divides the images itself; leave --{flag} out.")
 
 
 def _with_whole_path(config: ConfigDict) -> ConfigDict:
@@ -51,6 +54,7 @@ class Counter:
       opens: returns the model and the data.
       sizes: of all images, for which padded sizes are planned.
       count: how many images there have to be.
+      facts: of `subject.facts`, those in `SAME`.
       chosen: names of the scores that need more than the confusion matrix.
       given: what Ray gives to the actor.
     """
@@ -60,6 +64,7 @@ class Counter:
         opens: Callable[[], Subject],
         sizes: Sequence[tuple[int, int]],
         count: int,
+        facts: Mapping[str, Any],
         chosen: Sequence[str],
         given: ray_cluster.Workers,
     ):
@@ -70,6 +75,12 @@ class Counter:
             self._predictor, self._source = found.predictor, found.source
             if len(self._source) != count:
                 raise UserError(f"{len(self._source)} images here instead of {count}.")
+            mine = subject.facts(found)
+            if other := [name for name in SAME if mine[name] != facts[name]]:
+                raise UserError(
+                    f"another {other[0]} here; give a model that does not change meanwhile, and "
+                    "that all nodes see, as they have to see the images."
+                )
         except UserError as error:  # told with the first table: Ray repeats a failed constructor
             self._refusal = f"{platform.node()}: {error}"
             return
@@ -115,7 +126,8 @@ def count(
     )
     parts = list(_joined(passes))
     opens = functools.partial(load, model, _with_whole_path(found.config), protocol)
-    arguments = {"opens": opens, "sizes": sizes, "count": total, "chosen": chosen}
+    facts = {name: value for name, value in subject.facts(found).items() if name in SAME}
+    arguments = {"opens": opens, "sizes": sizes, "count": total, "facts": facts, "chosen": chosen}
     done: dict[int, Tally] = {}
     with ray_cluster.joined(address) as ray:
         rows = ray.data.from_arrow([pyarrow.table({"places": [part]}) for part in parts])

@@ -63,7 +63,12 @@ def evaluate_folder(
     """
     part = None if shard is None else share.parse(shard)
     if ray is not None:
-        ray_eval.refuse(shard=shard, coordinator=coordinator, num_processes=num_processes)
+        ray_eval.refuse(
+            shard=shard,
+            coordinator=coordinator,
+            num_processes=num_processes,
+            process_id=process_id,
+        )
         ray_cluster.stay_on_cpu()
         relay = None
     else:
@@ -192,9 +197,11 @@ def _again(folder: Path, config: ConfigDict, facts: dict[str, Any]) -> Subject |
     runtime.cache_compilations()
     try:
         found = subject.prepare(folder, config, facts["protocol"])
-        if subject.facts(found) == facts:
+        now = subject.facts(found)
+        if now == facts:
             return found
-        why = f"{folder} or the images have changed since"
+        other = next(name for name in facts if now.get(name) != facts[name])
+        why = f"{folder} or the images have changed since, or this machine is another: {other}"
     except UserError as error:
         why = str(error).rstrip(".")
     print(f"the report has no pictures of images: {why}")

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,8 +70,8 @@ def read(file: Path) -> Share:
                 return Share(file, tally.from_arrays(content), about)
     except FileNotFoundError as error:
         raise UserError(f"--merge {file}: does not exist.") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        pass  # TypeError: a single array
     raise UserError(f"--merge {file}: holds no counts that `fastfcn eval --shard` wrote.")
 
 

@@ -76,8 +76,8 @@ def predict(
         call = Call(check(loaded, files[1]), choice)
         make_folder(folder)
         with Manifest(folder, call, checkpoint=str(checkpoint or model)) as manifest:
-            manifest.begin()  # before there are results: those without a line are not trusted
             work = _work(ray, given, loaded, writer, manifest, skip_existing)
+            manifest.begin()  # before there are results: those without a line are not trusted
             team = ray_cluster.workers(ray, reads=given.found is None)
             arguments = {
                 "load": load,

@@ -1,6 +1,7 @@
 """Turns SIGINT and SIGTERM into a request to stop, which the loop obeys between two steps."""
 
 import atexit
+import multiprocessing
 import os
 import signal
 import sys
@@ -67,6 +68,8 @@ class Interrupt:
     def _end_beside(self, thread: threading.Thread) -> None:
         """Ends the process here: the interpreter's own end aborts while XLA compiles."""
         if thread.is_alive():
+            for child in multiprocessing.active_children():  # of `data.workers`; else they stay
+                child.terminate()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(self.status)

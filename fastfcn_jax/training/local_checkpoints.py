@@ -171,9 +171,9 @@ class LocalCheckpoints:
     def begin(self, step: int) -> None:
         """Deletes copies of steps after `step`, which were not restored, and unfinished ones."""
         if self.writes:
-            for path in self.folder.glob("*.npz"):
-                if path.name.startswith(".") or int(path.stem) > step:
-                    path.unlink(missing_ok=True)
+            newer = [self._path(found) for found in self.steps() if found > step]
+            for path in (*newer, *self.folder.glob(".*.npz")):
+                path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raises an error of a save that is not the disk's."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,7 +179,8 @@ def _facts(config: ConfigDict) -> dict[str, Any]:
     stored: dict[str, Any] = experiment.to_json(config)
     for key in experiment.PER_HOST:
         stored["data"].pop(key)
-    stored["train"].pop("local_checkpoints")
+    # The folders may differ, but either all processes have one or none: they restore together.
+    stored["train"]["local_checkpoints"] = bool(config.train.local_checkpoints)
     stored["data"]["sets"] = [sets.parse(entry)[:-1] for entry in config.data.sets]
     settings = {
         f"config.{s}.{k}": v for s, x in stored.items() if s != "seed" for k, v in x.items()
@@ -196,7 +198,7 @@ def _outline(source: Source | None) -> list[Any]:
     """Identifies a data set without opening an image."""
     if source is None:
         return []
-    ids = hashlib.sha256("\n".join(source.ids).encode()).hexdigest()
+    ids = hashlib.sha256(os.fsencode("\n".join(source.ids))).hexdigest()
     return [source.info.name, list(source.info.class_names), len(source), ids]
 
 

@@ -42,6 +42,25 @@ def test_only_what_is_missing_is_copied(address, monkeypatch, capsys):
     assert len(path.read_bytes()) > 3
 
 
+def test_files_of_unknown_size_are_copied_once(address, monkeypatch, capsys):
+    sized = mirror.addresses.below
+    monkeypatch.setattr(
+        mirror.addresses, "below", lambda root: {path: {"size": None} for path in sized(root)}
+    )
+    folder = mirror.folder_of(address)
+    assert "copying 4 files" in capsys.readouterr().err
+    assert len([path for path in mirror.Path(folder).rglob("*") if path.is_file()]) == 4
+    mirror.folder_of.cache_clear()
+    assert mirror.folder_of(address) == folder
+    assert capsys.readouterr().err == ""
+
+
+def test_a_name_that_leads_out_of_the_copy_is_refused(address, monkeypatch):
+    monkeypatch.setattr(mirror.addresses, "below", lambda _: {"/camvid/../../a": {"size": 1}})
+    with pytest.raises(UserError, match="leads out of it"):
+        mirror.folder_of(address)
+
+
 def test_nothing_at_an_address_is_one_sentence(address):
     with pytest.raises(UserError, match=r"data\.root memory://absent: no files there"):
         datasets.load("camvid", "memory://absent", "train")

@@ -177,6 +177,7 @@ def test_shares_that_make_no_whole_are_refused(shares, checkpoint, few, tmp_path
         return tmp_path / name
 
     (tmp_path / "broken").write_bytes(b"PK")
+    np.save(tmp_path / "one.npy", np.zeros(3))
     (tmp_path / "empty").mkdir()
     run.evaluate_folder(checkpoint.parent / "other", output=tmp_path, shard="1/3", **BOTH)
     a, b, c = shares
@@ -190,6 +191,7 @@ def test_shares_that_make_no_whole_are_refused(shares, checkpoint, few, tmp_path
         ([a, changed("s.npz", scores=["boundary"]), c], "another choice of scores"),
         ([a, changed("x.npz", arrays={"positions": np.array([0, 3])}), c], "each image once"),
         ([a, tmp_path / "broken"], "holds no counts"),
+        ([a, tmp_path / "one.npy"], "holds no counts"),
         ([tmp_path / "empty"], "has no shard-"),
         ([tmp_path / "nowhere.npz"], "does not exist"),
     ):  # fmt: skip

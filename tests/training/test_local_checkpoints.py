@@ -139,6 +139,16 @@ def test_a_full_local_disk_is_told_once_and_stops_nothing(tmp_path, capsys, monk
     assert restored(tmp_path) == (3, True)
 
 
+def test_files_of_others_are_left_alone_and_unfinished_ones_are_deleted(tmp_path):
+    save(tmp_path, shared=(2,), local=(4,))
+    folder = tmp_path / "local" / "a"
+    for name in ("notes.npz", ".1-2.npz"):
+        (folder / name).write_bytes(b"")
+    assert restored(tmp_path) == (4, True)
+    assert (folder / "notes.npz").is_file()
+    assert not (folder / ".1-2.npz").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"local_checkpoints='.*file' cannot be written .*or to ''"):
