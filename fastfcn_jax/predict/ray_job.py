@@ -120,6 +120,8 @@ def _find(source: str, folder: Path, settings: Settings) -> Given:
         found = inputs.find(source, folder, settings)
         names.refuse_to_overwrite(found, folder, settings)
         return Given(found, [], [])
+    files, kind = (tables, "tables") if tables else (shards, "tar files")
+    print(f"input: {len(files)} {kind}; pictures beside them only by a pattern, such as '*.jpg'")
     if settings.polygons == "coco":
         raise UserError("--polygons coco needs single files as its input; leave --polygons out.")
     return Given(None, tables, shards)

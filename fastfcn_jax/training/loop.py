@@ -83,6 +83,8 @@ def _train(run: Run, interrupt: Interrupt) -> None:
             _validate_and_save(run, interrupt)  # the run was stopped before or while evaluating
         else:
             _save(run, miou=done["mIoU"])  # perhaps stopped after logging, before storing the score
+    elif run.step > 0 and t.local_checkpoints:
+        _save(run)  # from a local copy, which another host does not have
     batches = device_batches(run.config, run.source, run.strategy, run.step)
     first = True
     while run.step < t.steps and not _stopped_early(run):
