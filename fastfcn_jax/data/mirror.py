@@ -18,8 +18,9 @@ def folder_of(root: str) -> str:
     """The folder of `data.root`: itself, or the copy of what is at an address.
 
     The copy is below `$XDG_CACHE_HOME/fastfcn_jax/data` (`~/.cache/…`). A file that is there with
-    the size of the original is not copied again, so that an interrupted copy goes on. A change that
-    keeps the size is not noticed, and none where sizes are not known (https://…).
+    the size of the original is not copied again, so that an interrupted copy goes on; one that is
+    no longer at the address is deleted. A change that keeps the size is not noticed, and none where
+    sizes are not known (https://…).
 
     Raises:
       UserError: there is no file at the address, it cannot be read, or the copy cannot be written;
@@ -42,6 +43,11 @@ def folder_of(root: str) -> str:
         print(f"{root}: copying {len(missing)} files, {total:.0f} MB, to {copy}", file=sys.stderr)
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda path: _fetch(root, path, targets[path]), missing))
+    for path in set(copy.rglob("*")) - set(targets.values()):
+        # Else a photograph that was taken out there would still be trained on. Hidden files may be
+        # those that another process is copying.
+        if path.is_file() and not path.name.startswith("."):
+            path.unlink(missing_ok=True)
     return str(copy)
 
 

@@ -42,6 +42,16 @@ def test_only_what_is_missing_is_copied(address, monkeypatch, capsys):
     assert len(path.read_bytes()) > 3
 
 
+def test_what_is_gone_at_the_address_is_gone_in_the_copy(address):
+    (kept,) = [
+        p for p in mirror.Path(mirror.folder_of(address)).rglob("1.png") if p.parent.name == "train"
+    ]
+    mirror.folder_of.cache_clear()
+    fsspec.filesystem("memory").rm("/camvid/train/1.png")
+    assert not (mirror.Path(mirror.folder_of(address)) / "train" / "1.png").exists()
+    assert not kept.exists()
+
+
 def test_files_of_unknown_size_are_copied_once(address, monkeypatch, capsys):
     sized = mirror.addresses.below
     monkeypatch.setattr(
