@@ -47,6 +47,8 @@ class Interrupt:
         For what XLA compiles: it does not return to Python for minutes, and until then a signal
         would not be noticed. The call is left to itself.
         """
+        if not self._previous:  # not the main thread, which alone receives signals
+            return function()
         done: Future[T] = Future()
 
         def call() -> None:
