@@ -47,6 +47,7 @@ def test_a_finished_row_is_kept(tmp_path, monkeypatch, capsys):
     assert "0 of 2 rows" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_rows_that_hang_or_fail_do_not_keep_others_from_running(tmp_path, monkeypatch):
     order = tmp_path / "order"
     says = f"import sys, subprocess, time; open({str(order)!r}, 'a').write(%r); "

@@ -189,6 +189,7 @@ def test_python_needs_the_file_alone(tmp_path, tensors):
     assert model(IMAGE).shape == (64, 96)
 
 
+@pytest.mark.slow
 def test_one_channel_stands_for_two_classes(tmp_path):
     """mmsegmentation's `out_channels=1`: its SE branch still has two outputs."""
     wanted = small.config("enc", "jpu", backbone="resnet18", num_classes=1)

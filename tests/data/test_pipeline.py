@@ -150,6 +150,7 @@ def test_hosts_that_do_not_divide_the_batch_are_refused():
         batches(1, shard=(0, 3))
 
 
+@pytest.mark.slow
 def test_a_bad_file_met_by_a_worker_process_arrives_as_its_own_sentence():
     stream = pipeline.train_batches(Broken(), AUGMENT, batch_size=4, seed=0, workers=1)
     with pytest.raises(UserError) as caught:

@@ -25,6 +25,7 @@ from fastfcn_jax.inference import protocols
 from fastfcn_jax.inference.prediction import Prediction
 from fastfcn_jax.inference.predictor import Predictor
 
+pytestmark = pytest.mark.slow
 BOTH = {"calibration": True, "boundary": True}
 
 

@@ -39,6 +39,7 @@ def config(channels):
     return c
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "rule"), [(1, "summed over RGB's"), (5, "times 3/5, of RGB")])
 def test_a_checkpoint_of_rgb_starts_a_model_of_other_channels(tmp_path, channels, rule):
     rgb, other = config(3), config(channels)

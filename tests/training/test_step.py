@@ -123,6 +123,7 @@ def test_accumulation_equals_one_larger_batch():
         assert [m["loss"] for m in values] == pytest.approx([m["loss"] for m in metrics], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulation_per_micro_batch_averages_their_gradients():
     kwargs = {"optim_kwargs": {"freeze": ("bn",), "weight_decay": 0.0}}
     kwargs["normalization"] = "valid_pixels_per_micro_batch"

@@ -19,6 +19,7 @@ from fastfcn_jax.errors import UserError
 from fastfcn_jax.export.__main__ import COMMAND
 from fastfcn_jax.weights import card, hub, store
 
+pytestmark = pytest.mark.slow
 METRICS = {"mIoU": 41.25, "mAcc": 52.5, "aAcc": 80.75, "protocol": "single", "num_images": 3}
 PER_CLASS = {"per_class": {"road": {"IoU": 61.25, "Acc": None}}}
 NAMES = ("road", "side|walk", "großes Gebäude")

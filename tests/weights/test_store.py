@@ -162,6 +162,7 @@ def test_another_file_is_not_converted(server, monkeypatch):
     assert not place.is_here
 
 
+@pytest.mark.slow
 def test_a_file_put_there_by_hand_is_used(server, monkeypatch, capsys):
     """The official models have a page but no address; without a network it is the same for all."""
     name = "official_encnet_pcontext"
