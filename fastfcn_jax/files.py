@@ -133,6 +133,31 @@ def make_folder(output: Path) -> Path:
     return output
 
 
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/fastfcn_jax` (`~/.cache/...`); it may not exist yet."""
+    return cache_home() / "fastfcn_jax"
+
+
+def cache_home() -> Path:
+    """`$XDG_CACHE_HOME` (`~/.cache`), which other programs use as well."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def make_cached(folder: Path) -> None:
+    """Creates a folder in the cache.
+
+    Raises:
+      UserError: it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be created ({error.strerror}); set XDG_CACHE_HOME to a folder that "
+            "can be written."
+        ) from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(data)

@@ -38,6 +38,17 @@ def define(parser: cli.Parser) -> None:
     )
 
 
+def define_ray(parser: cli.Parser) -> None:
+    """Adds the flag of commands that can run on a Ray cluster."""
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="Use the Ray cluster at HOST:PORT; without it that of RAY_ADDRESS or this host.",
+    )
+
+
 def several(arguments: Namespace) -> int | None:
     """Runs this process's command in `--processes` processes; None if the flag is not given.
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from fastfcn_jax import files, runtime, stored
+from fastfcn_jax import files, stored
 from fastfcn_jax.config import schema
 from fastfcn_jax.errors import UserError
 
@@ -32,7 +32,7 @@ def place(precision: str) -> Path:
     """The forms.json of this kind of device, this version of jax and this `model.precision`."""
     device = files.name_of(_device().replace(" ", "_"))
     return (
-        runtime.cache_folder() / "forms" / device / f"jax-{jax.__version__}" / precision
+        files.cache_folder() / "forms" / device / f"jax-{jax.__version__}" / precision
     ) / "forms.json"
 
 
@@ -85,13 +85,7 @@ def write(precision: str, found: Mapping[str, Any]) -> Path:
       UserError: the folder cannot be written.
     """
     path = place(precision)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{path.parent} cannot be created ({error.strerror}); set XDG_CACHE_HOME to a folder "
-            "that can be written."
-        ) from error
+    files.make_cached(path.parent)
     files.write_json(path, found)
     return path
 

@@ -23,6 +23,7 @@ from jax._src.clusters import cloud_tpu_cluster
 from jax._src.clusters.cluster import ClusterEnv
 from jax.experimental import multihost_utils
 
+from fastfcn_jax import files
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.relay import Relay
 
@@ -244,12 +245,6 @@ def together(action: Callable[[], T]) -> T:
     return result
 
 
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/fastfcn_jax` (`~/.cache/...`); it may not exist yet."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "fastfcn_jax"
-
-
 def cache_compilations() -> Path | None:
     """Keeps compiled programs in a private folder, so that a second start need not compile.
 
@@ -259,7 +254,7 @@ def cache_compilations() -> Path | None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return Path(given) if (given := os.environ["JAX_COMPILATION_CACHE_DIR"]) else None
-    folder = cache_folder() / "xla"
+    folder = files.cache_folder() / "xla"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if folder.stat().st_uid != os.getuid():

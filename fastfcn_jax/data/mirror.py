@@ -33,9 +33,8 @@ def folder_of(root: str) -> str:
     entries = {path: about["size"] for path, about in addresses.below(root).items()}
     if not entries:
         raise UserError(f"data.root {root}: no files there.")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(root.rstrip("/").encode()).hexdigest()[:16]
-    copy = cache / "fastfcn_jax" / "data" / name
+    copy = files.cache_folder() / "data" / name
     targets = {path: copy / _below(root, os.path.relpath(path, base)) for path in entries}
     missing = [path for path, to in targets.items() if not _is_copied(to, entries[path])]
     if missing:
@@ -64,12 +63,6 @@ def _is_copied(path: Path, size: int | None) -> bool:
 
 
 def _fetch(root: str, path: str, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{target.parent} cannot be created ({error.strerror}); set XDG_CACHE_HOME to a folder "
-            "that can be written."
-        ) from error
+    files.make_cached(target.parent)
     with files.replacing(target) as temporary:
         addresses.copy(addresses.beside(root, path), temporary)

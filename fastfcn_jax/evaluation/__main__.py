@@ -60,13 +60,7 @@ def define(parser: cli.Parser) -> None:
         help="Evaluate nothing: add the counts of all shards; needs --output.",
     )
     launch.define(parser)
-    parser.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="Use the Ray cluster at HOST:PORT; without it that of RAY_ADDRESS or this host.",
-    )
+    launch.define_ray(parser)
 
 
 def run(arguments: Namespace) -> int | None:

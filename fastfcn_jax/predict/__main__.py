@@ -4,7 +4,7 @@ import functools
 import sys
 from argparse import Namespace
 
-from fastfcn_jax import cli, text
+from fastfcn_jax import cli, launch, text
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.predict.settings import POLYGONS, VALUES
 
@@ -44,13 +44,7 @@ def define(parser: cli.Parser) -> None:
     add("--no-georeference", "Treat a GeoTIFF as a picture; else it gives a GeoTIFF.")
     add("--keep-suffix", "a.jpg gives a.jpg.png, so that a.jpg and a.png stay apart.")
     add("--skip-existing", "Go on: leave out what this model and these settings have done.")
-    parser.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="Use the Ray cluster at HOST:PORT; without it that of RAY_ADDRESS or this host.",
-    )
+    launch.define_ray(parser)
     parser.add_argument(
         "--shard", metavar="I/N", help="Share I (from 0) of N; by itself under srun and mpirun."
     )

@@ -3,17 +3,17 @@
 import os
 from pathlib import Path
 
+from fastfcn_jax import files
+
 
 def cache() -> Path:
     """`$XDG_CACHE_HOME/fastfcn_jax/weights` (`~/.cache/...`); it may not exist yet."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "fastfcn_jax" / "weights"
+    return files.cache_folder() / "weights"
 
 
 def in_hub_cache(repository: str, file: str) -> Path | None:
     """A file that the Hugging Face hub's library has fetched (`HF_HUB_CACHE`, `HF_HOME`)."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = Path(os.environ.get("HF_HOME") or base / "huggingface")
+    home = Path(os.environ.get("HF_HOME") or files.cache_home() / "huggingface")
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     snapshots = hub / f"models--{repository.replace('/', '--')}" / "snapshots"
     return max(snapshots.glob(f"*/{file}"), default=None)
