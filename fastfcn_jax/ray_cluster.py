@@ -68,6 +68,14 @@ def joined(address: str) -> Iterator[Any]:
             ray.shutdown()
 
 
+def refuse(**flags: Any) -> None:
+    """Raises UserError for flags that divide the work in another way than a cluster does."""
+    for name, value in flags.items():
+        if value is not None:
+            flag = name.replace("_", "-")
+            raise UserError(f"--ray divides the work itself; leave --{flag} out.")
+
+
 def workers(ray: Any, *, reads: bool) -> Workers:
     """One actor for each GPU of the cluster; without any, one for every few CPUs of each node.
 

@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from fastfcn_jax import cli, launch
+from fastfcn_jax import cli, launch, ray_cluster
 from fastfcn_jax.errors import UserError
 
 # Flags of an evaluation, which --merge and --mean would ignore.
@@ -80,8 +80,8 @@ def run(arguments: Namespace) -> int | None:
         return None
     if arguments.shard and arguments.compare:
         raise UserError("--shard has no scores to compare; give --compare to --merge.")
-    if arguments.ray is not None and arguments.processes is not None:
-        raise UserError("--ray divides the images itself; leave --processes out.")
+    if arguments.ray is not None:
+        ray_cluster.refuse(processes=arguments.processes)
     if (status := launch.several(arguments)) is not None:
         return status
     from fastfcn_jax.evaluation.run import evaluate_folder

@@ -25,14 +25,6 @@ BATCH = 16  # images that an actor takes at a time, or more if they are predicte
 SAME = ("checksum of the weights", "set of images")
 
 
-def refuse(**flags: Any) -> None:
-    """Raises UserError for flags that divide the images in another way."""
-    for name, value in flags.items():
-        if value is not None:
-            flag = name.replace("_", "-")
-            raise UserError(f"--ray divides the images itself; leave --{flag} out.")
-
-
 def _with_whole_path(config: ConfigDict) -> ConfigDict:
     """The configuration with the whole path of its data: actors have folders of their own."""
     config = copy.deepcopy(config)

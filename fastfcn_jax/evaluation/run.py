@@ -63,7 +63,7 @@ def evaluate_folder(
     """
     part = None if shard is None else share.parse(shard)
     if ray is not None:
-        ray_eval.refuse(
+        ray_cluster.refuse(
             shard=shard,
             coordinator=coordinator,
             num_processes=num_processes,

@@ -4,8 +4,7 @@ import functools
 import sys
 from argparse import Namespace
 
-from fastfcn_jax import cli, launch, text
-from fastfcn_jax.errors import UserError
+from fastfcn_jax import cli, launch, ray_cluster, text
 from fastfcn_jax.predict.settings import POLYGONS, VALUES
 
 SOME_FAILED = 1
@@ -80,8 +79,7 @@ def run(arguments: Namespace) -> int:
     else:
         from fastfcn_jax.predict import ray_job
 
-        if arguments.shard:
-            raise UserError("--ray divides the work itself; leave --shard out.")
+        ray_cluster.refuse(shard=arguments.shard)
         summary = ray_job.predict(arguments.input, arguments.output, arguments.ray, **choices)
     for failure in summary.failures:
         print(f"skipped: {text.shown(failure)}", file=sys.stderr)

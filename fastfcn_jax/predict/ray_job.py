@@ -150,7 +150,7 @@ def _work(
 
 def _record(answers: Iterable[dict[str, Any]], manifest: Manifest) -> Summary:
     """Writes each record once: Ray repeats what a lost actor may have done already."""
-    seen: set[int] = set()
+    seen: set[int] = set()  # hashes: the names of millions of photographs take gigabytes
     failures, skipped = [], 0
     for answer in answers:
         record = json.loads(answer["record"]) if answer["record"] else None

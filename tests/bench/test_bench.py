@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import narrow
 import numpy as np
 import pytest
 import small
@@ -184,16 +185,6 @@ def test_unknown_bytes_of_library_calls_are_not_taken_for_zero():
     assert rates.bound(measure.Cost(1, 2.0, 0, library_calls=1)) == "memory traffic"
 
 
-def tiny_config():
-    config = base.get_config()
-    config.model.update(
-        backbone="resnet18", base_width=8, neck_channels=8, head_channels=8, auxiliary_channels=8
-    )
-    config.data.update(name="synthetic", crop_size=(64, 64))
-    config.train.batch_size = 2
-    return config
-
-
 @pytest.mark.slow
 def test_bench_measures_every_part_and_names_the_slowest(tmp_path):
     command = [
@@ -223,10 +214,10 @@ def test_bench_measures_every_part_and_names_the_slowest(tmp_path):
 
 
 def test_twin_is_the_dilated_model():
-    other = parts.twin(tiny_config())
+    other = parts.twin(narrow.config())
     assert (other.model.neck, other.model.output_stride) == ("none", 8)
     assert parts.twin(other) is None
-    assert tiny_config().model.neck == "jpu"
+    assert narrow.config().model.neck == "jpu"
 
 
 @pytest.fixture

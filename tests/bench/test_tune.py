@@ -6,13 +6,14 @@ import json
 
 import jax
 import jax.numpy as jnp
+import narrow
 import numpy as np
 import pytest
 
 from fastfcn_jax import measured_forms, models
 from fastfcn_jax.bench import tune
 from fastfcn_jax.bench.__main__ import COMMAND
-from fastfcn_jax.config import base, experiment, schema
+from fastfcn_jax.config import experiment, schema
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.jpu import JPU
 from fastfcn_jax.models.layers import Common
@@ -27,16 +28,6 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "fastfcn_jax"
 
 
-def tiny_config():
-    config = base.get_config()
-    config.model.update(
-        backbone="resnet18", base_width=8, neck_channels=8, head_channels=8, auxiliary_channels=8
-    )
-    config.data.update(name="synthetic", crop_size=(64, 64))
-    config.train.batch_size = 2
-    return config
-
-
 def by_operation(calls):
     found = collections.defaultdict(list)
     for call, count in calls.items():
@@ -45,7 +36,7 @@ def by_operation(calls):
 
 
 def test_a_training_step_is_recorded_with_shapes_and_counts():
-    config = tiny_config()
+    config = narrow.config()
     config.model.precision = "bfloat16"
     calls = by_operation(tune.recorded(config))
     assert set(calls) == {
@@ -122,7 +113,7 @@ def test_both_forms_of_a_timed_operation_are_the_same_function(timed):
 
 def test_every_row_of_the_table_can_be_named_plain():
     assert tuple(TABLE) == schema.OPERATIONS
-    config = tiny_config()
+    config = narrow.config()
     config.model.forms = "fast without depthwise 3x3, barrier"
     schema.check(config)
     forms = models.build(config.model, 9).backbone.common.forms
@@ -171,7 +162,7 @@ def measured(precision="float32", plain=("max pool",)):
 
 
 def test_tuning_writes_a_file_for_this_device_version_and_precision(cache, monkeypatch):
-    config = tiny_config()
+    config = narrow.config()
     calls = {call("max pool", shape(1, 8, 8, 4)): 1, convolution("1x1", (1, 1, 4, 4)): 2}
     monkeypatch.setattr(tune, "recorded", lambda config: collections.Counter(calls))
     seconds = iter([(1.0, 0.5), (1.0, 1.0)])
@@ -217,7 +208,7 @@ def test_the_command_prints_the_table_and_keeps_the_choice(cache, tmp_path, monk
 
 
 def test_only_auto_takes_what_was_measured():
-    config = tiny_config()
+    config = narrow.config()
     assert config.model.forms == "auto"
     unmeasured = measured_forms.chosen(config.model)
     assert (unmeasured.forms, unmeasured.file) == ("fast", None)
@@ -241,7 +232,7 @@ def test_only_auto_takes_what_was_measured():
 def test_a_broken_file_is_named_and_not_used(content):
     path = measured()
     path.write_text(content)
-    choice = measured_forms.chosen(tiny_config().model)
+    choice = measured_forms.chosen(narrow.config().model)
     assert (choice.forms, choice.file) == ("fast", path)
     assert str(path) in choice.note
     assert choice.note.endswith("by `fastfcn bench --tune --config NAME`, or remove it")
