@@ -15,6 +15,9 @@ from fastfcn_jax.errors import UserError
 VOID_WORDS = ("void", "unlabel", "unlabelled", "ignore", "other", "undefined", "don't care")
 
 
+DARK = 64  # of 255: what 14-bit values in 16-bit files come to; at night, lamps are brighter
+
+
 class Finding(NamedTuple):
     """One line of the report; `remedy` is the setting or command that solves a problem."""
 
@@ -28,7 +31,8 @@ class Survey:
     """Statistics of some samples.
 
     counts: pixels of each class index; stored: pixels of each value as stored in index labels
-    (all 0 for colour labels); sizes: (height, width) of each readable image.
+    (all 0 for colour labels); sizes: (height, width) of each readable image; brightest: largest
+    value of 8-bit images, 0 if there are none.
     """
 
     examined: int
@@ -36,6 +40,7 @@ class Survey:
     stored: Int[np.ndarray, "256"] = field(default_factory=lambda: np.zeros(256, np.int64))
     sizes: list[tuple[int, int]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    brightest: int = 0
 
 
 def survey(source: Source, *, max_images: int = 200, threads: int = 8) -> Survey:
@@ -43,13 +48,16 @@ def survey(source: Source, *, max_images: int = 200, threads: int = 8) -> Survey
     indices = np.unique(np.linspace(0, len(source) - 1, max_images).astype(int))
     result = Survey(len(indices))
     with ThreadPoolExecutor(threads) as pool:
-        for size, counts, stored, error in pool.map(lambda i: _look(source, int(i)), indices):
+        for size, counts, stored, brightest, error in pool.map(
+            lambda i: _look(source, int(i)), indices
+        ):
             result.stored += stored
             if error:
                 result.errors.append(error)
             else:
                 result.counts += counts
                 result.sizes.append(size)
+                result.brightest = max(result.brightest, brightest)
     return result
 
 
@@ -57,13 +65,14 @@ def findings(source: Source, found: Survey, crop_size: tuple[int, int]) -> list[
     """All findings of the survey about files, labels, balance and sizes."""
     return [
         *_files(found),
+        *_brightness(found),
         *_label_values(source, found),
         *_classes(source.info.class_names, found),
         *_sizes(found, crop_size),
     ]
 
 
-def _look(source: Source, index: int) -> tuple[Any, Any, Any, str]:
+def _look(source: Source, index: int) -> tuple[Any, Any, Any, int, str]:
     stored = np.zeros(256, np.int64)
     try:
         if isinstance(source, EncodedSource):
@@ -75,8 +84,10 @@ def _look(source: Source, index: int) -> tuple[Any, Any, Any, str]:
         else:
             sample = source[index]
     except UserError as error:
-        return None, None, stored, str(error)
-    return sample.label.shape, np.bincount(sample.label.ravel(), minlength=256), stored, ""
+        return None, None, stored, 0, str(error)
+    counts = np.bincount(sample.label.ravel(), minlength=256)
+    brightest = int(sample.image.max()) if sample.image.dtype == np.uint8 else 0
+    return sample.label.shape, counts, stored, brightest, ""
 
 
 def _files(found: Survey) -> list[Finding]:
@@ -85,6 +96,20 @@ def _files(found: Survey) -> list[Finding]:
     many = f"{len(found.errors)} of {found.examined} samples cannot be used"
     listed = [Finding("problem", e, "repair or remove the file") for e in found.errors[:5]]
     return [Finding("problem", many, "the first of them are listed below"), *listed]
+
+
+def _brightness(found: Survey) -> list[Finding]:
+    """Cameras of 10 or 12 bits fill only the low bits of 16-bit files: 8 bits of them are black."""
+    if not 0 < found.brightest < DARK:
+        return []
+    return [
+        Finding(
+            "note",
+            f"the brightest value of all images is {found.brightest} of 255, almost black; 16-bit "
+            "files with fewer bits are read as 8-bit ones",
+            "fastfcn doctor --folder PHOTOS writes data.dtype and data.scaling for such files",
+        )
+    ]
 
 
 def _label_values(source: Source, found: Survey) -> list[Finding]:

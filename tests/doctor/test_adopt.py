@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from layouts import photo, sentence, write_png
@@ -93,6 +94,18 @@ def test_every_kind_of_bad_file_is_named_and_the_rest_is_still_read(tmp_path):
         assert word in text
     (labels / "p6.png").unlink()
     assert "p6.png: no label" in sentence(lambda: datasets.load("folder", str(tmp_path), "train"))
+
+
+def test_photographs_of_few_bits_in_16_bit_files_are_almost_black(tmp_path):
+    lay(tmp_path, [values(0, 1)] * 2, {"classes": ["a", "b"]})
+    for i in range(2):  # 12 bits
+        name = tmp_path / f"images/train/p{i}.png"
+        cv2.imwrite(str(name), photo(i, (12, 20)).astype(np.uint16) * 16)
+    (note,) = [
+        f for f in found(datasets.load("folder", str(tmp_path), "train")) if f.level == "note"
+    ]
+    assert "the brightest value of all images is 15 of 255, almost black" in note.text
+    assert "data.scaling" in note.remedy
 
 
 def test_images_far_smaller_than_the_crop_get_a_crop_size_that_fits(tmp_path):
