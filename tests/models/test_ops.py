@@ -10,6 +10,7 @@ import pytest
 from fastfcn_jax.models.ops import (
     bands,
     convolution,
+    depthwise,
     encoding,
     forms,
     max_pool,
@@ -66,6 +67,33 @@ def test_depthwise_keeps_bfloat16_and_sums_its_kernel_gradient_in_float32():
     assert fast.dtype == jnp.bfloat16
     np.testing.assert_allclose(
         fast.astype(jnp.float32), wide(kernel.astype(jnp.float32)), rtol=0.01, atol=0.1
+    )
+
+
+@pytest.mark.parametrize("size", [(33, 40), (97, 131), (5, 3)])
+@pytest.mark.parametrize("dilation", [1, 8, 12])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_depthwise_of_written_margins_is_that_of_read_ones(size, dilation, dtype):
+    x, gradient = (noise(2, *size, 8, seed=seed).astype(dtype) for seed in (0, 1))
+    kernel = noise(3, 3, 1, 8, seed=2).astype(dtype)
+    padded = depthwise.pad_gradient(gradient, dilation)
+    for found, expected in (
+        (
+            depthwise.convolve_padded(x, kernel, dilation),
+            depthwise.convolve(x, kernel, dilation),
+        ),
+        (
+            depthwise.input_gradient_padded(padded, kernel, dilation),
+            depthwise.input_gradient(gradient, kernel, dilation),
+        ),
+    ):
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found.astype(jnp.float32), expected.astype(jnp.float32))
+    expected = depthwise.kernel_gradient_by_blocks(x, gradient, 3, dilation)
+    np.testing.assert_allclose(
+        depthwise.kernel_gradient_padded(x, padded, 3, dilation),
+        expected,
+        atol=1e-5 * np.abs(expected).max(),
     )
 
 
@@ -308,3 +336,16 @@ def test_encoding_is_the_sum_of_its_shared_residuals(counted):
 @pytest.mark.parametrize("size", [(8, 9), (7, 12), (1, 2), (1, 1)])
 def test_max_pool(size):
     assert_same(max_pool.max_pool, max_pool.max_pool_plain, noise(2, *size, 3))
+
+
+# Whole numbers of a small range: windows tie, and sums of gradients are exact in any order.
+@pytest.mark.parametrize("size", [(33, 40), (97, 131), (1, 2), (2, 1)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_max_pools_gradient_of_a_gpu_is_that_of_a_cpu(size, dtype):
+    x = jnp.round(2 * noise(2, *size, 3)).astype(dtype)
+    pooled = max_pool.max_pool_plain(x)
+    gradient = jnp.round(9 * noise(*pooled.shape, seed=1)).astype(dtype)
+    expected = max_pool.by_selections(x, gradient)
+    found = max_pool.by_phases(x, gradient)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found.astype(jnp.float32), expected.astype(jnp.float32))

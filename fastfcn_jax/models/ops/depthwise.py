@@ -32,17 +32,6 @@ def input_gradient(
     return convolve(gradient, kernel[::-1, ::-1], dilation)
 
 
-def input_gradient_apart(
-    gradient: Float[Array, "b h w c"], kernel: Float[Array, "3 3 1 c"], dilation: int
-) -> Float[Array, "b h w c"]:
-    """The same in a kernel of its own.
-
-    Without the barrier XLA for GPUs makes one kernel of the four branches of a JPU and of the sum
-    of their gradients, which has too few registers: each thread spills 8 kB.
-    """
-    return jax.lax.optimization_barrier(input_gradient(gradient, kernel, dilation))
-
-
 def kernel_gradient_by_blocks(
     x: Float[Array, "b h w c"], gradient: Float[Array, "b h w c"], size: int, dilation: int
 ) -> Float[Array, "3 3 1 c"]:
@@ -63,23 +52,49 @@ def kernel_gradient_by_blocks(
     return jnp.stack(sums).reshape(size, size, 1, c)
 
 
-def kernel_gradient_by_rows(
-    x: Float[Array, "b h w c"], gradient: Float[Array, "b h w c"], size: int, dilation: int
+def convolve_padded(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 1 c"], dilation: int
+) -> Float[Array, "b h w c"]:
+    """As `convolve`, of a padded map that is written down.
+
+    Otherwise kernels for GPUs ask at every tap whether it is inside the map: three times the
+    instructions, five times the registers.
+    """
+    margin = _margin(dilation)
+    return _convolve_windows(_padded(x, margin), kernel, x.shape, margin, dilation)
+
+
+def pad_gradient(gradient: Float[Array, "b h w c"], dilation: int) -> Float[Array, "b h2 w2 c"]:
+    """The gradient as the two functions below take it: written down with its padding."""
+    return _pad(gradient, dilation, dilation)
+
+
+def input_gradient_padded(
+    padded: Float[Array, "b h2 w2 c"], kernel: Float[Array, "3 3 1 c"], dilation: int
+) -> Float[Array, "b h w c"]:
+    """The gradient of the input."""
+    b, h, w, c = padded.shape
+    shape = (b, h - 2 * dilation, w - 2 * dilation, c)
+    return _convolve_windows(padded, kernel[::-1, ::-1], shape, dilation, dilation)
+
+
+def kernel_gradient_padded(
+    x: Float[Array, "b h w c"], padded: Float[Array, "b h2 w2 c"], size: int, dilation: int
 ) -> Float[Array, "3 3 1 c"]:
-    """The same with all nine sums in one reduction, over at most 31 rows at a time.
+    """The gradient of the kernel, all nine sums in one reduction over at most 31 rows at a time.
 
     XLA makes one loop of that, which reads both maps once and keeps the sums in registers; nine
     sums of their own would read the maps again for every second tap, or write the products out.
     """
-    _, h, _, c = x.shape
-    blocks = -(-h // 31)
-    rows = -(-h // blocks)
-    below = ((0, 0), (0, blocks * rows - h), (0, 0), (0, 0))
-    wide = jnp.pad(gradient, below).astype(wide_type(x))
+    _, h, w, c = x.shape
+    rows = _rows(h)
+    gradient = padded[:, dilation : dilation + h, dilation : dilation + w]
+    wide = jnp.pad(gradient, ((0, 0), (0, -h % rows), (0, 0), (0, 0))).astype(wide_type(x))
+    margin = _margin(dilation)
     products = []
-    for shifted in _shifts(jnp.pad(x, below), dilation):
-        product = shifted.astype(wide.dtype) * wide
-        parts = (product[:, i * rows : (i + 1) * rows] for i in range(blocks))
+    for window in _windows(_padded(x, margin), wide.shape, margin, dilation):
+        product = window.astype(wide.dtype) * wide
+        parts = (product[:, i : i + rows] for i in range(0, h, rows))
         products.append(functools.reduce(jnp.add, parts))
     zeros = [jnp.zeros((), wide.dtype)] * 9
     sums = jax.lax.reduce(
@@ -89,10 +104,46 @@ def kernel_gradient_by_rows(
     return lines.sum(0).reshape(size, size, 1, c)
 
 
+def _rows(h: int) -> int:
+    """Rows of a block of `kernel_gradient_by_rows`; one that leaves no remainder if there is any
+    above 15.
+    """
+    return next((n for n in range(min(h, 31), 15, -1) if h % n == 0), -(-h // -(-h // 31)))
+
+
+def _margin(dilation: int) -> int:
+    # One for all of the JPU's dilations, so that XLA makes one padded map for its four branches.
+    return max(dilation, 8)
+
+
+def _padded(x, margin) -> Array:
+    """The map with a margin on every side and, below, what fills up its last block of rows."""
+    return _pad(x, margin, margin + -x.shape[1] % _rows(x.shape[1]))
+
+
+def _pad(x, margin, below) -> Array:
+    return jax.lax.optimization_barrier(
+        jnp.pad(x, ((0, 0), (margin, below), (margin, margin), (0, 0)))
+    )
+
+
+def _convolve_windows(padded, kernel, shape, margin, dilation) -> Array:
+    y = jnp.zeros(shape, padded.dtype)
+    windows = _windows(padded, shape, margin, dilation)
+    for tap, window in zip(kernel.reshape(9, -1), windows, strict=True):
+        y = y + window * tap
+    return y
+
+
+def _windows(padded, shape, margin, dilation) -> Iterator[Array]:
+    """Yields what each of the nine taps reads at every pixel of `shape`, row by row."""
+    _, h, w, _ = shape
+    for top in range(margin - dilation, margin + dilation + 1, dilation):
+        for left in range(margin - dilation, margin + dilation + 1, dilation):
+            yield padded[:, top : top + h, left : left + w]
+
+
 def _shifts(x, dilation) -> Iterator[Array]:
     """Yields what each of the nine taps reads at every pixel, row by row."""
-    _, h, w, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (dilation, dilation), (dilation, dilation), (0, 0)))
-    for top in range(0, 3 * dilation, dilation):
-        for left in range(0, 3 * dilation, dilation):
-            yield padded[:, top : top + h, left : left + w]
+    return _windows(padded, x.shape, dilation, dilation)

@@ -34,6 +34,8 @@ class Convolution(NamedTuple):
     convolve: Callable  # (x, kernel, dilation) -> y
     input_gradient: Callable  # (gradient of y, kernel, dilation) -> gradient of x
     kernel_gradient: Callable  # (x, gradient of y, size, dilation) -> the kernel's, in any type
+    # (gradient of y, dilation) -> that gradient as the two others take it
+    prepare: Callable = lambda gradient, dilation: gradient
 
 
 DIRECT, TAPS, WINOGRAD, BANDS = (
@@ -44,9 +46,11 @@ PHASES = DIRECT._replace(kernel_gradient=phases.kernel_gradient)
 SHIFTS = Convolution(
     depthwise.convolve, depthwise.input_gradient, depthwise.kernel_gradient_by_blocks
 )
-SHIFTS_APART = SHIFTS._replace(
-    input_gradient=depthwise.input_gradient_apart,
-    kernel_gradient=depthwise.kernel_gradient_by_rows,
+SHIFTS_PADDED = Convolution(
+    depthwise.convolve_padded,
+    depthwise.input_gradient_padded,
+    depthwise.kernel_gradient_padded,
+    depthwise.pad_gradient,
 )
 
 
@@ -76,7 +80,7 @@ TABLE = {
     "wide 3x3": Row(WINOGRAD, DIRECT, "CPU: psp's step 1.26 without"),
     "dilated 3x3": Row(DIRECT, PHASES, "GPU: XLA's own slides a window as large as the map"),
     "far dilated 3x3": Row(TAPS, BANDS, "CPU: aspp's step 1.8 without; GPU: its floors 1.06"),
-    "depthwise 3x3": Row(SHIFTS, SHIFTS_APART, "CPU: psp's step 2.2 without; GPU: bytes 1.8"),
+    "depthwise 3x3": Row(SHIFTS, SHIFTS_PADDED, "CPU: psp's step 2.2 without; GPU: bytes 1.8"),
     "grouped 3x3": Row(
         grouped.kernel_gradient,
         grouped.kernel_gradient_plain,
@@ -212,19 +216,20 @@ def _backward(dilation, forms, saved, gradient):
     x, kernel = saved
     row = TABLE[operation(x, kernel, 1, dilation)]
 
-    def by_kernel(form):
-        return lambda x, gradient: form.kernel_gradient(
-            x, gradient, kernel.shape[0], dilation
-        ).astype(kernel.dtype)
+    def by_form(form):
+        def gradients(x, kernel, gradient):
+            gradient = form.prepare(gradient, dilation)
+            of_kernel = form.kernel_gradient(x, gradient, kernel.shape[0], dilation)
+            # The kernel's first: XLA would leave what only the update waits for to the end, and
+            # keep both maps until then. Flat, or the update takes it in cuDNN's order of axes and
+            # not in place.
+            flat = of_kernel.astype(kernel.dtype).ravel()
+            flat, gradient = forms["barrier"](flat, gradient)
+            return form.input_gradient(gradient, kernel, dilation), flat.reshape(kernel.shape)
 
-    def by_input(form):
-        return lambda gradient, kernel: form.input_gradient(gradient, kernel, dilation)
+        return gradients
 
-    of_kernel = _of_platform(row, by_kernel)(x, gradient)
-    # The kernel's first: XLA would leave what only the update waits for to the end, and keep both
-    # maps until then. Flat, or the update takes it in cuDNN's order of axes and not in place.
-    of_kernel, gradient = forms["barrier"](of_kernel.ravel(), gradient)
-    return _of_platform(row, by_input)(gradient, kernel), of_kernel.reshape(kernel.shape)
+    return _of_platform(row, by_form)(x, kernel, gradient)
 
 
 _convolve.defvjp(_forward, _backward)
