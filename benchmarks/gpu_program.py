@@ -4,7 +4,7 @@ The compiler for CUDA is part of jax's plugin; put it beside the environment, no
 NVIDIA's assembler for registers, spills and issue floors:
 
 pip install --no-deps --target=DIR jax-cuda12-plugin==VERSION jax-cuda12-pjrt==VERSION  # jax's own
-pip install --no-deps --target=DIR nvidia-cuda-nvcc-cu12
+pip install --no-deps --target=DIR nvidia-cuda-nvcc-cu12  # CUDA 13: cuda13, nvidia-cuda-nvcc
 PYTHONPATH=DIR python benchmarks/gpu_program.py --show=train --head=psp --batch=8
 PYTHONPATH=DIR python benchmarks/gpu_program.py --show=inference --batch=1 \
     --height=1024 --width=2048
