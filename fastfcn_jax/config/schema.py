@@ -39,7 +39,8 @@ CHOICES = {
 }
 # The rows of models/ops/forms.py.
 OPERATIONS = (
-    *("1x1", "3x3", "wide 3x3", "dilated 3x3", "far dilated 3x3", "depthwise 3x3", "grouped 3x3"),
+    *("1x1", "3x3", "wide 3x3", "dilated 3x3", "wide dilated 3x3"),
+    *("far dilated 3x3", "wide far dilated 3x3", "depthwise 3x3", "grouped 3x3"),
     *("pyramid", "batch norm", "batch norm before 1x1", "max pool", "resize", "barrier"),
 )
 LOSS_TERMS = ("cross_entropy", "dice", "class_dice", "lovasz", "focal", "tversky", "boundary")
