@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax import measured_forms, models, runtime
 from fastfcn_jax.bench import measure
 from fastfcn_jax.data import datasets, pipeline, pixel_type, sets
+from fastfcn_jax.data.augment import steps
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.ops.bilinear import resize
 from fastfcn_jax.training import initial_weights, losses, optim, step
@@ -36,6 +37,7 @@ class Network:
             "image": jnp.asarray(rng.integers(0, 256, (*shape, channels), "uint8").astype(dtype)),
             "label": jnp.asarray(rng.integers(0, self.num_classes, shape, np.uint8)),
             "size": jnp.tile(jnp.array(shape[1:], jnp.int32), (shape[0], 1)),
+            **jax.tree.map(jnp.asarray, steps.device_nothing(d, shape[0])),
         }
         self.align_corners = config.model.lineage == "official"
 
