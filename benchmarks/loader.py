@@ -15,7 +15,6 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from absl import app, flags
 sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("", "tests")]
 
 from fastfcn_jax.config import base  # noqa: E402
-from fastfcn_jax.data import cache, datasets, malloc, pipeline  # noqa: E402
+from fastfcn_jax.data import cache, datasets, malloc, pipeline, sets  # noqa: E402
 from fastfcn_jax.data.augment import crop_first, mmseg, steps  # noqa: E402
 from fastfcn_jax.data.datasets import cityscapes  # noqa: E402
 from fastfcn_jax.data.source import Source  # noqa: E402
@@ -80,32 +79,20 @@ def _device(crop_size: tuple[int, int]):
     return pipeline.build_augment(data), steps.device_draws(data)
 
 
-@dataclass(frozen=True)
-class AsManyAsCityscapes:
+def _as_many_as_cityscapes(source: Source) -> sets.Selection:
     """The frames over and over, as many as Cityscapes has.
 
     Grain shuffles without a table, and to shuffle six samples takes it milliseconds for each.
     """
-
-    source: Source
-
-    def __len__(self) -> int:
-        return 2975
-
-    def __getitem__(self, index):
-        return self.source[index % len(self.source)]
+    count = 2975
+    return sets.Selection((source,), np.zeros(count, int), np.arange(count) % len(source))
 
 
 def _batches(source, augment, draws=None):
     """The loader as in training: Grain's order, and batches of 8."""
+    source, options = _as_many_as_cityscapes(source), {"seed": 0, "threads": 0, "prefetch": 0}
     stream = pipeline.train_batches(
-        AsManyAsCityscapes(source),
-        augment,
-        device_draws=draws,
-        batch_size=BATCH,
-        seed=0,
-        threads=0,
-        prefetch=0,
+        source, augment, device_draws=draws, batch_size=BATCH, **options
     )
     return lambda i: next(stream) if i % BATCH == 0 else None
 
@@ -252,7 +239,7 @@ def sizes(root: str, folder: str) -> dict[str, float]:
 
 def resume(root: str, folder: str) -> dict[str, float]:
     """Seconds until the first batch of a run that starts at a step; the least of five."""
-    cached = AsManyAsCityscapes(
+    cached = _as_many_as_cityscapes(
         cache.open_or_build(folder, datasets.load("cityscapes", root, "train"))
     )
     augment = partial(crop_first.augment, **SETTINGS, crop_size=(64, 64))

@@ -246,8 +246,7 @@ def measured(
 
 def verdict(found: dict) -> str:
     """One sentence on what limits training."""
-    step_seconds = found["parts"]["whole"]["training"]["seconds"]
-    waiting = found["input_seconds"]
+    step_seconds, waiting = found["parts"]["whole"]["training"]["seconds"], found["input_seconds"]
     if waiting is not None and waiting > step_seconds:
         return (
             f"The input is the bottleneck: a batch takes {waiting:.3g} s to prepare, a step "
@@ -258,8 +257,7 @@ def verdict(found: dict) -> str:
         for name, kinds in found["parts"].items()
         if name not in ("whole", "twin") and "training" in kinds
     }
-    name = max(candidates, key=lambda part: candidates[part]["seconds"])
-    row = candidates[name]
+    name, row = max(candidates.items(), key=lambda part: part[1]["seconds"])
     share = row["seconds"] / sum(part["seconds"] for part in candidates.values())
     return (
         f"The {name} is the bottleneck: {share:.0%} of the parts' time, bound by {row['bound']}, "
