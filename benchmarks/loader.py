@@ -45,8 +45,8 @@ CONTENDERS = (
     "png crop first",
     "cache",
     "cache batches",
-    "cache, device",
-    "cache, device batches",
+    "cache device",
+    "cache device batches",
     "limit all stages",
     "limit",
 )
