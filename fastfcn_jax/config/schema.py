@@ -138,6 +138,8 @@ def check(config: ConfigDict) -> None:
     loss_terms(config.loss.terms)
     if config.data.augment:
         augment_steps.parse(config.data.augment)
+    if config.data.device_augmentation:
+        _check_device_augmentation(config.data)
     if not 0.0 < config.data.ratio_step < math.inf:
         raise UserError(f"config.data.ratio_step={config.data.ratio_step} must be above 0.")
     if config.train.local_save_every and not config.train.local_checkpoints:
@@ -213,6 +215,15 @@ def check_images(data: ConfigDict) -> None:
             f"config.data.scaling={pairs} must be {wanted} (config.data.channels="
             f"{data.channels}), with every deviation above 0."
         )
+
+
+def _check_device_augmentation(data: ConfigDict) -> None:
+    if not data.augment and data.augmentation != "mmseg":
+        raise UserError(
+            f"config.data.device_augmentation: '{data.augmentation}' is done by the host alone; "
+            "set data.augmentation='mmseg', or data.device_augmentation=False."
+        )
+    augment_steps.split(augment_steps.parse(data.augment or ("mmseg",)))
 
 
 def _is_scale(pair: Any) -> bool:
