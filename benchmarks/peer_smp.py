@@ -24,13 +24,17 @@ WARM_UP, TIMED = 2, 6  # steps; the first ones wait for the workers to start
 Image, Label = UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]
 
 
-def _build(architecture: str):
+def _smp():
     import oracle
 
-    oracle.import_torchvision()  # timm, which SMP imports, needs it
-    import segmentation_models_pytorch as smp
+    oracle.import_torchvision()  # timm needs it, which SMP imports
+    import segmentation_models_pytorch
 
-    return smp.create_model(
+    return segmentation_models_pytorch
+
+
+def _build(architecture: str):
+    return _smp().create_model(
         architecture, encoder_name=ENCODER, encoder_weights=None, in_channels=3, classes=CLASSES
     )
 
@@ -63,12 +67,12 @@ def train(architecture: str, layout: Path, folder: Path, minutes: float) -> dict
 def _fit(architecture: str, layout: Path, steps: int):
     """The model after `steps`, and the mean seconds of a step, loading included."""
     import torch
-    from segmentation_models_pytorch import losses
     from torch.optim.lr_scheduler import CosineAnnealingLR
     from torch.utils.data import DataLoader
 
     torch.manual_seed(0)
     model = _build(architecture).train()
+    losses = _smp().losses
     loss_of = losses.DiceLoss(losses.MULTICLASS_MODE, from_logits=True, ignore_index=VOID)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
     schedule = CosineAnnealingLR(optimizer, T_max=steps, eta_min=1e-5)

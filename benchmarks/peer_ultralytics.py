@@ -13,20 +13,24 @@ from jaxtyping import UInt8
 SIDE = 480  # the longer side of the photographs
 
 
-def _offline(folder: Path) -> None:
-    """Keeps ultralytics from the network, and from the user's own settings."""
+def _prepare(folder: Path) -> None:
+    """Keeps ultralytics from the network, from other loggers and from the user's own settings."""
     import matplotlib
+    import oracle
 
+    oracle.import_torchvision()
     settings = folder / "settings"
     settings.mkdir(parents=True, exist_ok=True)
     os.environ.update(
         YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_CONFIG_DIR=str(settings.absolute())
     )
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    import ultralytics.utils
+    import ultralytics
+    from ultralytics.utils import USER_CONFIG_DIR
 
+    ultralytics.settings.update(mlflow=False)  # installed for our tests; it would write files here
     # It would fetch this font when it reads a data set; nothing is drawn with it.
-    font = ultralytics.utils.USER_CONFIG_DIR / "Arial.ttf"
+    font = USER_CONFIG_DIR / "Arial.ttf"
     if not font.exists():
         font.symlink_to(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
 
@@ -44,12 +48,12 @@ def write_yaml(layout: Path) -> Path:
 
 def train(name: str, layout: Path, folder: Path, minutes: float) -> dict[str, Any]:
     """Trains for about `minutes`; the weights are stored in `folder`."""
-    _offline(folder)
+    _prepare(folder)
     from ultralytics import YOLO
 
     model = YOLO(f"{name}.yaml")
     batches = []
-    model.add_callback("on_train_batch_end", lambda trainer: batches.append(trainer.accumulate))
+    model.add_callback("on_train_batch_start", lambda trainer: batches.append(trainer.batch_size))
     parameters = []
     model.add_callback(
         "on_train_start",
@@ -71,10 +75,10 @@ def train(name: str, layout: Path, folder: Path, minutes: float) -> dict[str, An
     return {
         "minutes": (time.monotonic() - started) / 60,
         "steps": len(batches),
-        "epochs": len(batches) * args.batch / 367,
+        "epochs": sum(batches) / 367,
         "batch": args.batch,
         "size": f"{SIDE}x{SIDE}",
-        "optimiser": f"{args.optimizer} {args.lr0:g}, linear, EMA",
+        "optimiser": f"{args.optimizer} {args.lr0:g}, linear, of {args.nbs} images, EMA",
         "parameters": parameters[0],
     }
 
@@ -83,7 +87,7 @@ def predictor(
     folder: Path, which: str
 ) -> Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h w"]]:
     """Labels a photograph; which: "best" or "last"."""
-    _offline(folder)
+    _prepare(folder)
     from ultralytics import YOLO
 
     model = YOLO(folder / "run" / "weights" / f"{which}.pt")
