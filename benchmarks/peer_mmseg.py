@@ -20,6 +20,7 @@ def configuration(layout: Path, steps: int, folder: Path):
 
     from fastfcn_jax.config import experiment
 
+    oracle.import_torchvision()  # the Runner wants its version
     camvid_mmseg.register()
     config = oracle.mmseg_config(SHIPPED)
     config.model.data_preprocessor.size = CROP

@@ -22,6 +22,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -207,7 +208,9 @@ def main() -> int:
         parser.error("--root, the folder of CamVid, and --output are needed")
     layout = given.output / "camvid"
     if not layout.is_dir():
-        camvid_mmseg.write_layout(given.root, layout)
+        written = layout.with_name("camvid.part")  # not taken for the whole after an interruption
+        shutil.rmtree(written, ignore_errors=True)
+        camvid_mmseg.write_layout(given.root, written).rename(layout)
     chosen = {given.contender: CONTENDERS[given.contender]} if given.contender else CONTENDERS
     if given.latency:
         names = [name for name in chosen if "mIoU" in stored(given.json).get(name, {})]
