@@ -79,7 +79,8 @@ def stored(file: Path) -> dict[str, Any]:
 def run(name: str, job: Job) -> dict[str, Any]:
     """Trains and scores one contender in this process."""
     contender = CONTENDERS[name]
-    job.folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(job.folder, ignore_errors=True)  # an interrupted training would be resumed
+    job.folder.mkdir(parents=True)
     facts = contender.train(job)
     facts["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     which = "best" if name in VALIDATES else "last"

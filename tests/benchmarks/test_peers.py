@@ -89,6 +89,25 @@ def test_what_is_stored_is_not_trained_again(tmp_path, capsys):
     assert f"first: already in {file}" in capsys.readouterr().out
 
 
+def test_an_interrupted_training_starts_anew(layout, tmp_path, monkeypatch):
+    job = peer_trainers.Job(tmp_path, layout, tmp_path / "out" / "first", 1.0)
+    job.folder.mkdir(parents=True)
+    (job.folder / "checkpoint").touch()
+
+    def train(given):
+        assert list(given.folder.iterdir()) == []
+        return {"steps": 1}
+
+    def predictor(folder, which):
+        return lambda image: np.full(image.shape[:2], 3, np.uint8)
+
+    given = peer_trainers.Contender(("json", "json"), train, predictor)
+    monkeypatch.setitem(peers.CONTENDERS, "first", given)
+    found = peers.run("first", job)
+    assert found["steps"] == 1
+    assert found["mAcc"] == pytest.approx(100 / 11)
+
+
 def test_an_absent_package_is_named_in_one_sentence(tmp_path, capsys):
     absent = {"first": contender("no_such_module_at_all"), "second": contender()}
     assert peers.missing(absent, tmp_path / "peers.json") == ["second"]
