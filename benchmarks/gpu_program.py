@@ -4,7 +4,7 @@ The compiler for CUDA is part of jax's plugin; put it beside the environment, no
 NVIDIA's assembler for registers, spills and issue floors:
 
 pip install --no-deps --target=DIR jax-cuda12-plugin==VERSION jax-cuda12-pjrt==VERSION  # jax's own
-pip install --no-deps --target=DIR nvidia-cuda-nvcc-cu12
+pip install --no-deps --target=DIR nvidia-cuda-nvcc-cu12  # CUDA 13: cuda13, nvidia-cuda-nvcc
 PYTHONPATH=DIR python benchmarks/gpu_program.py --show=train --head=psp --batch=8
 PYTHONPATH=DIR python benchmarks/gpu_program.py --show=inference --batch=1 \
     --height=1024 --width=2048
@@ -29,7 +29,9 @@ from pathlib import Path
 
 os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there are no CUDA libraries to check
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
-os.environ["XLA_FLAGS"] += f" --xla_dump_hlo_as_text --xla_dump_to={tempfile.mkdtemp()}"
+# From jax 0.11 on no machine code is left behind unless the emitters' files are asked for.
+os.environ["XLA_FLAGS"] += " --xla_dump_hlo_as_text --xla_dump_emitter_re=.*"
+os.environ["XLA_FLAGS"] += f" --xla_dump_to={tempfile.mkdtemp()}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -91,10 +91,13 @@ def assembler() -> Path | None:
 
 def read(folder: Path, ptxas: Path) -> Launches:
     """Reads what `--xla_dump_to` left of one program in a folder."""
+    # A module of constants alone leaves an empty file, which the assembler refuses.
+    sources = sorted(path for path in folder.glob("*.ptx") if path.stat().st_size)
     with ThreadPoolExecutor() as pool:
-        parts = pool.map(lambda path: assembled(path, ptxas), sorted(folder.glob("*.ptx")))
+        parts = pool.map(lambda path: assembled(path, ptxas), sources)
         codes = {name: code for part in parts for name, code in part}
-    (sequence,) = folder.glob("*.thunk_sequence_after_thunk_passes.txt")
+    # "_after_thunk_passes", the later one, is not written where the passes change nothing.
+    sequence = max(folder.glob("*.thunk_sequence*.txt"))
     (metadata,) = folder.glob("*.thunk_metadata.txt")
     return launches(sequence.read_text(), metadata.read_text(), codes)
 

@@ -58,7 +58,8 @@ def test_occupancy_is_limited_by_registers_shared_memory_and_blocks(
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    importlib.util.find_spec("jax_cuda12_plugin") is None or ptx.assembler() is None,
+    not any(map(importlib.util.find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin")))
+    or ptx.assembler() is None,
     reason="needs jax's CUDA plugin and ptxas on PYTHONPATH: see benchmarks/gpu_program.py",
 )
 @pytest.mark.parametrize("show", ["train", "inference"])
