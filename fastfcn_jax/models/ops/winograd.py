@@ -36,9 +36,13 @@ def input_gradient(
 def kernel_gradient(
     x: Float[Array, "b h w c"], gradient: Float[Array, "b h w k"], size: int = 3, dilation: int = 1
 ) -> Float[Array, "3 3 c k"]:
-    """The gradient of the kernel; `size` has to be 3."""
-    inputs = _on_both_axes(_of_input, _neighbourhoods(x))
-    outputs = _on_both_axes(_of_output, _tiles(gradient))
+    """The gradient of the kernel; `size` has to be 3.
+
+    The neighbourhoods are those of the gradient and the tiles those of x: the other way round
+    gives the same sums, but XLA would keep the forward pass's 16 maps of x until they are used.
+    """
+    inputs = _on_both_axes(_of_output, _tiles(x))
+    outputs = _on_both_axes(_of_input, _neighbourhoods(gradient))
     products = [
         [
             product(v.reshape(-1, v.shape[-1]), w.reshape(-1, w.shape[-1]), 0, 0, x.dtype)
@@ -46,7 +50,8 @@ def kernel_gradient(
         ]
         for pair in map(zip, inputs, outputs)
     ]
-    return jnp.stack([jnp.stack(row) for row in _on_both_axes(_to_kernel, products)])
+    rows = _on_both_axes(_to_kernel, products)
+    return jnp.stack([jnp.stack(row[::-1]) for row in reversed(rows)])
 
 
 def _convolve(x, taps, axis):
