@@ -50,6 +50,7 @@ def maps_of_a_step(model: nn.Module, name: str) -> float:
     return program.memory_analysis().temp_size_in_bytes / x.size / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pmap", "jit"])
 @pytest.mark.parametrize(("model", "most"), [(Wide(), 14), (Separable(), 5.5)])
 def test_step_keeps_few_maps_of_a_layer(model, most, name):
