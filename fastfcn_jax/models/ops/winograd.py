@@ -59,15 +59,19 @@ def input_gradient(
 def kernel_gradient(
     x: Float[Array, "b h w c"], gradient: Float[Array, "b h w k"], size: int = 3, dilation: int = 1
 ) -> Float[Array, "3 3 c k"]:
-    """The gradient of the kernel; `size` has to be 3."""
-    inputs = _on_both_axes(x, dilation, _of_input)
-    outputs = _on_both_axes(gradient, dilation, _of_output)
+    """The gradient of the kernel; `size` has to be 3.
+
+    x is cut into tiles and the gradient into their neighbourhoods. The other way round gives the
+    same sums, but XLA would keep the forward pass's neighbourhoods of x until they are used.
+    """
+    outputs = _on_both_axes(x, dilation, _of_output)
+    inputs = _on_both_axes(gradient, dilation, _of_input)
     rows = {
-        of_rows: _to_taps({mix: _summed(v, outputs[of_rows][mix]) for mix, v in row.items()})
-        for of_rows, row in inputs.items()
+        of_rows: _to_taps({mix: _summed(v, inputs[of_rows][mix]) for mix, v in row.items()})
+        for of_rows, row in outputs.items()
     }
     columns = [_to_taps({mix: taps[j] for mix, taps in rows.items()}) for j in range(3)]
-    return jnp.stack([jnp.stack(row) for row in zip(*columns, strict=True)])
+    return jnp.stack([jnp.stack(row[::-1]) for row in zip(*columns, strict=True)][::-1])
 
 
 def _convolve(x, kernel, dilation, axis):
