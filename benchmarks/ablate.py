@@ -30,7 +30,7 @@ from contenders import Job
 from fastfcn_jax import models
 from fastfcn_jax.models import folding
 from fastfcn_jax.models.ops import forms
-from fastfcn_jax.training import optim, state, step
+from fastfcn_jax.training import optim, state, step, strategy
 
 flags.DEFINE_bool("gpu", False, "Compile for an H200 instead of running here.")
 flags.DEFINE_integer("rounds", 5, "On a CPU: timed runs of each variant.")
@@ -69,7 +69,8 @@ def time_on_cpu(title: str, config) -> None:
     for name, operations in variants().items():
         with plain(operations):
             run, arguments = make(config, model, variables)
-            lowered = jax.jit(run).lower(*arguments)
+            options = strategy.compiler_options("cpu") if make is training else None
+            lowered = jax.jit(run, compiler_options=options).lower(*arguments)
             if (text := lowered.as_text()) in texts.values():
                 print(f"{title}: {name}: not in this program", flush=True)
                 continue

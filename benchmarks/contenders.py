@@ -343,6 +343,7 @@ def _ours(job: Job, options: list[str]) -> Contender:
 def _our_training(job, config, variables):
     """variables: on the host, for the state is a copy, and theirs would count as its memory."""
     from fastfcn_jax import models
+    from fastfcn_jax.data import malloc
     from fastfcn_jax.training import optim, state, step, strategy
 
     spread = strategy.choose("pmap", job.batch)
@@ -364,6 +365,8 @@ def _our_training(job, config, variables):
     for index in range(LOSSES):
         current, metrics = train_step(current, batch, step.numbers(optimizer, 0, index))
         losses.append(float(metrics["loss"]))
+        if index == 0:  # as `training.loop` does
+            malloc.release_freed()
 
     def run(n):
         nonlocal current

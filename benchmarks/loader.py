@@ -24,9 +24,11 @@ from absl import app, flags
 
 sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("", "tests")]
 
-from fastfcn_jax.data import cache, datasets, malloc, pipeline  # noqa: E402
-from fastfcn_jax.data.augment import crop_first, mmseg  # noqa: E402
+from fastfcn_jax.config import base  # noqa: E402
+from fastfcn_jax.data import cache, datasets, malloc, pipeline, sets  # noqa: E402
+from fastfcn_jax.data.augment import crop_first, mmseg, steps  # noqa: E402
 from fastfcn_jax.data.datasets import cityscapes  # noqa: E402
+from fastfcn_jax.data.source import Source  # noqa: E402
 
 CROPS = {"512x1024": (512, 1024), "512x512": (512, 512)}
 SETTINGS = {
@@ -43,6 +45,8 @@ CONTENDERS = (
     "png crop first",
     "cache",
     "cache batches",
+    "cache device",
+    "cache device batches",
     "limit all stages",
     "limit",
 )
@@ -54,21 +58,41 @@ def sampler(name: str, root: str, folder: str, crop_size: tuple[int, int]):
     if name == "mmseg":
         return _mmseg(root, crop_size)
     source = datasets.load("cityscapes", root, "train")
-    if name in ("cache", "cache batches", "limit", "limit all stages"):
+    if name.startswith(("cache", "limit")):
         source = cache.open_or_build(folder, source)
     if name.startswith("limit"):
         return partial(_limit, source, crop_size, name != "limit")
-    augment = mmseg.augment if name == "png" else crop_first.augment
-    if name == "cache batches":
-        return _batches(source, partial(augment, **settings))
-    sample = pipeline.AugmentedSamples(source, partial(augment, **settings), seed=0)
+    augment = partial(mmseg.augment if name == "png" else crop_first.augment, **settings)
+    draws = None
+    if "device" in name:
+        augment, draws = _device(crop_size)
+    if "batches" in name:
+        return _batches(source, augment, draws)
+    sample = pipeline.AugmentedSamples(source, augment, 0, draws)
     return lambda i: sample(i, i % len(source))
 
 
-def _batches(source, augment):
+def _device(crop_size: tuple[int, int]):
+    """What the host does with `data.device_augmentation`: the crop, and the draws."""
+    data = base.get_config().data
+    data.update(SETTINGS, crop_size=crop_size, crop_first=True, device_augmentation=True)
+    return pipeline.build_augment(data), steps.device_draws(data)
+
+
+def _as_many_as_cityscapes(source: Source) -> sets.Selection:
+    """The frames over and over, as many as Cityscapes has.
+
+    Grain shuffles without a table, and to shuffle six samples takes it milliseconds for each.
+    """
+    count = 2975
+    return sets.Selection((source,), np.zeros(count, int), np.arange(count) % len(source))
+
+
+def _batches(source, augment, draws=None):
     """The loader as in training: Grain's order, and batches of 8."""
+    source, options = _as_many_as_cityscapes(source), {"seed": 0, "threads": 0, "prefetch": 0}
     stream = pipeline.train_batches(
-        source, augment, batch_size=BATCH, seed=0, threads=0, prefetch=0
+        source, augment, device_draws=draws, batch_size=BATCH, **options
     )
     return lambda i: next(stream) if i % BATCH == 0 else None
 
@@ -215,7 +239,9 @@ def sizes(root: str, folder: str) -> dict[str, float]:
 
 def resume(root: str, folder: str) -> dict[str, float]:
     """Seconds until the first batch of a run that starts at a step; the least of five."""
-    cached = cache.open_or_build(folder, datasets.load("cityscapes", root, "train"))
+    cached = _as_many_as_cityscapes(
+        cache.open_or_build(folder, datasets.load("cityscapes", root, "train"))
+    )
     augment = partial(crop_first.augment, **SETTINGS, crop_size=(64, 64))
     result = {}
     for step in (0, 100_000):
@@ -250,7 +276,7 @@ def main(arguments: list[str]) -> None:
                 for name, r in result.items():
                     shares = (100 * r[k] for k in ("share_of_all_stages", "share_of_limit"))
                     print(
-                        f"  {name:18} {r['samples_per_second']:8.1f} {r['cpu_ms']:8.2f}"
+                        f"  {name:22} {r['samples_per_second']:8.1f} {r['cpu_ms']:8.2f}"
                         f" {r['times_mmseg']:7.2f}" + "".join(f" {s:6.1f}" for s in shares),
                         flush=True,
                     )

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastfcn_jax.training import strategy
+
 
 class Cost(NamedTuple):
     """What a call of a compiled function costs.
@@ -44,13 +46,17 @@ class Compiled:
     """A function compiled for given arguments; a call does not wait for the device.
 
     donate: the first result reuses the memory of the first argument and replaces it in the next
-      call, as the state of a training does.
+      call, as the state of a training does, and the compiler has the options of a training.
     """
 
     def __init__(self, function: Callable, *arguments: Any, donate: bool = False):
         self.arguments = arguments
         self.donate = donate
-        jitted = jax.jit(function, donate_argnums=(0,) if donate else ())
+        jitted = jax.jit(
+            function,
+            donate_argnums=(0,) if donate else (),
+            compiler_options=strategy.compiler_options(jax.default_backend()) if donate else None,
+        )
         self.program = jitted.lower(*arguments).compile()
         memory = self.program.memory_analysis()
         self.cost = Cost(

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax import measured_forms, models, runtime
 from fastfcn_jax.bench import measure
 from fastfcn_jax.data import datasets, pipeline, pixel_type, sets
+from fastfcn_jax.data.augment import steps
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.ops.bilinear import resize
 from fastfcn_jax.training import initial_weights, losses, optim, step
@@ -36,6 +37,7 @@ class Network:
             "image": jnp.asarray(rng.integers(0, 256, (*shape, channels), "uint8").astype(dtype)),
             "label": jnp.asarray(rng.integers(0, self.num_classes, shape, np.uint8)),
             "size": jnp.tile(jnp.array(shape[1:], jnp.int32), (shape[0], 1)),
+            **jax.tree.map(jnp.asarray, steps.device_nothing(d, shape[0])),
         }
         self.align_corners = config.model.lineage == "official"
 
@@ -244,8 +246,7 @@ def measured(
 
 def verdict(found: dict) -> str:
     """One sentence on what limits training."""
-    step_seconds = found["parts"]["whole"]["training"]["seconds"]
-    waiting = found["input_seconds"]
+    step_seconds, waiting = found["parts"]["whole"]["training"]["seconds"], found["input_seconds"]
     if waiting is not None and waiting > step_seconds:
         return (
             f"The input is the bottleneck: a batch takes {waiting:.3g} s to prepare, a step "
@@ -256,8 +257,7 @@ def verdict(found: dict) -> str:
         for name, kinds in found["parts"].items()
         if name not in ("whole", "twin") and "training" in kinds
     }
-    name = max(candidates, key=lambda part: candidates[part]["seconds"])
-    row = candidates[name]
+    name, row = max(candidates.items(), key=lambda part: part[1]["seconds"])
     share = row["seconds"] / sum(part["seconds"] for part in candidates.values())
     return (
         f"The {name} is the bottleneck: {share:.0%} of the parts' time, bound by {row['bound']}, "

@@ -39,6 +39,7 @@ BEFORE_CROP = ("resize", "resize_steps", "scale_steps", "mosaic", "rot90", "shor
 CROPS = ("crop", "pad_crop")
 COLORS = ("photometric", "clahe", "gamma", "jpeg")  # of 8-bit RGB; left out for other images
 PILLOW = ("short_side", "rotate_pillow", "pad_crop", "blur_pillow")  # take 8-bit RGB alone
+ON_DEVICE = ("flip", "photometric")  # with `data.device_augmentation`, in this order
 DIRECTIONS = ("horizontal", "vertical", "diagonal")
 _RANGES = ("factors", "center", "holes", "area", "aspect", "range", "sigma", "quality")
 _ABOVE_ZERO = ("factors", "step", "clip", "tiles", "area", "aspect", "range", "sigma")
@@ -75,6 +76,36 @@ def parse(entries: Sequence[Any]) -> tuple[Step, ...]:
             f"{names[crops[0]]!r}."
         )
     return steps
+
+
+def split(steps: Sequence[Step]) -> tuple[tuple[Step, ...], tuple[str, ...]]:
+    """With `data.device_augmentation`: the steps of the host, and the names of the device's.
+
+    Raises:
+      UserError: there is none for the device, or another step would have to follow one of them.
+    """
+    unmade = "or set data.device_augmentation=False"
+    names = [step.name for step in steps]
+    first = next((i for i, name in enumerate(names) if name in ON_DEVICE), len(names))
+    host, device = tuple(steps[:first]), names[first:]
+    if not device:
+        raise UserError(
+            f"config.data.device_augmentation: neither flip nor photometric is among the steps "
+            f"({', '.join(names)}); add one, {unmade}."
+        )
+    for name, before in zip(device[1:], device[:-1], strict=True):
+        if (before, name) != ON_DEVICE:
+            raise UserError(
+                f"config.data.device_augmentation: {name!r} follows {before!r}, and the device "
+                f"does a flip, then photometric, and nothing after them; put {name!r} in front of "
+                f"them, {unmade}."
+            )
+    if device[0] == "flip" and steps[first].options["directions"] != ("horizontal",):
+        raise UserError(
+            "config.data.device_augmentation: the device flips horizontally alone; leave out the "
+            f"flip's directions, {unmade}."
+        )
+    return host, tuple(device)
 
 
 def _step(entry: str) -> Step:

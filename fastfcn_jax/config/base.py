@@ -79,6 +79,9 @@ def get_config() -> ConfigDict:
     d.padding_label = 255
     d.flip = 0.5  # probability of a horizontal flip
     d.crop_first = False  # resize only the part inside the crop; images differ by rounding
+    # mmseg: flip and photometric distortion by the device, in the training step, with the same
+    # random numbers; images differ by rounding
+    d.device_augmentation = False
     # width, height that test images are scaled to fit; (0, 0): no scaling
     d.test_scale = (2048, 1024)
     d.cache = ""  # folder for a cache of decoded images; empty: no cache

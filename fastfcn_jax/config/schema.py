@@ -39,7 +39,8 @@ CHOICES = {
 }
 # The rows of models/ops/forms.py.
 OPERATIONS = (
-    *("1x1", "3x3", "wide 3x3", "dilated 3x3", "far dilated 3x3", "depthwise 3x3", "grouped 3x3"),
+    *("1x1", "3x3", "wide 3x3", "dilated 3x3", "wide dilated 3x3"),
+    *("far dilated 3x3", "wide far dilated 3x3", "depthwise 3x3", "grouped 3x3"),
     *("pyramid", "batch norm", "batch norm before 1x1", "max pool", "resize", "barrier"),
 )
 LOSS_TERMS = ("cross_entropy", "dice", "class_dice", "lovasz", "focal", "tversky", "boundary")
@@ -137,6 +138,8 @@ def check(config: ConfigDict) -> None:
     loss_terms(config.loss.terms)
     if config.data.augment:
         augment_steps.parse(config.data.augment)
+    if config.data.device_augmentation:
+        _check_device_augmentation(config.data)
     if not 0.0 < config.data.ratio_step < math.inf:
         raise UserError(f"config.data.ratio_step={config.data.ratio_step} must be above 0.")
     if config.train.local_save_every and not config.train.local_checkpoints:
@@ -212,6 +215,15 @@ def check_images(data: ConfigDict) -> None:
             f"config.data.scaling={pairs} must be {wanted} (config.data.channels="
             f"{data.channels}), with every deviation above 0."
         )
+
+
+def _check_device_augmentation(data: ConfigDict) -> None:
+    if not data.augment and data.augmentation != "mmseg":
+        raise UserError(
+            f"config.data.device_augmentation: '{data.augmentation}' is done by the host alone; "
+            "set data.augmentation='mmseg', or data.device_augmentation=False."
+        )
+    augment_steps.split(augment_steps.parse(data.augment or ("mmseg",)))
 
 
 def _is_scale(pair: Any) -> bool:

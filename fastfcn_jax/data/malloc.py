@@ -1,4 +1,7 @@
-"""Keeps freed memory in the process, so that large arrays do not need new pages every time."""
+"""Keeps freed memory in the process, so that large arrays do not need new pages every time.
+
+And gives it back where it will not be needed again.
+"""
 
 import ctypes
 import functools
@@ -19,3 +22,16 @@ def keep_freed() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+def release_freed() -> None:
+    """Returns what has been freed to the system; only with glibc.
+
+    After the first step of a training on a CPU that is what the compiler took, and the temporary
+    memory of that step: glibc puts the next step's behind it, as it no longer fits by some bytes,
+    and uses that one from then on. Where memory is to be kept (`MALLOC_TRIM_THRESHOLD_`), the
+    process would otherwise hold both.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

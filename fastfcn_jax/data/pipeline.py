@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from fastfcn_jax.data import malloc, pixel_type
 from fastfcn_jax.data.augment import crop_first, mmseg, official, paddleseg, steps
+from fastfcn_jax.data.augment.device_draws import DeviceDraws
 from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import Sample, Source
 from fastfcn_jax.errors import UserError
@@ -30,6 +31,7 @@ def build_train(
     return train_batches(
         source,
         build_augment(config.data, source),
+        device_draws=steps.device_draws(config.data),
         batch_size=config.train.batch_size,
         seed=config.seed,
         start_step=start_step,
@@ -41,7 +43,7 @@ def build_train(
 
 
 def build_augment(data: ConfigDict, source: Source | None = None) -> Augment:
-    """The training augmentation that `config.data` describes.
+    """The training augmentation that `config.data` describes, as far as the host makes it.
 
     Args:
       source: the data set, from which a mosaic takes other images.
@@ -49,7 +51,7 @@ def build_augment(data: ConfigDict, source: Source | None = None) -> Augment:
     Raises:
       UserError: the augmentation is unknown, cannot crop first, or does not take such images.
     """
-    if data.augment:
+    if data.augment or data.device_augmentation:
         return steps.build(data, source)
     is_rgb = pixel_type.of(data) == RGB
     if data.augmentation == "mmseg":
@@ -108,6 +110,7 @@ def train_batches(
     source: Source,
     augment: Augment,
     *,
+    device_draws: DeviceDraws | None = None,
     batch_size: int,
     seed: int,
     start_step: int = 0,
@@ -123,6 +126,7 @@ def train_batches(
     hosts does not change a batch. Hosts take consecutive parts of the global batch.
 
     Args:
+      device_draws: draws what the device does with each sample, after the host's augmentation.
       batch_size: samples of the global batch, over all hosts.
       start_step: the step whose batch comes first.
       shard: (index, count) of this host.
@@ -134,14 +138,14 @@ def train_batches(
 
     Yields:
       dict with `image` (b, h, w, c), mostly uint8 RGB, `label` uint8 (b, h, w), `size` int32
-      (b, 2): height and width before padding, `index` int64 (b,) into `source`;
-      b = batch_size / count.
+      (b, 2): height and width before padding, `index` int64 (b,) into `source`, and what
+      `device_draws` adds; b = batch_size / count.
     """
     index, count = shard
     if batch_size % count:
         raise UserError(f"train.batch_size: {batch_size} does not divide among {count} hosts.")
     order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat(None)
-    samples = order.map_with_index(AugmentedSamples(source, augment, seed))
+    samples = order.map_with_index(AugmentedSamples(source, augment, seed, device_draws))
     own = batch_size // count
     # `repeat` without an end has sys.maxsize samples; for batches of one, Grain rounds up by one,
     # and len() overflows.
@@ -166,6 +170,7 @@ class AugmentedSamples:
     source: Source
     augment: Augment
     seed: int
+    device_draws: DeviceDraws | None = None
 
     def __call__(self, position: int, index: int) -> dict[str, Any]:
         malloc.keep_freed()
@@ -177,6 +182,7 @@ class AugmentedSamples:
             "label": label,
             "size": np.array(size, np.int32),
             "index": np.int64(index),
+            **(self.device_draws(rng) if self.device_draws else {}),
         }
 
 

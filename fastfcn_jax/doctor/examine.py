@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax import pictures, runtime
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.data import cache, datasets, pipeline, pixel_type, sets
+from fastfcn_jax.data.augment import steps
 from fastfcn_jax.doctor import balance, checks
 from fastfcn_jax.doctor.checks import Finding
 from fastfcn_jax.errors import UserError
@@ -146,6 +147,7 @@ def memory(config: ConfigDict, source: datasets.Source, workdir: Path) -> list[F
         "image": np.zeros((count, height, width, pixel.channels), pixel.dtype),
         "label": np.zeros((count, height, width), np.uint8),
         "size": np.full((count, 2), (height, width), np.int32),
+        **steps.device_nothing(config.data, count),
     }
     if config.train.accumulate > 1:
         batch = {k: np.stack([x] * config.train.accumulate) for k, x in batch.items()}
@@ -198,6 +200,10 @@ def fitting(folder: Path, source: datasets.Source) -> list[Finding]:
 
 def draw(config: ConfigDict, folder: Path, count: int = 8) -> None:
     """Saves augmented training samples next to their labels in colour."""
+    if config.data.device_augmentation:  # the host draws the same numbers, and saves what comes out
+        config = config.copy_and_resolve_references()
+        config.data.device_augmentation = False
+        print("distorted on the host, up to rounding as on the device (data.device_augmentation)")
     source = sets.load_training(config.data)
     folder.mkdir(parents=True, exist_ok=True)
     stream = pipeline.build_train(config, source)

@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from fastfcn_jax.export import onnx_pyramid
 from fastfcn_jax.export.onnx_operators import Graph, Size
+from fastfcn_jax.export.onnx_pyramid import Grid
 from fastfcn_jax.models import heads
 
 _DENSE = ("kernel", "bias")
@@ -18,24 +20,28 @@ def _fcn(graph: Graph, x: str, size: Size, head: heads.FCNHead) -> str:
 
 
 def _psp(graph: Graph, x: str, size: Size, head: heads.PSPHead) -> str:
-    maps = [x]
+    grids = []
     for i, scale in enumerate(head.scales):
         pooled = graph.module(graph.pool(x, scale, size), f"decode_head/psp_modules_{i}_1")
-        maps.append(graph.resize(pooled, size))
-    return graph.module(graph.concat(maps), "decode_head/bottleneck")
+        grids.append(Grid(pooled, scale, head.channels))
+    return onnx_pyramid.module(graph, x, grids, "decode_head/bottleneck", size)
 
 
 def _aspp(graph: Graph, x: str, size: Size, head: heads.ASPPHead) -> str:
     pooled = graph.module(graph.pool(x, 1, size), "decode_head/image_pool_1")
-    pooled = graph.resize(pooled, size)
     branches = [
         graph.module(x, f"decode_head/aspp_modules_{i}", dilation=dilation)
         for i, dilation in enumerate(head.dilations)
     ]
-    y = graph.concat([*branches, pooled] if head.pool_last else [pooled, *branches])
-    if head.project:
-        y = graph.module(y, "decode_head/project")
-    return graph.module(y, "decode_head/bottleneck")
+    y = onnx_pyramid.module(
+        graph,
+        graph.concat(branches),
+        [Grid(pooled, 1, head.channels)],
+        "decode_head/project" if head.project else "decode_head/bottleneck",
+        size,
+        grids_first=not head.pool_last,
+    )
+    return graph.module(y, "decode_head/bottleneck") if head.project else y
 
 
 def _enc(graph: Graph, x: str, size: Size, head: heads.EncHead, fine=()) -> str:

@@ -13,6 +13,8 @@ from fastfcn_jax.models.pooling import pooling_weights
 
 Size = tuple[int, int] | str
 
+_ALL = slice(None)
+
 
 class Graph:
     """Collects nodes and constants; every method returns the name of its output."""
@@ -52,9 +54,13 @@ class Graph:
         dilation=1,
         groups=1,
         relu=False,
+        channels: slice = _ALL,
     ) -> str:
-        """A convolution with symmetric padding; depthwise if its name says so."""
-        kernel = np.asarray(self.weights[f"{path}/kernel"])
+        """A convolution with symmetric padding; depthwise if its name says so.
+
+        channels: those of the kernel's input channels that x holds.
+        """
+        kernel = np.asarray(self.weights[f"{path}/kernel"])[:, :, channels]
         k, groups = kernel.shape[0], kernel.shape[3] if "/depthwise_conv/" in path else groups
         padding = dilation * (k // 2)
         inputs = [x, self.constant(kernel.transpose(3, 2, 0, 1), f"{path}/kernel")]
@@ -71,12 +77,34 @@ class Graph:
         )
         return self.add("Relu", [y]) if relu else y
 
-    def module(self, x: str, path: str, *, dilation=1, relu=True) -> str:
-        """`layers.ConvModule` and `layers.DepthwiseModule`: convolution, normalisation, ReLU."""
-        if f"{path}/bn/bias" in self.weights:
-            y = self.conv(x, f"{path}/conv", bias=f"{path}/bn/bias", dilation=dilation)
-        else:
-            y = self._group_norm(self.conv(x, f"{path}/conv", dilation=dilation), f"{path}/gn")
+    def tap_products(self, x: str, kernel: np.ndarray) -> str:
+        """Each position of x times the kernel's matrix of each tap (p, q): (b, k, h * p, w * q)."""
+        taps = list(kernel.shape[:2])
+        inputs = [x, self.constant(kernel.transpose(2, 3, 0, 1))]
+        return self.add("ConvTranspose", inputs, kernel_shape=taps, strides=taps)
+
+    def module(
+        self,
+        x: str,
+        path: str,
+        *,
+        dilation=1,
+        relu=True,
+        channels: slice = _ALL,
+        others: str | None = None,
+    ) -> str:
+        """`layers.ConvModule` and `layers.DepthwiseModule`: convolution, normalisation, ReLU.
+
+        channels: as `conv`.
+        others: the convolution of all other channels, which is added.
+        """
+        bias = f"{path}/bn/bias"
+        folded = bias in self.weights
+        y = self.conv(
+            x, f"{path}/conv", bias=bias if folded else None, dilation=dilation, channels=channels
+        )
+        y = y if others is None else self.add("Add", [y, others])
+        y = y if folded else self._group_norm(y, f"{path}/gn")
         return self.add("Relu", [y]) if relu else y
 
     def _group_norm(self, x: str, path: str, groups: int = 32) -> str:

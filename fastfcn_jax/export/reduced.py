@@ -22,8 +22,8 @@ Images = Iterable[Num[np.ndarray, "1 h w c"]]  # inputs of the program, to calib
 Write = Callable[[Path, str], None]  # the file with this description
 
 # All operators that ONNX Runtime computes or passes on in eight bits, but for sums with a constant
-# (`_with_constants`).
-QUANTIZED = ["Conv", "Add", "Relu", "MaxPool", "Concat", "Resize"]
+# (`_with_constants`), and `ConvTranspose`, whose weights alone are stored so.
+QUANTIZED = ["Conv", "ConvTranspose", "Add", "Relu", "MaxPool", "Concat", "Resize"]
 
 
 def _onnx_float16(job: writers.Job, text: str, images: Images) -> Write:
@@ -60,6 +60,8 @@ def _onnx_int8(job: writers.Job, text: str, images: Images) -> Write:
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
             op_types_to_quantize=QUANTIZED,
+            # The pools' products are few, and are spread over the whole map in float32.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["ConvTranspose"]},
             nodes_to_exclude=_delicate(list(made.graph.node)) + _with_constants(made.graph),
         )
         return _onnx_writer(onnx.load(str(path)))

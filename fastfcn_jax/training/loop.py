@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from fastfcn_jax import peers, provenance, runtime
 from fastfcn_jax.checkpoints import model_folder
 from fastfcn_jax.config import experiment
-from fastfcn_jax.data import pipeline
+from fastfcn_jax.data import malloc, pipeline
 from fastfcn_jax.data.source import Source
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.evaluation.evaluate import evaluate
@@ -102,6 +102,7 @@ def _train(run: Run, interrupt: Interrupt) -> None:
         in_flight.append((run.step, metrics, indices))
         if first:
             jax.block_until_ready(run.state)
+            malloc.release_freed()
             run.console.say(f"the first step took {time.monotonic() - started:.1f} s")
             run.console.restart_clock()
             first = False

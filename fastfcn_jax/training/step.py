@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from fastfcn_jax.models import IMAGENET, Scaling, layers, normalize
 from fastfcn_jax.models.ops.forms import FAST, Forms
-from fastfcn_jax.training import losses, update
+from fastfcn_jax.training import device_augment, losses, update
 from fastfcn_jax.training.optim import Optimizer, map_paths
 from fastfcn_jax.training.state import TrainState
 
@@ -55,9 +55,9 @@ def make_train_step(
     """Returns `train_step(state, batch, numbers) -> (state, metrics)`.
 
     A batch holds `image` "b h w c" (normalised here, by `scaling`), `label` uint8 "b h w" and
-    `size` int32 "b 2" (height, width before padding), with a leading axis of `accumulate`
-    micro-batches where that is above 1: their gradients are summed, and the
-    update equals that of one batch as large as all of them (BatchNorm's
+    `size` int32 "b 2" (height, width before padding), and may hold what `device_augment.augment`
+    takes; with a leading axis of `accumulate` micro-batches where that is above 1: their gradients
+    are summed, and the update equals that of one batch as large as all of them (BatchNorm's
     statistics and OHEM's choice, taken per micro-batch, aside).
 
     A loss or gradient that is not finite leaves weights, statistics and momentum as
@@ -75,6 +75,8 @@ def make_train_step(
     """
 
     def gradients(params, batch_stats, batch, key, over):
+        batch = device_augment.augment(batch)
+
         def shard_loss(params):
             outputs, batch_stats_after = forward(params, batch_stats, batch, key)
             total, parts = losses.total_loss(

@@ -1,5 +1,6 @@
 """Runs the pure training step on all devices: `jax.pmap`, or `jax.jit` of a `shard_map`."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fastfcn_jax.errors import UserError
 
 AXIS = "batch"  # the mapped axis over which the step and BatchNorm sum
+# XLA's default order on a CPU starts everything as early as it can: among others, what only the
+# backward pass reads of the forward pass's maps, which doubles the step's temporary memory.
+CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,12 @@ class Strategy:
 
     def compile(self, train_step: Callable) -> Callable:
         """Compiles `train_step(state, batch, numbers)`; donates the buffers of the old state."""
+        options = compiler_options(self.devices[0].platform)
+        jit = functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
         # The step sums its results over the axis, so they are equal on all devices (no out axis).
         if self.name == "pmap":
             # in_axes=None: the state and the numbers have no leading device axis.
-            return jax.pmap(
+            mapped = jax.pmap(
                 train_step,
                 axis_name=AXIS,
                 in_axes=(None, 0, None),
@@ -41,6 +47,8 @@ class Strategy:
                 devices=self.devices,
                 donate_argnums=0,
             )
+            # pmap takes no options. In a function of its own, or `lower` would still be pmap's.
+            return jit(lambda *arguments: mapped(*arguments)) if options else mapped
         mapped = jax.shard_map(
             lambda state, batch, numbers: train_step(
                 state, jax.tree.map(lambda x: x[0], batch), numbers
@@ -50,7 +58,7 @@ class Strategy:
             out_specs=PartitionSpec(),
             check_vma=False,
         )
-        return jax.jit(mapped, donate_argnums=0)
+        return jit(mapped)
 
     def put_state(self, state: Any) -> Any:
         """Copies a tree of host or device arrays to every device."""
@@ -81,6 +89,11 @@ class Strategy:
         return jax.make_array_from_process_local_data(
             NamedSharding(self.mesh, PartitionSpec(AXIS)), x
         )
+
+
+def compiler_options(platform: str) -> dict[str, str] | None:
+    """XLA's options for a training step on "cpu", "gpu" or "tpu"."""
+    return CPU_OPTIONS if platform == "cpu" else None
 
 
 def choose(name: str, batch_size: int) -> Strategy:

@@ -30,6 +30,10 @@ def test_every_contender_gives_samples_of_the_crop_size(loader, shared_data, tmp
         assert samples[name]["label"].shape == CROP
     assert samples["mmseg"]["inputs"].shape == (3, *CROP)
     assert samples["cache batches"]["image"].shape == (8, *CROP, 3)
+    host, device = (samples[f"{name} batches"] for name in ("cache", "cache device"))
+    np.testing.assert_array_equal(device["index"], host["index"])
+    assert device["distortion"].shape == (8, 5)
+    assert samples["cache device"]["image"].shape == (*CROP, 3)
     assert samples["limit"].shape == (*CROP, 3)
     assert samples["limit all stages"].label.shape == CROP
     np.testing.assert_array_equal(samples["png"]["label"], samples["cache"]["label"])

@@ -112,26 +112,57 @@ def test_convolution_by_taps(size, dilation):
     np.testing.assert_allclose(taps.kernel_gradient(x, gradient, 3, dilation), of_kernel, atol=1e-4)
 
 
-# Tiles of 2x2: even and odd sizes, and maps smaller than a tile.
-@pytest.mark.parametrize("size", [(8, 10), (7, 12), (13, 9), (1, 2), (1, 1)])
-def test_convolution_by_winograds_tiles(size):
+# Even and odd phases, long enough for padding and not, of one, two and three pixels, of two lengths
+# on one axis, and more phases than pixels.
+@pytest.mark.parametrize(
+    ("size", "dilation"),
+    [
+        *(((8, 10), 1), ((7, 12), 1), ((13, 9), 1), ((1, 2), 1), ((1, 1), 1), ((3, 5), 1)),
+        *(((8, 9), 2), ((33, 40), 12), ((33, 40), 36), ((7, 5), 3), ((16, 32), 4), ((1, 50), 5)),
+    ],
+)
+def test_convolution_by_winograds_tiles(size, dilation):
     x, kernel, gradient = noise(2, *size, 5), noise(3, 3, 5, 4, seed=1), noise(2, *size, 4, seed=2)
-    of_x, of_kernel = gradients_by_xla(x, kernel, gradient)
-    y = convolution.convolve(x, kernel)
-    np.testing.assert_allclose(winograd.convolve(x, kernel), y, atol=2e-5)
-    np.testing.assert_allclose(winograd.input_gradient(gradient, kernel), of_x, atol=2e-5)
-    np.testing.assert_allclose(winograd.kernel_gradient(x, gradient), of_kernel, atol=1e-4)
+    of_x, of_kernel = gradients_by_xla(x, kernel, gradient, dilation)
+    y = convolution.convolve(x, kernel, dilation)
+    by_tiles = jax.jit(
+        lambda x, kernel, gradient: (
+            winograd.convolve(x, kernel, dilation),
+            winograd.input_gradient(gradient, kernel, dilation),
+            winograd.kernel_gradient(x, gradient, 3, dilation),
+        )
+    )
+    for got, expected, atol in zip(
+        by_tiles(x, kernel, gradient), (y, of_x, of_kernel), (2e-5, 2e-5, 1e-4), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, atol=atol)
 
 
-def test_winograds_tiles_lose_little_to_rounding():
+@pytest.mark.parametrize(("dilation", "products"), [(12, 32768), (24, 30720), (36, 23552)])
+def test_winograds_tiles_need_the_fewest_products(dilation, products):
+    """ASPP's branches at 64x128, whose taps meet 60480, 48384 and 37440 pixels."""
+    x, kernel = (
+        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 64, 128, 8), (3, 3, 8, 4))
+    )
+    program = jax.make_jaxpr(functools.partial(winograd.convolve, dilation=dilation))(x, kernel)
+    made = sum(
+        equation.outvars[0].aval.size // 4
+        for equation in program.eqns
+        if equation.primitive.name == "dot_general"
+    )
+    assert made <= 1.07 * products  # phases of eleven pixels are padded
+
+
+@pytest.mark.parametrize("dilation", [1, 6])
+def test_winograds_tiles_lose_little_to_rounding(dilation):
     """At the widest convolution of the models, against float64."""
     x, kernel = noise(1, 16, 16, 2048), noise(3, 3, 2048, 128, seed=1) * 0.01
     with jax.enable_x64(True):
         wide = [jnp.asarray(a, jnp.float64) for a in (x, kernel)]
-        expected = np.asarray(convolution.convolve(*wide))
+        expected = np.asarray(convolution.convolve(*wide, dilation))
     errors = [
-        np.abs(y - expected).max()
-        for y in (winograd.convolve(x, kernel), convolution.convolve(x, kernel))
+        np.abs(jax.jit(form.convolve, static_argnums=2)(x, kernel, dilation) - expected).max()
+        for form in (winograd, convolution)
     ]
     assert errors[0] < 5e-6 * np.abs(expected).max()
     assert errors[0] < 8 * errors[1]
@@ -206,6 +237,8 @@ def test_a_3x3_takes_the_form_of_the_platform_that_its_program_is_for():
     # Far dilated: three bands, and a product for each row of taps; or a product for each tap.
     assert count("cuda", 12, *narrow) == (3, 3)
     assert count("cpu", 12, *narrow) == (0, 9 + 9)
+    # Wide: Winograd's, in two rows' mixes of phases of two and one pixels, three and two.
+    assert count("cuda", 12, *wide) == (3, 3)
     near = shapes(64, 128, 4)
     assert count("cuda", 2, *near) == (2, 0)
     assert count("cuda", 2, *(a.update(dtype=jnp.bfloat16) for a in near)) == (2, 0)

@@ -50,9 +50,9 @@ def resize_crop_flip(
     resize_scale: tuple[int, int],
     ratio_range: tuple[float, float],
     cat_max_ratio: float,
-    flip: float,
+    flip: float | None,
 ) -> tuple[Num[np.ndarray, "h2 w2 c"], UInt8[np.ndarray, "h2 w2"]]:
-    """The first three steps of `augment`."""
+    """The first three steps of `augment`; with `flip` None the first two."""
     size = mmseg.draw_size(image.shape[:2], rng, scale=resize_scale, ratio_range=ratio_range)
     rows, columns = (_nearest(image.shape[axis], size[axis]) for axis in (0, 1))
     h, w = crop_size
@@ -63,7 +63,7 @@ def resize_crop_flip(
 
     y, x = mmseg.draw_crop(label_at, size, rng, crop_size=crop_size, cat_max_ratio=cat_max_ratio)
     kept = (min(h, size[0]), min(w, size[1]))
-    label, mirrored = label_at(y, x), rng.random() < flip
+    label, mirrored = label_at(y, x), flip is not None and rng.random() < flip
     image = _take_image(image, size, (y, x), kept, mirrored)
     return image, cv2.flip(label, 1) if mirrored else label
 

@@ -17,8 +17,6 @@ from fastfcn_jax.data.source import IGNORE_LABEL
 Image = Num[np.ndarray, "h w c"]
 Colors = UInt8[np.ndarray, "h w 3"]
 Label = UInt8[np.ndarray, "h w"]
-
-
 _VALUES = np.arange(256, dtype=np.uint8)
 
 
@@ -39,6 +37,16 @@ class Augmented(NamedTuple):
     image: Image
     label: Label
     size: tuple[int, int]
+
+
+class Distortion(NamedTuple):
+    """Random numbers of a photometric distortion; None: that change is not made."""
+
+    brightness: float | None  # added, of 255
+    contrast: float | None  # factor
+    contrast_first: bool  # before saturation and hue
+    saturation: float | None  # factor
+    hue: int | None  # added, in steps of 2 degrees
 
 
 def augment(
@@ -205,37 +213,52 @@ def random_flip(
     return image, label
 
 
-def photometric_distortion(
-    image: Colors,
+def photometric_distortion(image: Colors, rng: Draws) -> Colors:
+    """mmseg's PhotoMetricDistortion: each of four changes with probability 1/2.
+
+    Every change truncates to uint8, so brightness and contrast can be looked up in a table of 256
+    values.
+    """
+    drawn, table = draw_distortion(rng), _VALUES
+    if drawn.brightness is not None:
+        table = _affine(table, 1, drawn.brightness)
+    if drawn.contrast is not None and drawn.contrast_first:
+        table = _affine(table, drawn.contrast, 0)
+    if table is not _VALUES:
+        image = _mapped(image, table)
+    if drawn.saturation is not None:
+        image = _in_hsv(image, 1, _affine(_VALUES, drawn.saturation, 0))
+    if drawn.hue is not None:
+        image = _in_hsv(image, 0, ((np.arange(256) + drawn.hue) % 180).astype(np.uint8))
+    if drawn.contrast is not None and not drawn.contrast_first:
+        image = cv2.LUT(image, _affine(_VALUES, drawn.contrast, 0))
+    return image
+
+
+def draw_distortion(
     rng: Draws,
     *,
     brightness: float = 32,
     contrast: tuple[float, float] = (0.5, 1.5),
     saturation: tuple[float, float] = (0.5, 1.5),
     hue: int = 18,
-) -> Colors:
-    """mmseg's PhotoMetricDistortion: each of four changes with probability 1/2.
+) -> Distortion:
+    """The random numbers of a distortion, in mmseg's order.
 
-    Every change truncates to uint8, so brightness and contrast can be looked up in a table of 256
-    values. Contrast comes before saturation and hue if the mode drawn is 1 (mmseg's code; its
-    comment says 0).
+    Contrast comes first if the mode drawn is 1 (mmseg's code; its comment says 0).
     """
-    table = _VALUES
-    if rng.integers(0, 2):
-        table = _affine(table, 1, rng.uniform(-brightness, brightness))
-    contrast_first = rng.integers(0, 2) == 1
-    if contrast_first and rng.integers(0, 2):
-        table = _affine(table, rng.uniform(*contrast), 0)
-    if table is not _VALUES:
-        image = _mapped(image, table)
-    if rng.integers(0, 2):
-        image = _in_hsv(image, 1, _affine(_VALUES, rng.uniform(*saturation), 0))
-    if rng.integers(0, 2):
-        shift = int(rng.integers(-hue, hue))
-        image = _in_hsv(image, 0, ((np.arange(256) + shift) % 180).astype(np.uint8))
-    if not contrast_first and rng.integers(0, 2):
-        image = cv2.LUT(image, _affine(_VALUES, rng.uniform(*contrast), 0))
-    return image
+
+    def sometimes(draw, *bounds):
+        return draw(*bounds) if rng.integers(0, 2) else None
+
+    shift = sometimes(rng.uniform, -brightness, brightness)
+    first = rng.integers(0, 2) == 1
+    factor = sometimes(rng.uniform, *contrast) if first else None
+    colour = sometimes(rng.uniform, *saturation)
+    turn = sometimes(rng.integers, -hue, hue)
+    if not first:
+        factor = sometimes(rng.uniform, *contrast)
+    return Distortion(shift, factor, bool(first), colour, None if turn is None else int(turn))
 
 
 def _affine(values: np.ndarray, factor: float, offset: float) -> np.ndarray:

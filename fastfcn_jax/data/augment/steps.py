@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from fastfcn_jax.config import augment_steps
 from fastfcn_jax.config.augment_steps import Step
 from fastfcn_jax.data import pixel_type
 from fastfcn_jax.data.augment import crop_first, geometric, mmseg, mosaic, official, pixel_values
+from fastfcn_jax.data.augment.device_draws import DeviceDraws
 from fastfcn_jax.data.augment.mmseg import Augmented, Draws, Image, Label
 from fastfcn_jax.data.pixel_type import RGB
 from fastfcn_jax.data.source import Source
@@ -34,24 +36,28 @@ _FUNCTIONS: dict[str, Function] = {
 def build(data: ConfigDict, source: Source | None) -> Callable[..., Augmented]:
     """The augmentation (image, label, rng) of `data.augment`; steps left out are in `left_out`.
 
+    Without the steps of the device, if there are any.
+
     Args:
       source: what a mosaic takes its other images from.
 
     Raises:
       UserError: a step is unknown, does not take such images, or needs a source.
     """
-    chosen = _kept(data)
+    chosen, together = _kept(data), ("resize", "crop", "flip")
+    if data.device_augmentation:
+        (chosen, _), together = augment_steps.split(chosen), ("resize", "crop")
     functions = [_function(step, data, source) for step in chosen]
     if data.crop_first:
-        names = tuple(step.name for step in chosen[:3])
-        if names != ("resize", "crop", "flip") or chosen[2].options["directions"] != (
-            "horizontal",
+        cropped = chosen[: len(together)]
+        if tuple(step.name for step in cropped) != together or any(
+            step.options.get("directions", ("horizontal",)) != ("horizontal",) for step in cropped
         ):
             raise UserError(
-                "data.crop_first: only an augmentation that begins with resize, crop, flip can "
+                f"data.crop_first: only an augmentation that begins with {', '.join(together)} can "
                 "crop first; set False."
             )
-        functions[:3] = [partial(crop_first.resize_crop_flip, **_mmseg_settings(data))]
+        functions[: len(together)] = [partial(crop_first.resize_crop_flip, **_mmseg_settings(data))]
     return partial(apply, functions=tuple(functions), crop_size=tuple(data.crop_size))
 
 
@@ -69,6 +75,20 @@ def apply(
     return mmseg.pad(image, label, crop_size)
 
 
+def device_draws(data: ConfigDict) -> DeviceDraws | None:
+    """Draws what the device does with a sample; None without `data.device_augmentation`."""
+    if not data.device_augmentation:
+        return None
+    _, names = augment_steps.split(_kept(data))
+    return DeviceDraws(data.flip if "flip" in names else None, "photometric" in names)
+
+
+def device_nothing(data: ConfigDict, count: int) -> dict[str, np.ndarray]:
+    """What `device_draws` adds to a batch of `count` samples, for samples that stay as they are."""
+    draws = device_draws(data)
+    return draws.nothing(count) if draws is not None else {}
+
+
 def left_out(data: ConfigDict) -> tuple[str, ...]:
     """The steps of `data.augment` that images other than 8-bit RGB do not get."""
     if pixel_type.of(data) == RGB:
@@ -77,9 +97,9 @@ def left_out(data: ConfigDict) -> tuple[str, ...]:
     return tuple(name for name in names if name in augment_steps.COLORS)
 
 
-def _kept(data: ConfigDict) -> list[Step]:
+def _kept(data: ConfigDict) -> Sequence[Step]:
     pixel = pixel_type.of(data)
-    chosen = augment_steps.parse(data.augment)
+    chosen = augment_steps.parse(data.augment or ("mmseg",))
     pillow = [step.name for step in chosen if step.name in augment_steps.PILLOW]
     if pillow and pixel != RGB:
         raise UserError(
@@ -99,7 +119,7 @@ def _mmseg_settings(data: ConfigDict) -> dict[str, Any]:
         "resize_scale": tuple(data.resize_scale),
         "ratio_range": tuple(data.ratio_range),
         "cat_max_ratio": data.cat_max_ratio,
-        "flip": data.flip,
+        "flip": None if data.device_augmentation else data.flip,
     }
 
 

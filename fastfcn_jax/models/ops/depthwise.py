@@ -38,18 +38,19 @@ def kernel_gradient_by_blocks(
     """The gradient of the kernel, in the `wide_type`.
 
     Sixteen blocks of rows, or as many as there are images, are added to one another where their
-    products are made, and a matrix product sums what remains.
+    products are made, and a matrix product sums what remains. The gradient is shifted and not x,
+    whose padded map XLA would keep from the forward pass; the gradient's is read for x's as well.
     """
     b, h, w, c = x.shape
     rows = next(n for n in range(min(-(-b * h // 16), h), h + 1) if h % n == 0)
     blocks = [(i, slice(top, top + rows)) for i in range(b) for top in range(0, h, rows)]
-    wide = gradient.astype(wide_type(x))
+    wide = x.astype(wide_type(x))
     weights = jnp.ones(rows * w, wide.dtype)
     sums = []
-    for shifted in _shifts(x, dilation):
+    for shifted in _shifts(gradient, dilation):
         products = (shifted[block].astype(wide.dtype) * wide[block] for block in blocks)
         sums.append(weights @ functools.reduce(jnp.add, products).reshape(-1, c))
-    return jnp.stack(sums).reshape(size, size, 1, c)
+    return jnp.stack(sums[::-1]).reshape(size, size, 1, c)
 
 
 def convolve_padded(

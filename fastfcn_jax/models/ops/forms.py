@@ -79,7 +79,9 @@ TABLE = {
     "3x3": _both(DIRECT, "GPU: aspp 0.6 GiB less by the order of both gradients"),
     "wide 3x3": Row(WINOGRAD, DIRECT, "CPU: psp's step 1.26 without"),
     "dilated 3x3": Row(DIRECT, PHASES, "GPU: XLA's own slides a window as large as the map"),
+    "wide dilated 3x3": Row(WINOGRAD, PHASES, "CPU: a map of 256 channels takes half the time"),
     "far dilated 3x3": Row(TAPS, BANDS, "CPU: aspp's step 1.8 without; GPU: its floors 1.06"),
+    "wide far dilated 3x3": Row(WINOGRAD, BANDS, "CPU: two thirds of the time by taps"),
     "depthwise 3x3": Row(SHIFTS, SHIFTS_PADDED, "CPU: psp's step 2.2 without; GPU: bytes 1.8"),
     "grouped 3x3": Row(
         grouped.kernel_gradient,
@@ -120,8 +122,8 @@ def operation(
 
     A convolution in groups has the row "grouped 3x3" at any stride.
 
-    Far dilated are those that would spend 15 % of their products on the padding; wide enough for
-    Winograd's tiles those of 128 channels and 256 pixels, in float32.
+    Far dilated are those that would spend 15 % of their products on the padding; wide, enough for
+    Winograd's tiles, those of 128 channels and 256 pixels, in float32.
     """
     (b, h, w, c), (size, _, c_in, k) = x.shape, kernel.shape
     if 1 < c_in < c:
@@ -133,11 +135,10 @@ def operation(
     if c_in == 1:
         return "depthwise 3x3"
     met = max(3 * h - 2 * dilation, h) * max(3 * w - 2 * dilation, w) / (9 * h * w)
-    if dilation > 1:
-        return "far dilated 3x3" if met < 0.85 else "dilated 3x3"
+    name = "3x3" if dilation == 1 else "far dilated 3x3" if met < 0.85 else "dilated 3x3"
     images = b if isinstance(b, int) else 1  # an exported program has any number of images
-    wide = min(c, k) >= 128 and images * h * w >= 256
-    return "wide 3x3" if wide and jnp.finfo(x.dtype).bits >= 32 else "3x3"
+    wide = min(c, k) >= 128 and images * h * w >= 256 and jnp.finfo(x.dtype).bits >= 32
+    return f"wide {name}" if wide else name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,11 +87,11 @@ def _spread(grids, shape, align_corners, size) -> Float[Array, "b h w k"]:
         b, s, t, _ = grid.shape
         p, q, _, k = kernel.shape
         products = jnp.einsum("bijc,pqck->bpijqk", grid, kernel).reshape(b, p * s, t * q, k)
-        weights = _tap_weights(shape[0], s, p, rows, align_corners, wide_type(grid))
+        weights = tap_weights(shape[0], s, p, rows, align_corners, wide_type(grid))
         equation = "hm,bmnk->bhnk" if size is None else "bhm,bmnk->bhnk"
         by_row.append(jnp.einsum(equation, weights.astype(grid.dtype), products))
         # (position, tap) in the order of the products' columns.
-        weights = _tap_weights(shape[1], t, q, columns, align_corners, wide_type(grid))
+        weights = tap_weights(shape[1], t, q, columns, align_corners, wide_type(grid))
         weights = weights.reshape(*weights.shape[:-1], q, t).swapaxes(-1, -2)
         column_weights.append(weights.reshape(*weights.shape[:-2], t * q).astype(grid.dtype))
     equation = "wn,bhnk->bhwk" if size is None else "bwn,bhnk->bhwk"
@@ -100,7 +100,7 @@ def _spread(grids, shape, align_corners, size) -> Float[Array, "b h w k"]:
     )
 
 
-def _tap_weights(length, positions, taps, n, align_corners, dtype) -> Float[Array, "*b n m"]:
+def tap_weights(length, positions, taps, n, align_corners, dtype) -> Float[Array, "*b n m"]:
     """Returns the weight of (tap, position) at each of `length` places along one axis.
 
     n: true extent (b,) within `length`, or None for all of it. Shape ([b,] length, taps * s).

@@ -68,6 +68,17 @@ def turned(kernel: Float[Array, "p q c k"]) -> Float[Array, "p q k c"]:
 
 def _sum_of_products(x, kernel, dilation, backwards):
     """The convolution of x or, `backwards`, its transpose."""
+    one = functools.partial(_of_images, kernel=kernel, dilation=dilation, backwards=backwards)
+    images = x.shape[0]  # an exported program has any number of images
+    if len(kernel) == 1 or not isinstance(images, int) or images == 1:
+        return one(x)
+    # Image by image, in a loop. Otherwise XLA computes the products of all taps, also those of
+    # several convolutions whose sum is wanted, before it adds any, and keeps what the forward pass
+    # has cut out of x for the kernel's gradient.
+    return jax.lax.map(lambda image: one(image[None])[0], x)
+
+
+def _of_images(x, kernel, dilation, backwards):
     _, h, w, _ = x.shape
     products = []
     for row, column, read, written in _taps(h, w, kernel.shape[0], dilation):
