@@ -25,13 +25,19 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there are no CUDA libraries to check
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
-# From jax 0.11 on no machine code is left behind unless the emitters' files are asked for.
-os.environ["XLA_FLAGS"] += " --xla_dump_hlo_as_text --xla_dump_emitter_re=.*"
-os.environ["XLA_FLAGS"] += f" --xla_dump_to={tempfile.mkdtemp()}"
+# From jax 0.11 on no machine code is left behind unless the emitters' files are asked for. Before,
+# asking takes minutes, and on a CPU, as in `ablate.py`, it corrupts the process's memory.
+os.environ["XLA_FLAGS"] += (
+    " --xla_dump_emitter_re=.*"
+    if int(metadata.version("jax").split(".")[1]) > 10 and "cpu" != os.environ.get("JAX_PLATFORMS")
+    else ""
+)
+os.environ["XLA_FLAGS"] += f" --xla_dump_hlo_as_text --xla_dump_to={tempfile.mkdtemp()}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
