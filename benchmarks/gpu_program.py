@@ -34,7 +34,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune
 # asking takes minutes, and on a CPU, as in `ablate.py`, it corrupts the process's memory.
 os.environ["XLA_FLAGS"] += (
     " --xla_dump_emitter_re=.*"
-    if int(metadata.version("jax").split(".")[1]) > 10 and "cpu" != os.environ.get("JAX_PLATFORMS")
+    if int(metadata.version("jax").split(".")[1]) > 10 and os.environ.get("JAX_PLATFORMS") != "cpu"
     else ""
 )
 os.environ["XLA_FLAGS"] += f" --xla_dump_hlo_as_text --xla_dump_to={tempfile.mkdtemp()}"
