@@ -106,7 +106,7 @@ def deployed_gmacs(head: str, platform: str) -> tuple[float, float]:
     return traced / 1e9, sum(macs.count(model, 512, 1024, auxiliary=False).values()) / 1e9
 
 
-# See docs/background/performance.md. On a CPU by Winograd's tiles, ASPP's branches over their phases.
+# See docs/background/performance.md. On a CPU: Winograd's tiles, of ASPP's branches by phase.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "platform", "most"),
