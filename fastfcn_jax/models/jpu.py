@@ -42,7 +42,7 @@ class JPU(nn.Module):
             for x, size in zip(maps, sizes, strict=True)
         ]
         # Without the barrier the GPU kernel that pads the map for its branches makes the three maps
-        # too, and takes nine times as long to issue as to move its bytes.
+        # too, and is bound by its instructions.
         (joint,) = self.common.forms["barrier"](
             jnp.concatenate(maps[::-1] if self.coarse_first else maps, axis=-1)
         )

@@ -39,7 +39,7 @@ def kernel_gradient_by_blocks(
 
     Sixteen blocks of rows, or as many as there are images, are added to one another where their
     products are made, and a matrix product sums what remains. The gradient is shifted and not x,
-    whose padded map XLA would keep from the forward pass; the gradient's is read for x's as well.
+    whose padded map XLA would keep from the forward pass; the gradient's is needed anyway.
     """
     b, h, w, c = x.shape
     rows = next(n for n in range(min(-(-b * h // 16), h), h + 1) if h % n == 0)
@@ -58,8 +58,8 @@ def convolve_padded(
 ) -> Float[Array, "b h w c"]:
     """As `convolve`, of a padded map that is written down.
 
-    Otherwise kernels for GPUs ask at every tap whether it is inside the map: three times the
-    instructions, five times the registers.
+    Otherwise kernels for GPUs ask at every tap whether it is inside the map, which takes more than
+    twice the instructions.
     """
     margin = _margin(dilation)
     return _convolve_windows(_padded(x, margin), kernel, x.shape, margin, dilation)
@@ -106,9 +106,7 @@ def kernel_gradient_padded(
 
 
 def _rows(h: int) -> int:
-    """Rows of a block of `kernel_gradient_by_rows`; one that leaves no remainder if there is any
-    above 15.
-    """
+    """Rows of a block of `kernel_gradient_padded`: if possible a divisor of h from 16 to 31."""
     return next((n for n in range(min(h, 31), 15, -1) if h % n == 0), -(-h // -(-h // 31)))
 
 

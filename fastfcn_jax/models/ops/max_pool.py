@@ -58,7 +58,7 @@ def by_phases(
     """The same for even and odd rows and columns apart, from the place of each window's maximum.
 
     Whatever is read at an offset is written down with its padding first: kernels for GPUs that ask
-    at every tap whether it is inside take three times as long.
+    at every tap whether it is inside have three times the lower bound.
     """
     b, h, w, c = x.shape
     _, h2, w2, _ = gradient.shape

@@ -12,8 +12,8 @@ taps; on both axes that is a matrix product over the channels for every pair of 
 of the map at once. Only additions and halvings are new, so that float32 loses a bit or two at
 most; 16-bit types would lose too much.
 
-A dilated convolution is a plain one over each phase of the map. Where phases have one, two or an
-odd number of pixels, fewer products do than padding to whole tiles would need.
+A dilated convolution is a plain one over each phase of the map. Where phases have one or two
+pixels, or an odd number below `PADDED_FROM`, fewer products do than whole tiles would take.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015 (arXiv
 1509.09308), section 4.1; the gradients are the transposes of the same three maps.
