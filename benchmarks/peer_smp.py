@@ -8,6 +8,7 @@ off, as the encoder's parameters say. Void pixels are left out of the loss (`ign
 no twelfth class. The example's validation after every epoch is left out: all time goes to training.
 """
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from jaxtyping import UInt8
 
 ENCODER, CLASSES, VOID = "resnet18", 11, 255
 BATCH, CROP, WORKERS = 32, 320, 2
+PHOTOGRAPHS = 367  # of CamVid's training set
 WARM_UP, TIMED = 2, 6  # steps; the first ones wait for the workers to start
 
 Image, Label = UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]
@@ -42,7 +44,8 @@ def _build(architecture: str):
 def train(architecture: str, layout: Path, folder: Path, minutes: float) -> dict[str, Any]:
     """Trains for about `minutes`; the weights are stored in `folder`."""
     _, seconds = _fit(architecture, layout, WARM_UP + TIMED)
-    steps = max(1, round(60 * minutes / seconds))
+    per_epoch = math.ceil(PHOTOGRAPHS / BATCH)  # the last batch is smaller
+    steps = max(1, round(60 * minutes / (seconds * PHOTOGRAPHS / (per_epoch * BATCH))))
     print(
         f"{architecture}: {seconds:.2f} s a step, {steps} steps in {minutes:g} minutes", flush=True
     )
@@ -56,7 +59,7 @@ def train(architecture: str, layout: Path, folder: Path, minutes: float) -> dict
     return {
         "minutes": spent / 60,
         "steps": steps,
-        "epochs": steps * BATCH / 367,
+        "epochs": steps / per_epoch,
         "batch": BATCH,
         "size": f"{CROP}x{CROP}",
         "optimiser": "Adam 2e-4, cosine",

@@ -113,22 +113,18 @@ class Clock:
     def on_log(self, record):
         self.stamps[record["step"]] = time.monotonic()
 
-    def on_validation(self, record):
-        self.stamps["validated"] = time.monotonic()
-
 
 def steps_within(budget: float, stamps: dict) -> tuple[int, float]:
     """The steps of ours that fill `budget` seconds, and the seconds of one step.
 
-    stamps: of a short training: "start", the logged steps, "validated", "end"; "every": the steps
-        between two validations.
+    stamps: of a short training: "start", the logged steps, "end"; "every": the steps between two
+        validations, each of which ends with a report and a checkpoint, as the short training does.
     """
     first, last = (choose(s for s in stamps if isinstance(s, int)) for choose in (min, max))
     step = (stamps[last] - stamps[first]) / (last - first)
     compiling = stamps[first] - stamps["start"] - first * step
-    validation = stamps["validated"] - stamps[last]
-    report = stamps["end"] - stamps["validated"]
-    left = budget - compiling - report
+    validation = stamps["end"] - stamps[last]
+    left = budget - compiling
     validations = left // (stamps["every"] * step + validation) + 1  # one more after the last step
     return max(1, int((left - validations * validation) / step)), step
 

@@ -100,11 +100,11 @@ def merge(file: Path, name: str, found: dict[str, Any]) -> None:
     files.write_text(file, text.replace("NaN", "null") + "\n")
 
 
-def missing(contenders: dict[str, Contender], file: Path) -> list[str]:
+def missing(contenders: dict[str, Contender], file: Path, minutes: float) -> list[str]:
     """Those that are to be trained; tells of each other why it is not."""
     have, found = stored(file), []
     for name, contender in contenders.items():
-        if name in have:
+        if have.get(name, {}).get("budget") == minutes:
             print(f"{name}: already in {file}")
         elif sentence := contender.absent():
             print(f"{name}: {sentence}")
@@ -137,7 +137,10 @@ def latency(names: list[str], output: Path, layout: Path) -> dict[str, dict[str,
     pipes, processes, spent = {}, [], {name: ([], []) for name in names}
     for name in names:
         pipes[name], far = context.Pipe()
-        process = context.Process(target=serve, args=(name, output / name, layout, far))
+        # A daemon, or one that waits would keep this process from ending after another's error.
+        process = context.Process(
+            target=serve, args=(name, output / name, layout, far), daemon=True
+        )
         process.start()
         far.close()  # so that a dead one ends the wait below
         processes.append(process)
@@ -159,7 +162,7 @@ def latency(names: list[str], output: Path, layout: Path) -> dict[str, dict[str,
 
 def table(found: dict[str, Any]) -> str:
     lines = [
-        "| | batch, size | optimiser | parameters | minutes | steps (epochs) | mIoU | last weights "
+        "| | batch, size | optimiser | parameters | minutes | batches (epochs) | mIoU | last weights "
         "| mAcc | pixel acc. | ms an image |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -225,7 +228,9 @@ def main() -> int:
         job = Job(given.root, layout, given.output / given.contender, minutes)
         merge(given.json, given.contender, run(given.contender, job))
         return 0
-    failed = [name for name in missing(chosen, given.json) if _process(name, minutes, given)]
+    failed = [
+        name for name in missing(chosen, given.json, minutes) if _process(name, minutes, given)
+    ]
     print(table(stored(given.json)))
     if failed:
         print(f"failed, see above: {', '.join(failed)}", file=sys.stderr)

@@ -91,7 +91,7 @@ def split(steps: Sequence[Step]) -> tuple[tuple[Step, ...], tuple[str, ...]]:
     if not device:
         raise UserError(
             f"config.data.device_augmentation: neither flip nor photometric is among the steps "
-            f"({', '.join(names)}); add one, {unmade}."
+            f"that the other settings leave ({', '.join(names)}); add one, {unmade}."
         )
     for name, before in zip(device[1:], device[:-1], strict=True):
         if (before, name) != ON_DEVICE:

@@ -203,6 +203,7 @@ def draw(config: ConfigDict, folder: Path, count: int = 8) -> None:
     if config.data.device_augmentation:  # the host draws the same numbers, and saves what comes out
         config = config.copy_and_resolve_references()
         config.data.device_augmentation = False
+        config.data.crop_first = False  # which the host takes only together with a flip
         print("distorted on the host, up to rounding as on the device (data.device_augmentation)")
     source = sets.load_training(config.data)
     folder.mkdir(parents=True, exist_ok=True)

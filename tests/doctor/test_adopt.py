@@ -152,6 +152,11 @@ def test_the_whole_report(tmp_path, capsys, monkeypatch):
     pictures = sorted((tmp_path / "drawn").iterdir())
     assert len(pictures) == 3
     assert np.array(Image.open(pictures[0])).shape[1] == 64  # sample beside label
+    # A list without a flip, which the host alone does not crop first.
+    config.data.update(augment=("resize", "crop", "photometric"), crop_first=True)
+    config.data.device_augmentation = True
+    examine.draw(config, tmp_path / "device", 1)
+    assert len(list((tmp_path / "device").iterdir())) == 1
     config.model.num_classes = 5
     assert examine.report(
         examine.class_count(config, datasets.load("folder", str(tmp_path), "val"))
