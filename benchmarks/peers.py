@@ -162,8 +162,8 @@ def latency(names: list[str], output: Path, layout: Path) -> dict[str, dict[str,
 
 def table(found: dict[str, Any]) -> str:
     lines = [
-        "| | batch, size | optimiser | parameters | minutes | batches (epochs) | mIoU | last weights "
-        "| mAcc | pixel acc. | ms an image |",
+        "| | batch, size | optimiser | parameters | minutes | batches (epochs) | mIoU | last "
+        "weights | mAcc | pixel acc. | ms an image |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in CONTENDERS:
