@@ -8,6 +8,7 @@ from typing import Any
 import camvid_mmseg
 import numpy as np
 from jaxtyping import UInt8
+from peer_smp import PHOTOGRAPHS
 
 SHIPPED = "pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024"
 BATCH, CROP, PHOTOGRAPH = 8, (192, 256), (480, 360)  # height, width; width, height
@@ -87,7 +88,7 @@ def train(layout: Path, folder: Path, minutes: float) -> dict[str, Any]:
     return {
         "minutes": spent / 60,
         "steps": steps,
-        "epochs": steps * BATCH / 367,
+        "epochs": steps * BATCH / PHOTOGRAPHS,
         "batch": BATCH,
         "size": "x".join(map(str, CROP)),
         "optimiser": "SGD 0.01, poly",

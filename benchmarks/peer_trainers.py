@@ -96,7 +96,7 @@ def _train_ours(job: Job) -> dict[str, Any]:
     return {
         "minutes": (stamps["end"] - started) / 60,
         "steps": steps,
-        "epochs": steps * config.train.batch_size / 367,
+        "epochs": steps * config.train.batch_size / peer_smp.PHOTOGRAPHS,
         "batch": config.train.batch_size,
         "size": "x".join(map(str, config.data.crop_size)),
         "optimiser": f"SGD {config.optim.lr:g}, poly, EMA",

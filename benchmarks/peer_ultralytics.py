@@ -9,6 +9,7 @@ from typing import Any
 import camvid_mmseg
 import numpy as np
 from jaxtyping import UInt8
+from peer_smp import PHOTOGRAPHS
 
 SIDE = 480  # the longer side of the photographs
 
@@ -75,7 +76,7 @@ def train(name: str, layout: Path, folder: Path, minutes: float) -> dict[str, An
     return {
         "minutes": (time.monotonic() - started) / 60,
         "steps": len(batches),
-        "epochs": sum(batches) / 367,
+        "epochs": sum(batches) / PHOTOGRAPHS,
         "batch": args.batch,
         "size": f"{SIDE}x{SIDE}",
         "optimiser": f"{args.optimizer} {args.lr0:g}, linear, of {args.nbs} images, EMA",

@@ -237,8 +237,10 @@ def test_a_3x3_takes_the_form_of_the_platform_that_its_program_is_for():
     # Far dilated: three bands, and a product for each row of taps; or a product for each tap.
     assert count("cuda", 12, *narrow) == (3, 3)
     assert count("cpu", 12, *narrow) == (0, 9 + 9)
-    # Wide: Winograd's, in two rows' mixes of phases of two and one pixels, three and two.
+    # Wide: the same on a GPU; by Winograd's tiles a product for each pair of mixes, three of rows
+    # (phases of two pixels and one) and seven of columns (of three and two).
     assert count("cuda", 12, *wide) == (3, 3)
+    assert count("cpu", 12, *wide) == (0, 21 + 21)
     near = shapes(64, 128, 4)
     assert count("cuda", 2, *near) == (2, 0)
     assert count("cuda", 2, *(a.update(dtype=jnp.bfloat16) for a in near)) == (2, 0)
