@@ -27,7 +27,10 @@ def _prepare(folder: Path) -> None:
     )
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     import ultralytics
-    from ultralytics.utils import USER_CONFIG_DIR
+    from ultralytics.utils import USER_CONFIG_DIR, torch_utils
+
+    # It leaves one core to others: of two it would train on one.
+    torch_utils.NUM_THREADS = int(os.environ["OMP_NUM_THREADS"])
 
     ultralytics.settings.update(mlflow=False)  # installed for our tests; it would write files here
     # It would fetch this font when it reads a data set; nothing is drawn with it.

@@ -142,6 +142,8 @@ def get_config() -> ConfigDict:
     t.batch_size = 8  # images per batch, over all devices and hosts
     t.accumulate = 1  # batches whose gradients are combined into one update
     t.ema_decay = 0.0  # decay of a moving average of the weights, evaluated and saved; 0: off
+    # the average begins short: step n, counted from 0, decays at most by (1 + n) / (10 + n)
+    t.ema_warmup = False
     t.log_every = 50  # steps between records in metrics.jsonl
     t.eval_every = 8_000  # steps between evaluations on the validation split; 0: none
     t.save_every = 2_000  # steps between checkpoints; the latest two and the best are kept

@@ -59,12 +59,26 @@ def build(config: ConfigDict, source: Source, plan: strategy.Strategy) -> Traini
         normalization=s.normalization,
         accumulate=config.train.accumulate,
         ema_decay=config.train.ema_decay,
+        ema_warmup=config.train.ema_warmup,
         axis_name=strategy.AXIS,
         scaling=models.scaling(config.data),
     )
     state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
     numbers = functools.partial(step.numbers, optimizer, config.seed)
+    notes = [*notes, _initial_share(config.train)]
     return Training(model, state, plan.compile(train_step), numbers, notes)
+
+
+def _initial_share(train: ConfigDict) -> str:
+    """A note if the moving average would end with more than a hundredth of initial weights."""
+    share = train.ema_decay**train.steps
+    if share < 0.01 or train.ema_warmup:
+        return ""
+    return (
+        f"note: after {train.steps} steps {share:.0%} of the moving average (train.ema_decay="
+        f"{train.ema_decay:g}) will still be the initial weights; --config.train.ema_warmup=True "
+        "lets the average begin short"
+    )
 
 
 def _num_classes(config: ConfigDict, source: Source) -> int:

@@ -48,6 +48,7 @@ def make_train_step(
     normalization: str = "all_pixels",
     accumulate: int = 1,
     ema_decay: float = 0.0,
+    ema_warmup: bool = False,
     axis_name: str | None = None,
     forms: Forms = FAST,
     scaling: Scaling = IMAGENET,
@@ -67,6 +68,9 @@ def make_train_step(
       loss: keyword arguments of `losses.total_loss`.
       normalization: see `losses.denominators`.
       ema_decay: ema += (1 - decay) * (params - ema) after each step; 0: none.
+      ema_warmup: the decay is at most (1 + step) / (10 + step), as in TensorFlow's
+        `ExponentialMovingAverage` with `num_updates`; otherwise the average of a short training
+        is largely its initial weights.
       axis_name: mapped axis over which the batch is split, if it is.
       forms: in which form the operations outside of the model are computed.
 
@@ -145,7 +149,10 @@ def make_train_step(
             grads, parts = jax.lax.psum((grads, parts), axis_name)
         norm = update.global_norm(grads, forms)
         rate = jnp.asarray(numbers.learning_rate)
-        new = _updated(state, optimizer, grads, norm, rate, batch_stats, ema_decay)
+        decay = ema_decay
+        if ema_decay > 0 and ema_warmup:
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+        new = _updated(state, optimizer, grads, norm, rate, batch_stats, decay)
         finite = jnp.isfinite(parts["loss"]) & jnp.isfinite(norm)
         new = update.select(finite, new, state, forms)
         metrics = {**parts, "grad_norm": norm, "learning_rate": rate, "finite": finite}
@@ -161,7 +168,7 @@ def _updated(
     norm: Float[Array, ""],
     rate: Float[Array, ""],
     batch_stats: Any,
-    ema_decay: float,
+    ema_decay: float | Float[Array, ""],
 ) -> TrainState:
     if optimizer.clip_norm > 0:  # torch.nn.utils.clip_grad_norm_
         scale = jnp.minimum(optimizer.clip_norm / (norm + 1e-6), 1.0)
@@ -174,7 +181,7 @@ def _updated(
         optimizer.multipliers,
     )
     ema = state.ema
-    if ema_decay > 0:
+    if ema is not None:
         ema = jax.tree.map(lambda e, p: e + (1.0 - ema_decay) * (p - e), ema, params)
     return dataclasses.replace(
         state, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema

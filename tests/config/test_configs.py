@@ -214,6 +214,7 @@ def _schedule(reference, name: str) -> dict:
         "train.batch_size": devices * reference.train_dataloader.batch_size,
         "train.accumulate": 1,
         "train.ema_decay": 0.0,
+        "train.ema_warmup": False,
         "train.log_every": reference.default_hooks.logger.interval,
     }
 

@@ -167,8 +167,9 @@ def test_every_nth_checkpoint_is_kept(tmp_path):
     assert model_folder.finished_steps(tmp_path) == [5, 10, 11, 12]
 
 
-def test_averaged_weights_are_evaluated_and_loaded(tmp_path):
+def test_averaged_weights_are_evaluated_and_loaded(tmp_path, capsys):
     loop.train(config(steps=6, ema_decay=0.99), tmp_path / "ema")
+    assert "after 6 steps 94% of the moving average" in capsys.readouterr().out
     loop.train(config(steps=6), tmp_path / "plain")
     kernels = [
         model_folder.load_model(tmp_path / n).variables["params"]["decode_head"]["conv_seg"][

@@ -181,6 +181,28 @@ def test_moving_average_follows_the_weights():
     assert found.variables["params"] is found.ema
 
 
+def test_a_moving_average_that_warms_up_forgets_the_initial_weights():
+    opt = optimizer()
+    run = jax.jit(
+        step.make_train_step(
+            tiny.build(config().model, CLASSES),
+            opt,
+            num_classes=CLASSES,
+            loss={},
+            ema_decay=0.4,
+            ema_warmup=True,
+        )
+    )
+    now = state.create(initial(), opt, ema=True)
+    expected = now.ema
+    for index, decay in enumerate((1 / 10, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 0.4)):
+        now, _ = run(now, next(iter(batches())), step.numbers(opt, 0, index))
+        expected = jax.tree.map(
+            lambda e, p, decay=decay: decay * e + (1 - decay) * p, expected, now.params
+        )
+    assert_close(expected, now.ema)
+
+
 def test_a_long_moving_average_settles_where_the_weights_are():
     # In float32, 0.9999 and 1 - 0.9999 do not sum to 1: as weights they would shrink the average.
     opt = optimizer()
