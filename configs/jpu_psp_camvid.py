@@ -78,7 +78,7 @@ def get_config(variant: str = ""):
                 "loss.class_weights": TEMPERED,
                 "optim.warmup_steps": 100,
                 "train.ema_decay": 0.998,
-                "train.ema_warmup": True,  # or 500 steps would validate weights that are random
+                "train.ema_warmup": True,  # or early validations see half-random weights
                 "train.steps": 5000,
                 "train.eval_every": 500,
                 "train.save_every": 250,

@@ -150,7 +150,7 @@ def make_train_step(
         norm = update.global_norm(grads, forms)
         rate = jnp.asarray(numbers.learning_rate)
         decay = ema_decay
-        if ema_decay > 0 and ema_warmup:
+        if ema_warmup:
             decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
         new = _updated(state, optimizer, grads, norm, rate, batch_stats, decay)
         finite = jnp.isfinite(parts["loss"]) & jnp.isfinite(norm)
