@@ -16,7 +16,7 @@ from fastfcn_jax.data import datasets, pipeline, pixel_type, sets
 from fastfcn_jax.data.augment import steps
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.ops.bilinear import resize
-from fastfcn_jax.training import initial_weights, losses, optim, step
+from fastfcn_jax.training import assembly, initial_weights, losses, optim, step
 from fastfcn_jax.training import state as states
 
 
@@ -98,10 +98,8 @@ def parts(network: Network) -> dict[str, dict[str, measure.Compiled]]:
 
     def loss(logits, auxiliary, labels):
         outputs = models.Outputs(logits, auxiliary, None)
-        total, _ = losses.total_loss(
-            outputs, labels, network.num_classes, align_corners=network.align_corners
-        )
-        return total
+        settings = assembly.loss_settings(network.config)
+        return losses.total_loss(outputs, labels, network.num_classes, **settings)[0]
 
     compiled["resize"] = {"forward": measure.Compiled(classes, logits)}
     compiled["loss"] = {
@@ -134,24 +132,11 @@ def _optimiser(network: Network) -> measure.Compiled:
 
 def whole(network: Network) -> dict[str, measure.Compiled]:
     """Compiles the training step as one program, and prediction from pixels to classes."""
-    config, model = network.config, network.model
+    config, model = network.config.copy_and_resolve_references(), network.model
     optimizer = optim.build(config, network.variables)
-    train_step = step.make_train_step(
-        model,
-        optimizer,
-        num_classes=network.num_classes,
-        loss={
-            "auxiliary_weight": config.loss.auxiliary_weight,
-            "se_weight": config.loss.se_weight,
-            "ohem_threshold": config.loss.ohem_threshold,
-            "ohem_min_kept": config.loss.ohem_min_kept,
-            "align_corners": network.align_corners,
-        },
-        forms=model.backbone.common.forms,
-        normalization=config.loss.normalization,
-        ema_decay=config.train.ema_decay,
-        scaling=network.scaling,
-    )
+    # One batch a step, and no weights of classes: they may have to be counted in data.
+    config.train.accumulate = 1
+    train_step = assembly.make_step(config, model, optimizer, network.num_classes)
     state = states.create(network.variables, optimizer, ema=config.train.ema_decay > 0)
     numbers = step.numbers(optimizer, config.seed, 0)
     # A copy, because the step reuses the memory of its state.

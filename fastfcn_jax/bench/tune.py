@@ -18,7 +18,7 @@ from fastfcn_jax.config import schema
 from fastfcn_jax.data import datasets
 from fastfcn_jax.models import folding
 from fastfcn_jax.models.ops.forms import FAST, PLAIN, Forms, operation
-from fastfcn_jax.training import losses
+from fastfcn_jax.training import assembly, losses
 
 # Plain is taken up to this share of the fast form's time, so that noise decides nothing.
 MOST = 0.97
@@ -103,14 +103,8 @@ def recorded(config: ConfigDict) -> collections.Counter[Call]:
         outputs, _ = recording.apply(
             variables, images, train=True, mutable=["batch_stats"], rngs=rngs
         )
-        return losses.total_loss(
-            outputs,
-            labels,
-            num_classes,
-            auxiliary_weight=config.loss.auxiliary_weight,
-            align_corners=config.model.lineage == "official",
-            forms=recorder,
-        )[0]
+        settings = assembly.loss_settings(config)
+        return losses.total_loss(outputs, labels, num_classes, forms=recorder, **settings)[0]
 
     jax.eval_shape(loss, variables, images, jax.ShapeDtypeStruct(shape, jnp.uint8))
     return recorder.calls

@@ -1,7 +1,7 @@
 """The model, the optimiser and the training step that a configuration describes."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -37,42 +37,70 @@ def build(config: ConfigDict, source: Source, plan: strategy.Strategy) -> Traini
     model = models.build(config.model, num_classes, axis_name=strategy.AXIS)
     variables, notes = initial_weights.variables(config, model, source.info)
     optimizer = optim.build(config, variables)
-    s = config.loss
-    train_step = step.make_train_step(
-        model,
-        optimizer,
-        num_classes=num_classes,
-        loss={
-            "terms": Terms(
-                weights=schema.loss_terms(s.terms),
-                **{key: s[key] for key in Terms._fields if key != "weights"},
-            ),
-            "auxiliary_weight": s.auxiliary_weight,
-            "se_weight": s.se_weight,
-            "class_weights": class_weights.resolve(s.class_weights, source, config.model),
-            "ohem_threshold": s.ohem_threshold,
-            "ohem_min_kept": s.ohem_min_kept,
-            "align_corners": config.model.lineage == "official",
-            "threshold": config.model.threshold,
-        },
-        forms=Forms(*schema.forms(config.model.forms)),
-        normalization=s.normalization,
-        accumulate=config.train.accumulate,
-        ema_decay=config.train.ema_decay,
-        ema_warmup=config.train.ema_warmup,
-        axis_name=strategy.AXIS,
-        scaling=models.scaling(config.data),
+    weights = class_weights.resolve(config.loss.class_weights, source, config.model)
+    train_step = make_step(
+        config, model, optimizer, num_classes, weights=weights, axis_name=strategy.AXIS
     )
     state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
     numbers = functools.partial(step.numbers, optimizer, config.seed)
-    notes = [*notes, _initial_share(config.train)]
+    notes = [*notes, _initial_share(config)]
     return Training(model, state, plan.compile(train_step), numbers, notes)
 
 
-def _initial_share(train: ConfigDict) -> str:
-    """A note if the moving average would end with more than a hundredth of initial weights."""
+def make_step(
+    config: ConfigDict,
+    model: nn.Module,
+    optimizer: optim.Optimizer,
+    num_classes: int,
+    *,
+    weights: Sequence[float] = (),
+    axis_name: str | None = None,
+) -> step.TrainStep:
+    """The step of a training by `config`, not compiled: see `step.make_train_step`.
+
+    Args:
+      weights: one for each class, as `class_weights.resolve` returns them; (): all equal.
+      axis_name: mapped axis over which the batch is split, if it is.
+    """
+    return step.make_train_step(
+        model,
+        optimizer,
+        num_classes=num_classes,
+        loss=loss_settings(config, weights),
+        forms=Forms(*schema.forms(config.model.forms)),
+        normalization=config.loss.normalization,
+        accumulate=config.train.accumulate,
+        ema_decay=config.train.ema_decay,
+        ema_warmup=config.train.ema_warmup,
+        axis_name=axis_name,
+        scaling=models.scaling(config.data),
+    )
+
+
+def loss_settings(config: ConfigDict, weights: Sequence[float] = ()) -> dict[str, Any]:
+    """The keyword arguments of `losses.total_loss` in a training by `config`."""
+    s = config.loss
+    return {
+        "terms": Terms(
+            weights=schema.loss_terms(s.terms),
+            **{key: s[key] for key in Terms._fields if key != "weights"},
+        ),
+        "auxiliary_weight": s.auxiliary_weight,
+        "se_weight": s.se_weight,
+        "class_weights": tuple(weights),
+        "ohem_threshold": s.ohem_threshold,
+        "ohem_min_kept": s.ohem_min_kept,
+        "align_corners": config.model.lineage == "official",
+        "threshold": config.model.threshold,
+    }
+
+
+def _initial_share(config: ConfigDict) -> str:
+    """A note if the moving average would end with more than a hundredth of random weights."""
+    train, init = config.train, config.init
     share = train.ema_decay**train.steps
-    if share < 0.01 or train.ema_warmup:
+    trained = init.checkpoint and not init.reset_head
+    if share < 0.01 or train.ema_warmup or trained:
         return ""
     return (
         f"note: after {train.steps} steps {share:.0%} of the moving average (train.ema_decay="

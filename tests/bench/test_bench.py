@@ -11,6 +11,7 @@ import narrow
 import numpy as np
 import pytest
 import small
+import tiny
 
 from fastfcn_jax import models
 from fastfcn_jax.bench import macs, measure, parts
@@ -211,6 +212,18 @@ def test_bench_measures_every_part_and_names_the_slowest(tmp_path):
     timed["loss"]["training"]["seconds"] = 1e3
     assert parts.verdict(found).startswith("The loss is the bottleneck: 100%")
     assert "not measured" in parts.table(found)
+
+
+def test_the_timed_step_is_that_of_the_training(monkeypatch):
+    monkeypatch.setattr(models, "build", tiny.build)
+    config = tiny.config(ema_decay=0.9, ema_warmup=True, accumulate=2)
+    config.loss.update(terms=("cross_entropy", "dice:2"), ohem_threshold=0.7)
+    leaves, metrics = parts.whole(parts.Network(config))["training"]()
+    assert {"loss_decode", "loss_dice"} <= set(metrics)
+    assert config.train.accumulate == 2
+    config.train.ema_decay = 0.0
+    fewer, _ = parts.whole(parts.Network(config))["training"]()
+    assert len(leaves) - len(fewer) == 10  # the average of the model's arrays
 
 
 def test_twin_is_the_dilated_model():

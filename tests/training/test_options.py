@@ -183,22 +183,26 @@ def test_averaged_weights_are_evaluated_and_loaded(tmp_path, capsys):
     assert evaluated[0] != evaluated[1]
 
 
-def test_fine_tuning_with_another_class_count(tmp_path, monkeypatch):
+def test_fine_tuning_with_another_class_count(tmp_path, monkeypatch, capsys):
     loop.train(config(steps=4, eval_every=0), tmp_path / "before")
     load = datasets.load
     monkeypatch.setattr(datasets, "load", lambda *a: FewerClasses(load(*a)))
-    tuned = config(steps=2, eval_every=0)
+    tuned = config(steps=2, eval_every=0, ema_decay=0.99)
     tuned.init.checkpoint = str(tmp_path / "before")
     with pytest.raises(UserError, match=r"trained on 9 classes.*init.reset_head=True"):
         loop.train(tuned, tmp_path / "refused")
     tuned.init.reset_head = True
     tuned.optim.lr, tuned.optim.end_lr = 0.0, 0.0
     loop.train(tuned, tmp_path / "tuned")
+    assert "98% of the moving average" in capsys.readouterr().out  # of it, random classifiers
     before, after = (
         model_folder.load_model(tmp_path / n).variables["params"] for n in ("before", "tuned")
     )
     np.testing.assert_equal(after["backbone"], before["backbone"])
     assert after["decode_head"]["conv_seg"]["kernel"].shape[-1] == 5
+    tuned.init.update(checkpoint=str(tmp_path / "tuned"), reset_head=False)
+    loop.train(tuned, tmp_path / "again")
+    assert "moving average" not in capsys.readouterr().out
 
 
 def test_fine_tuning_with_classes_in_another_order_is_refused(tmp_path):
