@@ -7,7 +7,8 @@
 # Another Python: make test PYTHON=python3.13 VENV=.venv313
 PYTHON ?= python3
 VENV := .venv
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
+# Python compiles what is imported; of the rest, pip would compile for a minute.
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile
 DEMO := runs/demo
 # A file's tests stay together, for they share what is dear: models, compiled programs, runs.
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests

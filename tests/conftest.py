@@ -114,6 +114,9 @@ def gpu_forms(monkeypatch):
         return default(*arguments)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", default_branch)
+    jax.clear_caches()  # of what was traced with this device's forms
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

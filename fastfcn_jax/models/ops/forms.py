@@ -208,7 +208,13 @@ FAST = Forms("fast")
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(x, kernel, dilation, forms):
-    row = TABLE[operation(x, kernel, 1, dilation)]
+    return _by_row(x, kernel, dilation, TABLE[operation(x, kernel, 1, dilation)])
+
+
+# A form takes Python much longer to trace than `inline=True` takes to copy what a layer of the same
+# shapes has traced already. The program is the same with and without.
+@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
+def _by_row(x, kernel, dilation, row):
     by_form = _of_platform(row, lambda form: lambda x, kernel: form.convolve(x, kernel, dilation))
     return by_form(x, kernel)
 
@@ -220,7 +226,11 @@ def _forward(x, kernel, dilation, forms):
 def _backward(dilation, forms, saved, gradient):
     x, kernel = saved
     row = TABLE[operation(x, kernel, 1, dilation)]
+    return _gradients_by_row(x, kernel, gradient, dilation, row, forms)
 
+
+@functools.partial(jax.jit, static_argnums=(3, 4, 5), inline=True)
+def _gradients_by_row(x, kernel, gradient, dilation, row, forms):
     def by_form(form):
         def gradients(x, kernel, gradient):
             gradient = form.prepare(gradient, dilation)
