@@ -7,13 +7,15 @@
 # Another Python: make test PYTHON=python3.13 VENV=.venv313
 PYTHON ?= python3
 VENV := .venv
-# Python compiles what is imported; of the rest, pip would compile for a minute.
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 DEMO := runs/demo
 # A file's tests stay together, for they share what is dear: models, compiled programs, runs.
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 # The lock is of one Python; on others the tests take the newest versions there are.
 LOCK := $(shell $(PYTHON) -c "import sys; sys.version_info[:2] == (3, 11) and print('--constraint requirements.lock')")
+
+# The tests start some hundred processes; where it is set, each would compile our sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo check test lint docs lock clean
 

@@ -4,8 +4,8 @@ python benchmarks/ablate.py --head=psp --batch=2 --height=256 --width=256
 python benchmarks/ablate.py --show=inference --head=psp --batch=1
 PYTHONPATH=DIR python benchmarks/ablate.py --gpu --head=psp,aspp,enc    # DIR: see gpu_program.py
 
-On this machine's CPU, float32: seconds to compile, temporary memory, and the medians of the wall
-and the processor time of a run, all variants in turns in one process. With --gpu what
+On this machine's CPU, float32: seconds to trace and to compile, temporary memory, and the medians
+of the wall and the processor time of a run, all variants in turns in one process. With --gpu what
 `gpu_program.py` reads from the program for an H200, by default bfloat16 at batch 8.
 """
 
@@ -70,7 +70,9 @@ def time_on_cpu(title: str, config) -> None:
         with plain(operations):
             run, arguments = make(config, model, variables)
             options = strategy.compiler_options("cpu") if make is training else None
+            start = time.perf_counter()
             lowered = jax.jit(run, compiler_options=options).lower(*arguments)
+            traced = time.perf_counter() - start
             if (text := lowered.as_text()) in texts.values():
                 print(f"{title}: {name}: not in this program", flush=True)
                 continue
@@ -78,9 +80,9 @@ def time_on_cpu(title: str, config) -> None:
             start = time.perf_counter()
             programs[name] = lowered.compile()
         memory = programs[name].memory_analysis().temp_size_in_bytes / 2**30
-        notes[name] = f"{time.perf_counter() - start:8.1f} {memory:9.2f}"
+        notes[name] = f"{traced:7.1f} {time.perf_counter() - start:10.1f} {memory:9.2f}"
         times[name] = []
-        print(f"{title}: {name}: compile s, temp GiB {notes[name]}", flush=True)
+        print(f"{title}: {name}: trace s, compile s, temp GiB {notes[name]}", flush=True)
     arguments = jax.device_put(arguments)
     for turn in range(flags.FLAGS.rounds + 1):
         for name, run in programs.items():
@@ -88,7 +90,7 @@ def time_on_cpu(title: str, config) -> None:
             jax.block_until_ready(run(*arguments))
             if turn:  # the first one warms up
                 times[name].append((time.perf_counter() - wall, time.process_time() - processor))
-    print(f"{title:34}   wall s  ratio   processor s  ratio   compile s  temp GiB")
+    print(f"{title:34}   wall s  ratio   processor s  ratio   trace s  compile s  temp GiB")
     base = None
     for name, rows in times.items():
         wall, processor = (statistics.median(column) for column in zip(*rows, strict=True))
