@@ -58,7 +58,7 @@ from fastfcn_jax.config import base, experiment
 from fastfcn_jax.inference import merge, upsampling
 from fastfcn_jax.inference.network import network
 from fastfcn_jax.models import folding
-from fastfcn_jax.training import assembly, optim, state, step, strategy
+from fastfcn_jax.training import assembly, optim, step, strategy
 
 DUMP = Path(os.environ["XLA_FLAGS"].rpartition("=")[2])  # of the programs compiled last
 atexit.register(shutil.rmtree, DUMP)
@@ -143,7 +143,6 @@ def experiments() -> Iterator[tuple[str, ConfigDict]]:
             if not f.config:
                 config.model.update(head=spec, se_branch=spec == "enc")
             config.model.update(precision=precision, remat=f.remat)
-            config.train.accumulate = 1  # one batch a step
             yield f"{Path(spec).name} {precision}", config
 
 
@@ -157,8 +156,7 @@ def training(config: ConfigDict, count: int):
     train_step = assembly.make_step(
         config, model, optimizer, f.num_classes, axis_name=strategy.AXIS
     )
-    averaged = config.train.ema_decay > 0
-    current = jax.eval_shape(lambda v: state.create(v, optimizer, ema=averaged), variables)
+    current = jax.eval_shape(lambda v: assembly.initial_state(config, v, optimizer), variables)
     pixels = (count, f.batch, f.height, f.width)
     batch = {
         "image": jax.ShapeDtypeStruct((*pixels, 3), jnp.uint8),

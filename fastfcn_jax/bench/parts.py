@@ -17,7 +17,6 @@ from fastfcn_jax.data.augment import steps
 from fastfcn_jax.errors import UserError
 from fastfcn_jax.models.ops.bilinear import resize
 from fastfcn_jax.training import assembly, initial_weights, losses, optim, step
-from fastfcn_jax.training import state as states
 
 
 class Network:
@@ -132,12 +131,11 @@ def _optimiser(network: Network) -> measure.Compiled:
 
 def whole(network: Network) -> dict[str, measure.Compiled]:
     """Compiles the training step as one program, and prediction from pixels to classes."""
-    config, model = network.config.copy_and_resolve_references(), network.model
+    config, model = network.config, network.model
     optimizer = optim.build(config, network.variables)
     # One batch a step, and no weights of classes: they may have to be counted in data.
-    config.train.accumulate = 1
     train_step = assembly.make_step(config, model, optimizer, network.num_classes)
-    state = states.create(network.variables, optimizer, ema=config.train.ema_decay > 0)
+    state = assembly.initial_state(config, network.variables, optimizer)
     numbers = step.numbers(optimizer, config.seed, 0)
     # A copy, because the step reuses the memory of its state.
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.copy, state))

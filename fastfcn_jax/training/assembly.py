@@ -39,9 +39,15 @@ def build(config: ConfigDict, source: Source, plan: strategy.Strategy) -> Traini
     optimizer = optim.build(config, variables)
     weights = class_weights.resolve(config.loss.class_weights, source, config.model)
     train_step = make_step(
-        config, model, optimizer, num_classes, weights=weights, axis_name=strategy.AXIS
+        config,
+        model,
+        optimizer,
+        num_classes,
+        weights=weights,
+        accumulate=config.train.accumulate,
+        axis_name=strategy.AXIS,
     )
-    state = states.create(variables, optimizer, ema=config.train.ema_decay > 0)
+    state = initial_state(config, variables, optimizer)
     numbers = functools.partial(step.numbers, optimizer, config.seed)
     notes = [*notes, _initial_share(config)]
     return Training(model, state, plan.compile(train_step), numbers, notes)
@@ -54,12 +60,14 @@ def make_step(
     num_classes: int,
     *,
     weights: Sequence[float] = (),
+    accumulate: int = 1,
     axis_name: str | None = None,
 ) -> step.TrainStep:
     """The step of a training by `config`, not compiled: see `step.make_train_step`.
 
     Args:
       weights: one for each class, as `class_weights.resolve` returns them; (): all equal.
+      accumulate: micro-batches that the step takes.
       axis_name: mapped axis over which the batch is split, if it is.
     """
     return step.make_train_step(
@@ -69,12 +77,19 @@ def make_step(
         loss=loss_settings(config, weights),
         forms=Forms(*schema.forms(config.model.forms)),
         normalization=config.loss.normalization,
-        accumulate=config.train.accumulate,
+        accumulate=accumulate,
         ema_decay=config.train.ema_decay,
         ema_warmup=config.train.ema_warmup,
         axis_name=axis_name,
         scaling=models.scaling(config.data),
     )
+
+
+def initial_state(
+    config: ConfigDict, variables: dict[str, Any], optimizer: optim.Optimizer
+) -> states.TrainState:
+    """The state before the first step of a training by `config`."""
+    return states.create(variables, optimizer, ema=config.train.ema_decay > 0)
 
 
 def loss_settings(config: ConfigDict, weights: Sequence[float] = ()) -> dict[str, Any]:
