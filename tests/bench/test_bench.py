@@ -220,6 +220,7 @@ def test_the_timed_step_is_that_of_the_training(monkeypatch):
     config.loss.update(terms=("cross_entropy", "dice:2"), ohem_threshold=0.7)
     leaves, metrics = parts.whole(parts.Network(config))["training"]()
     assert {"loss_decode", "loss_dice"} <= set(metrics)
+    assert config.train.accumulate == 2
     config.train.ema_decay = 0.0
     fewer, _ = parts.whole(parts.Network(config))["training"]()
     assert len(leaves) - len(fewer) == 10  # the average of the model's arrays
