@@ -2,6 +2,10 @@
 
 Labels are decided in float32 in ONNX files, and so are the codes of the Enc head, whose sums of
 squares neither float16 nor eight bits can hold.
+
+Weights of int8 files keep to seven bits. A processor without VNNI adds two products of eight bits
+in sixteen and cuts off what does not fit: with eight-bit weights its labels would be others than
+those of the processor that the file was compared on.
 """
 
 import contextlib
@@ -59,6 +63,7 @@ def _onnx_int8(job: writers.Job, text: str, images: Images) -> Write:
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
+            reduce_range=True,  # weights of seven bits
             op_types_to_quantize=QUANTIZED,
             # The pools' products are few, and are spread over the whole map in float32.
             extra_options={"OpTypesToExcludeOutputQuantization": ["ConvTranspose"]},
@@ -88,6 +93,9 @@ def _openvino_int8(job: writers.Job, text: str, images: Images) -> Write:
             subset_size=len(listed),
             # Products of matrices are those of the pyramid's pools and of the Enc head's codes.
             ignored_scope=nncf.IgnoredScope(types=["MatMul"], validate=False),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.ENABLE  # weights of seven bits
+            ),
         )
     return _openvino_writer(quantized)
 

@@ -96,6 +96,20 @@ def test_a_file_is_compared_over_photographs(
     assert 1e-4 * largest < distance < 0.3 * largest
     if file_format == "onnx":
         _check_graph(onnx.load(path), onnx.load(exact), precision)
+    if precision == "int8":
+        largest_weights = np.array([np.abs(w.astype(int)).max() for w in _int8_weights(path)])
+        assert len(largest_weights) > 20
+        # Seven bits: on processors without VNNI, sums of eight-bit products would be cut off.
+        assert ((largest_weights >= 60) & (largest_weights <= 64)).all()
+
+
+def _int8_weights(path):
+    if path.suffix == ".onnx":
+        constants = map(onnx.numpy_helper.to_array, onnx.load(path).graph.initializer)
+    else:
+        operations = packages.openvino().Core().read_model(str(path)).get_ops()
+        constants = (op.get_data() for op in operations if op.get_type_name() == "Constant")
+    return [c for c in constants if c.dtype == np.int8 and c.any()]  # zero points are 0
 
 
 def _check_graph(made, exact, precision):

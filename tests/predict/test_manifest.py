@@ -227,11 +227,15 @@ def test_the_names_of_many_files_are_never_all_in_memory(tmp_path):
         (tmp_path / str(folder)).mkdir()
         for name in range(100):
             os.mknod(tmp_path / str(folder) / f"{name}_of_a_photograph.jpg")
-    inputs.find(str(tmp_path))  # fills caches
-    tracemalloc.start()
-    found = inputs.find(str(tmp_path))
-    (last,) = deque(found, maxlen=1)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert (len(found), last.stem) == (2000, "9/9_of_a_photograph")
-    assert peak < 120_000, "2000 paths take 500 kB"
+
+    def peak():
+        tracemalloc.start()
+        found = inputs.find(str(tmp_path))
+        (last,) = deque(found, maxlen=1)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (len(found), last.stem) == (2000, "9/9_of_a_photograph")
+        return most
+
+    # Once in a while Python's table of shared strings grows meanwhile, to twice its size.
+    assert any(peak() < 120_000 for _ in range(5)), "2000 paths take 500 kB"
