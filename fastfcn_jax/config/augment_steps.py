@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from fastfcn_jax.errors import UserError
 
 # The augmentations of mmsegmentation and of the official code; an entry may name one of them.
@@ -76,6 +78,19 @@ def parse(entries: Sequence[Any]) -> tuple[Step, ...]:
             f"{names[crops[0]]!r}."
         )
     return steps
+
+
+def kept(data: ConfigDict) -> list[Step]:
+    """The steps of `data.augment`, mmsegmentation's if it is empty, that other settings leave.
+
+    Raises:
+      UserError: as `parse`.
+    """
+    off = set() if (data.channels, data.dtype) == (3, "uint8") else set(COLORS)
+    off |= set() if data.photometric else {"photometric"}
+    off |= set() if data.blur else {"blur_pillow"}
+    off |= set() if data.rotation else {"rotate_pillow"}
+    return [step for step in parse(data.augment or ("mmseg",)) if step.name not in off]
 
 
 def split(steps: Sequence[Step]) -> tuple[tuple[Step, ...], tuple[str, ...]]:

@@ -106,9 +106,12 @@ def test_samples_to_which_nothing_is_done_and_their_padding_stay():
     )
 
 
-def test_images_of_other_channels_are_flipped_alone():
+@pytest.mark.parametrize("listed", [(), ("mmseg", "gamma"), ("crop", "photometric", "flip")])
+def test_images_of_other_channels_are_flipped_alone(listed):
+    """The steps that take 8-bit RGB are left out, so nothing follows the flip."""
     c = get_config()
-    c.data.update(channels=5, dtype="uint16", scaling=((0.0, 1.0),) * 5, device_augmentation=True)
+    c.data.update(channels=5, dtype="uint16", scaling=((0.0, 1.0),) * 5)
+    c.data.update(augment=listed, device_augmentation=True)
     assert pixel_type.of(c.data) != pixel_type.RGB
     schema.check(c)
     draws = pipeline.steps.device_draws(c.data)
@@ -133,6 +136,7 @@ def test_images_of_other_channels_are_flipped_alone():
         ({"augment": ("resize", "crop", "flip", "rotate")}, r"'rotate' follows 'flip'"),
         ({"augment": ("official",)}, r"'short_side' follows 'flip'"),
         ({"augment": ("resize", "crop", "rotate")}, r"neither flip nor photometric"),
+        ({"augment": ("crop", "photometric"), "photometric": False}, r"leave \(crop\); add one"),
         ({"augment": ("resize", "crop", "flip directions=vertical")}, r"horizontally alone"),
     ],
 )

@@ -98,19 +98,14 @@ def left_out(data: ConfigDict) -> tuple[str, ...]:
 
 
 def _kept(data: ConfigDict) -> Sequence[Step]:
-    pixel = pixel_type.of(data)
-    chosen = augment_steps.parse(data.augment or ("mmseg",))
+    chosen, pixel = augment_steps.kept(data), pixel_type.of(data)
     pillow = [step.name for step in chosen if step.name in augment_steps.PILLOW]
     if pillow and pixel != RGB:
         raise UserError(
             f"data.augment: {pillow[0]!r} takes 8-bit RGB alone, as Pillow does; the images have "
             f"{pixel}."
         )
-    off = set() if pixel == RGB else set(augment_steps.COLORS)
-    off |= set() if data.photometric else {"photometric"}
-    off |= set() if data.blur else {"blur_pillow"}
-    off |= set() if data.rotation else {"rotate_pillow"}
-    return [step for step in chosen if step.name not in off]
+    return chosen
 
 
 def _mmseg_settings(data: ConfigDict) -> dict[str, Any]:
