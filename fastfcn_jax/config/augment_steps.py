@@ -80,17 +80,13 @@ def parse(entries: Sequence[Any]) -> tuple[Step, ...]:
     return steps
 
 
-def kept(data: ConfigDict) -> list[Step]:
-    """The steps of `data.augment`, mmsegmentation's if it is empty, that other settings leave.
-
-    Raises:
-      UserError: as `parse`.
-    """
+def kept(steps: Sequence[Step], data: ConfigDict) -> list[Step]:
+    """The steps that the type of the images and the other settings of `config.data` leave."""
     off = set() if (data.channels, data.dtype) == (3, "uint8") else set(COLORS)
     off |= set() if data.photometric else {"photometric"}
     off |= set() if data.blur else {"blur_pillow"}
     off |= set() if data.rotation else {"rotate_pillow"}
-    return [step for step in parse(data.augment or ("mmseg",)) if step.name not in off]
+    return [step for step in steps if step.name not in off]
 
 
 def split(steps: Sequence[Step]) -> tuple[tuple[Step, ...], tuple[str, ...]]:

@@ -223,7 +223,8 @@ def _check_device_augmentation(data: ConfigDict) -> None:
             f"config.data.device_augmentation: '{data.augmentation}' is done by the host alone; "
             "set data.augmentation='mmseg', or data.device_augmentation=False."
         )
-    augment_steps.split(augment_steps.kept(data))
+    steps = augment_steps.parse(data.augment or ("mmseg",))
+    augment_steps.split(augment_steps.kept(steps, data))
 
 
 def _is_scale(pair: Any) -> bool:

@@ -98,14 +98,15 @@ def left_out(data: ConfigDict) -> tuple[str, ...]:
 
 
 def _kept(data: ConfigDict) -> Sequence[Step]:
-    chosen, pixel = augment_steps.kept(data), pixel_type.of(data)
+    pixel = pixel_type.of(data)
+    chosen = augment_steps.parse(data.augment or ("mmseg",))
     pillow = [step.name for step in chosen if step.name in augment_steps.PILLOW]
     if pillow and pixel != RGB:
         raise UserError(
             f"data.augment: {pillow[0]!r} takes 8-bit RGB alone, as Pillow does; the images have "
             f"{pixel}."
         )
-    return chosen
+    return augment_steps.kept(chosen, data)
 
 
 def _mmseg_settings(data: ConfigDict) -> dict[str, Any]:
